@@ -1,0 +1,43 @@
+"""Transfer learning on text, with evidence.
+
+Nothing heavy is imported until it is used.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nlp_transfer.classifier import Classifier
+    from nlp_transfer.errors import TransferError
+    from nlp_transfer.pipeline import run
+    from nlp_transfer.publishing.report import Report
+    from nlp_transfer.recipe.load import load_recipe
+    from nlp_transfer.recipe.schema import Recipe
+
+__all__ = ["Classifier", "Recipe", "Report", "TransferError", "__version__", "load_recipe", "run"]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Classifier": "nlp_transfer.classifier",
+    "Recipe": "nlp_transfer.recipe.schema",
+    "Report": "nlp_transfer.publishing.report",
+    "TransferError": "nlp_transfer.errors",
+    "load_recipe": "nlp_transfer.recipe.load",
+    "run": "nlp_transfer.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'nlp_transfer' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Public names, those not imported yet included."""
+    return sorted(__all__)

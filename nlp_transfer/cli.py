@@ -1,0 +1,274 @@
+"""The command line: parses, calls, prints. Nothing heavy is imported before it is needed."""
+
+import os
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated
+
+import typer
+
+from nlp_transfer.errors import TransferError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="nlp-transfer",
+    help="Transfer learning on text, with evidence.",
+    epilog="Exit status: 0 done, 2 the input is at fault, 1 anything else. -v anywhere shows the traceback.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+VERBOSE = ("-v", "--verbose")
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="Shipped name, such as sentiment/lora, or a file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Dotted keys: training.epochs=2 data.path=DIR")] = None,
+) -> None:
+    """Run a recipe: train, score, report, save."""
+    from nlp_transfer.recipe.load import load_recipe
+
+    # A recipe with a mistake is told at once, before the libraries are loaded.
+    loaded = load_recipe(recipe, overrides or [])
+    from rich.console import Console
+
+    _quiet_libraries()
+    from nlp_transfer.pipeline import run as run_recipe
+
+    report = run_recipe(loaded, console=Console(stderr=True))
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        Console().print(report)
+
+
+@app.command(name="list")
+def list_all() -> None:
+    """Show the shipped recipes and the strategies."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from nlp_transfer.recipe.schema import STRATEGY_CONFIGS
+    from nlp_transfer.recipe.shipped import list_shipped
+
+    console = Console()
+    recipes = Table(title="Recipes", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    recipes.add_column("name", style="bold", no_wrap=True)
+    recipes.add_column("what it does")
+    for name, description in list_shipped().items():
+        recipes.add_row(name, description)
+    strategies = Table(title="\nStrategies", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    strategies.add_column("kind", style="bold", no_wrap=True)
+    strategies.add_column("what it does")
+    strategies.add_column("use it when you have")
+    for kind, section in STRATEGY_CONFIGS.items():
+        strategies.add_row(kind, (section.__doc__ or "").splitlines()[0], section.use_when)
+    console.print(recipes, strategies)
+
+
+@app.command()
+def copy(
+    recipe: Annotated[str, typer.Argument(help="Shipped name.")],
+    dest: Annotated[Path, typer.Argument(help="File or folder to write to; nothing is overwritten.")],
+) -> None:
+    """Copy a shipped recipe, to make it your own."""
+    from nlp_transfer.recipe.shipped import copy_shipped
+
+    print(f"wrote {copy_shipped(recipe, dest)}")
+
+
+@app.command()
+def validate(
+    recipes: Annotated[list[str], typer.Argument(help="Shipped names or files.")],
+) -> None:
+    """Check recipes without running them; every problem of every file is shown."""
+    from nlp_transfer.errors import RecipeError
+    from nlp_transfer.recipe.load import load_recipe
+
+    failed = 0
+    for recipe in recipes:
+        try:
+            load_recipe(recipe)
+        except RecipeError as error:
+            failed += 1
+            _complain(str(error))
+        else:
+            print(f"{recipe}: valid")
+    if failed:
+        raise typer.Exit(2)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of recipes, for editors."""
+    import json
+
+    from nlp_transfer.recipe.load import export_json_schema
+
+    print(json.dumps(export_json_schema(), indent=2))
+
+
+@app.command()
+def predict(
+    artifact: Annotated[str, typer.Argument(help="The model/ folder of a run, the run's folder, or a Hub id.")],
+    table: Annotated[
+        str, typer.Argument(metavar="INPUT", help="csv, tsv, jsonl or parquet; - reads lines, csv or jsonl from stdin.")
+    ] = "-",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="csv, tsv, jsonl or parquet; csv to stdout where absent.")
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
+    text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts in one forward pass.")] = 64,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is there.")] = False,
+) -> None:
+    """Add predicted labels and probabilities to a table."""
+    from nlp_transfer.data.exchange import check_output, write_table
+
+    check_output(out, table, overwrite=overwrite)
+    _quiet_libraries()
+    from nlp_transfer.classifier import Classifier
+    from nlp_transfer.data.tables import read_table
+    from nlp_transfer.data.exchange import read_stdin
+
+    rows = read_stdin(sys.stdin) if table == "-" else read_table(table)
+    classifier = Classifier.from_pretrained(artifact)
+    with _show_progress("predicting", rows.num_rows) as advance:
+        found = classifier.predict_table(
+            rows,
+            text=text,
+            text_b=text_b,
+            batch_size=batch_size,
+            progress=advance,
+            where="stdin" if table == "-" else table,
+        )
+    write_table(found, out, sys.stdout)
+
+
+@app.command()
+def evaluate(
+    artifact: Annotated[str, typer.Argument(help="The model/ folder of a run, the run's folder, or a Hub id.")],
+    data: Annotated[str, typer.Argument(help="File, or a folder of splits.")],
+    split: Annotated[str, typer.Option(help="Which split of a folder.")] = "test",
+    text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
+    text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
+    label: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="Report key; may be given several times.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts in one forward pass.")] = 64,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
+) -> None:
+    """Score a classifier on labelled data, with intervals."""
+    _quiet_libraries()
+    import json
+
+    from rich.console import Console
+
+    from nlp_transfer.classifier import Classifier
+    from nlp_transfer.data.exchange import read_split
+    from nlp_transfer.publishing.tables import scores_table
+
+    rows, where = read_split(data, split)
+    classifier = Classifier.from_pretrained(artifact)
+    with _show_progress("scoring", rows.num_rows) as advance:
+        scores = classifier.evaluate(
+            rows,
+            text=text,
+            text_b=text_b,
+            label=label,
+            metrics=metric,
+            batch_size=batch_size,
+            progress=advance,
+            where=where,
+        )
+    found = {name: score.to_json() for name, score in scores.items()}
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        Console().print(scores_table({"scores": {split: found}}))
+
+
+@app.command()
+def doctor() -> None:
+    """Show what this machine has, and what is missing."""
+    _quiet_libraries()
+    from rich.console import Console
+    from rich.table import Table
+
+    from nlp_transfer.doctor import examine
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, finding in examine().items():
+        table.add_row(name, finding)
+    Console().print(table)
+
+
+class _show_progress:  # noqa: N801 - reads as a verb phrase in `with`
+    """A bar on stderr while rows are worked through; nothing where stderr is not a terminal."""
+
+    def __init__(self, label: str, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self.progress = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+        self.task = self.progress.add_task(label, total=total)
+
+    def __enter__(self) -> "_show_progress":
+        self.progress.start()
+        return self
+
+    def __call__(self, count: int) -> None:
+        self.progress.advance(self.task, count)
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+
+def _quiet_libraries() -> None:
+    """Keep the libraries' own advice off the terminal; what matters is said by this package."""
+    import warnings
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+
+def _complain(message: str) -> None:
+    """Write to stderr."""
+    print(f"nlp-transfer: {message}", file=sys.stderr)
+
+
+def _explain_crash(kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:
+    """Say in one line what nobody foresaw."""
+    if issubclass(kind, KeyboardInterrupt):
+        _complain("stopped. The same command goes on from the last checkpoint.")
+        return
+    _complain(f"{kind.__name__}: {error}. Run it again with -v for the traceback.")
+
+
+def main() -> None:
+    """Run the command line; the errors that users meet become messages and exit statuses."""
+    is_verbose = any(argument in VERBOSE for argument in sys.argv[1:])
+    sys.argv = [argument for argument in sys.argv if argument not in VERBOSE]
+    if not is_verbose:
+        sys.excepthook = _explain_crash
+    try:
+        app()
+    except TransferError as error:
+        if is_verbose:
+            raise
+        _complain(str(error))
+        sys.exit(error.exit_status)
+    except BrokenPipeError:
+        # The reader of the output went away, as `| head` does; that is no failure.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    except OSError as error:
+        if is_verbose:
+            raise
+        _complain(f"{error}. The disk or a file could not be used; nothing earlier was changed.")
+        sys.exit(1)

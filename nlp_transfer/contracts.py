@@ -1,0 +1,306 @@
+"""The typed objects that the stages of a run hand to each other.
+
+Data flows one way: ``Recipe -> Splits -> Prepared -> RunLog -> Scores -> Report``. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from datasets import Dataset
+
+__all__ = [
+    "SPLITS",
+    "DataFacts",
+    "Encoded",
+    "Evaluation",
+    "Hook",
+    "LabelSpace",
+    "Objective",
+    "Prepared",
+    "RunLog",
+    "Score",
+    "Scores",
+    "Splits",
+    "TaskKind",
+    "Tracker",
+]
+
+TaskKind = Literal["classification", "multi_label", "regression", "ordinal"]
+
+SPLITS = ("train", "validation", "test")
+"""Names of the splits, in their order everywhere."""
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """The label contract: what the columns of the logits mean.
+
+    Args:
+        kind: The task; decides loss, probabilities and metrics.
+        names: One name a logit column, in column order. A regression has one, the name of its target.
+
+    Example:
+        >>> space = LabelSpace("classification", ("negative", "positive"))
+        >>> space.num_outputs, space.label2id["positive"]
+        (2, 1)
+    """
+
+    kind: TaskKind
+    names: tuple[str, ...]
+
+    @property
+    def num_outputs(self) -> int:
+        """Count of logit columns."""
+        return len(self.names)
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """Column number to name, as ``transformers`` configs hold it."""
+        return dict(enumerate(self.names))
+
+    @property
+    def label2id(self) -> dict[str, int]:
+        """Name to column number."""
+        return {name: index for index, name in enumerate(self.names)}
+
+    @property
+    def is_categorical(self) -> bool:
+        """Whether exactly one class is true of each example."""
+        return self.kind in ("classification", "ordinal")
+
+
+@dataclass
+class DataFacts:
+    """What was found, counted and changed while the data was loaded.
+
+    Attributes:
+        source: Where the rows came from, as the user would name it.
+        rows: Rows per split, after everything was dropped and drawn.
+        label_counts: Per labelled split, examples per label name (for regression empty).
+        dropped: Count of rows dropped, by reason.
+        leaked: Per pair of splits (``"train/test"``), rows of the second whose text stands in the first, by kind
+            (``exact``, ``near``: equal but for case, punctuation and spacing).
+        conflicting: Rows whose text also occurs with another label inside the training split.
+        truncated: Texts per split that were longer than the encoder reads (filled by the encoding stage).
+        drawn: Splits that were not in the source and were drawn from train.
+        notes: What was decided for the user, one sentence each.
+        warnings: What the user may want to change, one sentence each.
+    """
+
+    source: str = ""
+    rows: dict[str, int] = field(default_factory=dict)
+    label_counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+    leaked: dict[str, dict[str, int]] = field(default_factory=dict)
+    conflicting: int = 0
+    truncated: dict[str, int] = field(default_factory=dict)
+    drawn: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Loaded, cleaned and label-mapped tables.
+
+    Attributes:
+        tables: Split name to table. Columns: ``id`` (string), ``text`` (string), ``text_b`` (string, pairs only),
+            ``label`` (absent where a split has no labels), then whatever else the source had. ``label`` is an int64
+            class id (classification, ordinal), a list of C floats that are 0 or 1 (multi_label) or a float
+            (regression).
+        labels: The label contract.
+        facts: What was counted on the way.
+    """
+
+    tables: Mapping[str, Dataset]
+    labels: LabelSpace
+    facts: DataFacts
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether every example holds two texts."""
+        return "text_b" in next(iter(self.tables.values())).column_names
+
+    def is_labelled(self, split: str) -> bool:
+        """Whether a split has labels to score against."""
+        return "label" in self.tables[split].column_names
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One tokenized split; a long text may be several rows (windows).
+
+    Attributes:
+        rows: Memory-mapped table with ``input_ids`` and, where the encoder reads them, ``token_type_ids``.
+        lengths: Tokens per row, int32, shape (W,).
+        examples: Index of the example each row belongs to, int64, shape (W,), ascending.
+        labels: Labels of the examples, shape (N,) int64 or float32, or (N, C) float32; None where unlabelled.
+        num_examples: N, count of examples.
+        truncated: Count of examples of which the encoder does not see every token.
+    """
+
+    rows: Dataset
+    lengths: np.ndarray
+    examples: np.ndarray
+    labels: np.ndarray | None
+    num_examples: int
+    truncated: int
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything the engine reads: tokenized splits and how to pad them.
+
+    Attributes:
+        splits: Split name to tokenized split.
+        labels: The label contract.
+        pad: Column name (``input_ids``, ``token_type_ids``) to the value that pads it.
+        padding_side: ``"right"`` or ``"left"``, as the tokenizer pads.
+    """
+
+    splits: Mapping[str, Encoded]
+    labels: LabelSpace
+    pad: Mapping[str, int]
+    padding_side: str = "right"
+
+
+@dataclass(frozen=True)
+class Score:
+    """One figure with its interval.
+
+    Attributes:
+        value: The metric on the whole split.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        n: Count of examples scored.
+        spread: Sample standard deviation over seeds; None for a single seed.
+        per_seed: The value of each seed, in the order of ``training.seeds``; empty for a single seed.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    spread: float | None = None
+    per_seed: tuple[float, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The score as the report writes it; seed fields only where there are seeds."""
+        record = asdict(self)
+        if self.spread is None:
+            del record["spread"], record["per_seed"]
+        else:
+            record["per_seed"] = list(self.per_seed)
+        return record
+
+
+Scores = dict[str, dict[str, Score]]
+"""Split name to metric name to score."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One look at the validation split during training.
+
+    Attributes:
+        step: Optimizer updates done so far.
+        epoch: Share of passes over the training split, as a float.
+        metrics: Metric name to value.
+    """
+
+    step: int
+    epoch: float
+    metrics: dict[str, float]
+
+
+@dataclass
+class RunLog:
+    """What happened while training.
+
+    Attributes:
+        steps: Optimizer updates in this run, those before a resume included.
+        epochs: Passes over the training split.
+        seconds: Wall time inside the loop without evaluation and saving, over all resumed parts.
+        examples: Examples trained on, repeats counted.
+        tokens: Real tokens trained on, repeats counted.
+        padded_tokens: Tokens processed, padding included.
+        losses: Mean loss of every step.
+        evaluations: Every look at the validation split.
+        best_step: Step of the weights that were kept.
+        stopped_early: Whether patience ran out before the last epoch.
+        resumed_at: Steps at which the run was resumed.
+        precision: Number format that was used.
+        device: Kind of device, ``cpu`` or ``cuda`` for instance.
+        num_processes: Count of processes that trained together.
+        peak_memory_bytes: Largest resident size of the process, or of the GPU's allocator where one was used.
+        collapsed: Whether the model gives one class to every validation example.
+    """
+
+    steps: int = 0
+    epochs: float = 0.0
+    seconds: float = 0.0
+    examples: int = 0
+    tokens: int = 0
+    padded_tokens: int = 0
+    losses: list[float] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
+    best_step: int = 0
+    stopped_early: bool = False
+    resumed_at: list[int] = field(default_factory=list)
+    precision: str = "fp32"
+    device: str = "cpu"
+    num_processes: int = 1
+    peak_memory_bytes: int = 0
+    collapsed: bool = False
+
+    @property
+    def padding_share(self) -> float:
+        """Share of processed tokens that were padding, in [0, 1]."""
+        return 1 - self.tokens / self.padded_tokens if self.padded_tokens else 0.0
+
+
+class Objective(Protocol):
+    """Turns logits and labels into a loss that adds up over examples."""
+
+    def __call__(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Sum the loss over the examples of a microbatch.
+
+        Args:
+            logits: Float, shape (B, C).
+            labels: Shape (B,) or (B, C).
+
+        Returns:
+            A scalar: the sum, not the mean, so that any split of a batch adds up to the same gradient.
+        """
+        ...
+
+
+class Hook(Protocol):
+    """Something that watches the loop; every call is made on every process."""
+
+    def after_step(self, log: RunLog, loss: float | None, learning_rate: float) -> None:
+        """Called after each optimizer update; ``loss`` is None between two readings of the device."""
+        ...
+
+    def after_evaluation(self, log: RunLog, evaluation: Evaluation) -> None:
+        """Called after each look at the validation split."""
+        ...
+
+    def close(self) -> None:
+        """Called once when the loop ends, also when it fails."""
+        ...
+
+
+class Tracker(Protocol):
+    """Where figures are sent while training: tensorboard, trackio, wandb, mlflow."""
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Send figures of one step."""
+        ...
+

@@ -1,0 +1,338 @@
+"""From tables of text to memory-mapped tables of tokens, cached by what they hold."""
+
+import contextlib
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import tokenizers
+from datasets import Dataset, Features, List, Value
+
+from nlp_transfer.contracts import Encoded, Prepared, Splits
+from nlp_transfer.data.tokens import LongText, RowMaker
+from nlp_transfer.errors import DataError, EncoderError, StorageError
+from nlp_transfer.recipe.schema import DataConfig
+
+__all__ = ["encode_splits", "encode_table", "read_labels", "read_padding", "resolve_max_length"]
+
+CACHE_FORMAT = 1
+"""Raise it whenever the same texts and settings would give other rows."""
+
+EXAMPLES_PER_CALL = 1000
+"""Examples tokenized and written at once, as `datasets` does it. A table of no more is not worth a file: naming its
+cache entry takes as long as tokenizing it, and texts that are only to be predicted leave no trace."""
+
+LARGEST_MODEL_LENGTH = 10**6
+"""`transformers` says 10**30 where a tokenizer has no limit; anything above this means none. Chosen."""
+
+OFFSET_POSITIONS = frozenset(
+    {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text", "ibert"}
+    | {"roberta-prelayernorm", "xmod", "luke"}
+)
+"""Families that count positions from after the padding index, so that they read that many tokens fewer."""
+
+
+def resolve_max_length(tokenizer: Any, model_config: Any, wanted: int) -> int:
+    """Cap the wanted length at what tokenizer and encoder can read.
+
+    Args:
+        tokenizer: A `transformers` tokenizer.
+        model_config: The encoder's configuration, or None.
+        wanted: ``data.max_length``, special tokens included.
+
+    Returns:
+        At most ``wanted`` tokens.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> config = SimpleNamespace(model_type="roberta", max_position_embeddings=514, pad_token_id=1)
+        >>> resolve_max_length(SimpleNamespace(model_max_length=10**30), config, 600)
+        512
+    """
+    limits = [wanted]
+    if tokenizer.model_max_length <= LARGEST_MODEL_LENGTH:
+        limits.append(int(tokenizer.model_max_length))
+    positions = getattr(model_config, "max_position_embeddings", None)
+    if isinstance(positions, int) and positions > 0:
+        if model_config.model_type in OFFSET_POSITIONS:
+            padding = getattr(model_config, "pad_token_id", None)
+            positions -= (padding if padding is not None else 1) + 1
+        limits.append(positions)
+    return min(limits)
+
+
+def read_padding(tokenizer: Any) -> tuple[dict[str, int], str]:
+    """Read how a tokenizer pads.
+
+    Args:
+        tokenizer: A `transformers` tokenizer.
+
+    Returns:
+        The value that pads ``input_ids`` and, where the encoder reads them, ``token_type_ids``; and the side.
+
+    Raises:
+        EncoderError: The tokenizer cannot pad.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> names = ["input_ids", "attention_mask"]
+        >>> read_padding(SimpleNamespace(pad_token_id=1, model_input_names=names, padding_side="right"))
+        ({'input_ids': 1}, 'right')
+    """
+    if tokenizer.pad_token_id is None:
+        raise EncoderError(
+            f"encoder: expected a tokenizer with a padding token, got {type(tokenizer).__name__} without one. "
+            "Choose a BERT-like encoder."
+        )
+    pad = {"input_ids": int(tokenizer.pad_token_id)}
+    if "token_type_ids" in tokenizer.model_input_names:
+        pad["token_type_ids"] = int(tokenizer.pad_token_type_id)
+    return pad, str(tokenizer.padding_side)
+
+
+def encode_splits(
+    splits: Splits, tokenizer: Any, config: DataConfig, *, splits_to_encode: Sequence[str] | None = None
+) -> Prepared:
+    """Tokenize splits, or fetch their tokens from the cache; fills ``splits.facts.truncated``.
+
+    Args:
+        splits: Loaded tables.
+        tokenizer: The encoder's tokenizer.
+        config: Length, which `resolve_max_length` has capped, and treatment of long texts.
+        splits_to_encode: Names of the splits; all where absent.
+
+    Returns:
+        Tokenized splits and how to pad them.
+
+    Raises:
+        DataError: A text is missing, or ``data.max_length`` leaves no room.
+        EncoderError: The tokenizer cannot pad.
+        StorageError: The cache cannot be written.
+
+    Example:
+        >>> prepared = encode_splits(splits, tokenizer, DataConfig(max_length=64))  # doctest: +SKIP
+        >>> prepared.splits["train"].lengths.max() <= 64  # doctest: +SKIP
+        True
+    """
+    pad, padding_side = read_padding(tokenizer)
+    encoded = {}
+    for name in splits_to_encode if splits_to_encode is not None else splits.tables:
+        encoded[name] = encode_table(
+            splits.tables[name],
+            tokenizer,
+            is_pair=splits.is_pair,
+            max_length=config.max_length,
+            long_text=config.long_text,
+            window_overlap=config.window_overlap,
+            where=name,
+        )
+        splits.facts.truncated[name] = encoded[name].truncated
+    return Prepared(splits=encoded, labels=splits.labels, pad=pad, padding_side=padding_side)
+
+
+def encode_table(
+    table: Dataset,
+    tokenizer: Any,
+    *,
+    is_pair: bool,
+    max_length: int,
+    long_text: LongText = "truncate",
+    window_overlap: float = 0.0,
+    where: str = "data",
+) -> Encoded:
+    """Tokenize one table, or fetch its tokens from the cache.
+
+    The cache lies beside that of `datasets` (``HF_DATASETS_CACHE``) and is found by texts, tokenizer and settings, not
+    by file names or labels. Processes that make the same entry at once do not disturb each other. Small tables are
+    tokenized in memory.
+
+    Args:
+        table: Columns ``text``, for pairs ``text_b``, and ``label`` where there are labels.
+        tokenizer: The encoder's tokenizer.
+        is_pair: Whether every example holds two texts.
+        max_length: Tokens in a row, special ones included.
+        long_text: What happens to texts that do not fit; see `RowMaker`.
+        window_overlap: Least share of a window that repeats the one before, in [0, 1).
+        where: What to call the table in messages.
+
+    Returns:
+        Tokens with what was counted.
+
+    Raises:
+        DataError: A text is missing, or ``max_length`` leaves no room.
+        StorageError: The cache cannot be written.
+
+    Example:
+        >>> encode_table(table, tokenizer, is_pair=False, max_length=64).num_examples  # doctest: +SKIP
+        1000
+    """
+    maker = RowMaker(
+        tokenizer, is_pair=is_pair, max_length=max_length, long_text=long_text, window_overlap=window_overlap
+    )
+    texts = table.select_columns(["text", "text_b"] if is_pair else ["text"])
+    _check_texts(texts, where)
+    if len(table) <= EXAMPLES_PER_CALL:
+        stored = Dataset(_make_rows(maker, texts.with_format("arrow")[:], range(len(table))))
+    else:
+        settings = {
+            "format": CACHE_FORMAT,
+            "tokenizers": tokenizers.__version__,
+            "tokenizer": _hash_tokenizer(tokenizer),
+            "texts": _hash_texts(texts),
+            "template": asdict(maker.template),
+            "max_length": max_length,
+            "long_text": long_text,
+            "window_overlap": window_overlap if long_text == "windows" else None,
+        }
+        key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        stored = _fetch(Path(datasets.config.HF_DATASETS_CACHE) / "nlp_transfer" / f"{key}.arrow", texts, maker, where)
+    counts = stored.select_columns(["example", "is_cut"]).with_format("arrow")[:]
+    rows = stored.remove_columns(["example", "is_cut"])
+    return Encoded(
+        rows=rows,
+        lengths=_measure_lists(rows, "input_ids"),
+        examples=counts["example"].to_numpy(),
+        labels=read_labels(table) if "label" in table.column_names else None,
+        num_examples=len(table),
+        truncated=int(pc.sum(counts["is_cut"]).as_py() or 0),
+    )
+
+
+def read_labels(table: Dataset) -> np.ndarray:
+    """Read the label column as one array.
+
+    Args:
+        table: Has a column ``label`` without gaps.
+
+    Returns:
+        Shape (N,) int64 for class ids and float32 for numbers; shape (N, C) float32 for lists.
+
+    Raises:
+        DataError: Lists differ in length.
+
+    Example:
+        >>> read_labels(Dataset.from_dict({"label": [[0.0, 1.0], [1.0, 1.0]]})).shape
+        (2, 2)
+    """
+    column: pa.ChunkedArray = table.select_columns(["label"]).with_format("arrow")[:]["label"]
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type) or pa.types.is_fixed_size_list(column.type):
+        counts = np.unique(pc.list_value_length(column).to_numpy())
+        if len(counts) > 1:
+            raise DataError(f"label: expected lists of one length, got lengths {counts.tolist()}.")
+        return np.asarray(pc.list_flatten(column).to_numpy(), dtype=np.float32).reshape(len(column), -1)
+    return np.asarray(column.to_numpy(), dtype=np.float32 if pa.types.is_floating(column.type) else np.int64)
+
+
+def _hash_tokenizer(tokenizer: Any) -> str:
+    """Hash all that decides which tokens come out; not the limits that earlier calls left behind."""
+    if tokenizer.is_fast:
+        backend = json.loads(tokenizer.backend_tokenizer.to_str())
+        backend["truncation"] = backend["padding"] = None
+    else:
+        backend = [sorted(tokenizer.get_vocab().items()), repr(sorted(tokenizer.init_kwargs.items(), key=str))]
+    kind = [type(tokenizer).__name__, tokenizer.truncation_side, list(tokenizer.model_input_names)]
+    return hashlib.sha256(json.dumps([kind, backend], sort_keys=True).encode()).hexdigest()
+
+
+def _check_texts(texts: Dataset, where: str) -> None:
+    """Refuse missing texts."""
+    table: pa.Table = texts.with_format("arrow")[:]
+    for name in table.column_names:
+        if table[name].null_count:
+            row = table[name].is_null().index(True).as_py() + 1
+            raise DataError(f"{where}: expected a text in every row, got none in row {row} of {name}. Remove the row.")
+
+
+def _hash_texts(texts: Dataset) -> str:
+    """Hash text columns, however they are cut into chunks."""
+    digest = hashlib.sha256()
+    table: pa.Table = texts.with_format("arrow")[:]
+    for name in table.column_names:
+        column = table[name]
+        lengths, content = hashlib.sha256(), hashlib.sha256()
+        for chunk in column.chunks:
+            binary = chunk.cast(pa.large_binary())
+            lengths.update(pc.binary_length(binary).to_numpy(zero_copy_only=False).astype(np.int64).tobytes())
+            _, offsets, values = binary.buffers()
+            bounds = np.frombuffer(offsets, dtype=np.int64)[binary.offset : binary.offset + len(binary) + 1]
+            if values is not None:
+                content.update(memoryview(values)[int(bounds[0]) : int(bounds[-1])])
+        digest.update(f"{name}:{len(column)}:{lengths.hexdigest()}:{content.hexdigest()};".encode())
+    return digest.hexdigest()
+
+
+def _measure_lists(rows: Dataset, column: str) -> np.ndarray:
+    """Lengths of all lists of a column, int32, shape (W,)."""
+    lists: pa.ChunkedArray = rows.with_format("arrow")[:][column]
+    return np.asarray(pc.list_value_length(lists).to_numpy()).astype(np.int32, copy=False)
+
+
+def _fetch(path: Path, texts: Dataset, maker: RowMaker, where: str) -> Dataset:
+    """Open the cache entry; make it first where it is missing or cannot be read."""
+    if path.is_file():
+        with contextlib.suppress(pa.ArrowException, OSError, ValueError):
+            return Dataset.from_file(str(path))
+    # A process writes beside the entry and then renames: others see all of it or nothing.
+    partial = path.with_name(f".{path.stem}-{os.getpid()}-{uuid.uuid4().hex}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_rows(texts, maker, partial, where)
+        os.replace(partial, path)
+        return Dataset.from_file(str(path))
+    except OSError as error:
+        raise StorageError(
+            f"{path.parent}: expected to write tokens to the cache, got: {error.strerror or error}. "
+            "Free some space, or set HF_DATASETS_CACHE to another folder."
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _describe_rows(tokenizer: Any) -> Features:
+    """Columns of a cache entry."""
+    columns = {"input_ids": List(Value("int32"))}
+    if "token_type_ids" in tokenizer.model_input_names:
+        columns["token_type_ids"] = List(Value("int8"))
+    return Features({**columns, "example": Value("int64"), "is_cut": Value("bool")})
+
+
+def _make_rows(maker: RowMaker, batch: pa.Table, indices: Sequence[int]) -> pa.Table:
+    """Tokenize some examples."""
+    texts_b = batch["text_b"].to_pylist() if maker.is_pair else None
+    rows, counts, is_cut = maker.make_rows(batch["text"].to_pylist(), texts_b)
+    features, template = _describe_rows(maker.tokenizer), maker.template
+    made: dict[str, Any] = {"input_ids": [template.wrap(first, second) for first, second in rows]}
+    if "token_type_ids" in features:
+        made["token_type_ids"] = [template.wrap_types(len(first), len(second)) for first, second in rows]
+    made["example"] = np.repeat(np.asarray(indices, dtype=np.int64), counts)
+    # Of an example's rows only the first is marked, so that the column adds up to examples.
+    marks = np.zeros(len(rows), dtype=bool)
+    marks[np.cumsum([0, *counts])[: len(counts)]] = is_cut
+    made["is_cut"] = marks
+    return pa.table(made, schema=features.arrow_schema)
+
+
+def _write_rows(texts: Dataset, maker: RowMaker, path: Path, where: str) -> None:
+    """Tokenize a table into an Arrow file."""
+    texts.with_format("arrow").map(
+        lambda batch, indices: _make_rows(maker, batch, indices),
+        with_indices=True,
+        batched=True,
+        batch_size=EXAMPLES_PER_CALL,
+        remove_columns=texts.column_names,
+        features=_describe_rows(maker.tokenizer),
+        cache_file_name=str(path),
+        load_from_cache_file=False,
+        # Without it `datasets` would pickle the tokenizer to name a cache entry that is named already.
+        new_fingerprint=uuid.uuid4().hex,
+        desc=f"Tokenizing {where}",
+    )

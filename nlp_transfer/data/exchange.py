@@ -1,0 +1,169 @@
+"""Tables that come in and go out around a prediction: one split of a folder, stdin, and files written whole."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import TextIO
+
+from datasets import Dataset
+
+from nlp_transfer.data.columns import TEXT_NAMES
+from nlp_transfer.data.examples import find_example
+from nlp_transfer.data.sources import open_source
+from nlp_transfer.data.tables import read_table
+from nlp_transfer.errors import DataError, OutputError, StorageError
+from nlp_transfer.recipe.schema import DataConfig
+
+__all__ = ["check_output", "read_split", "read_stdin", "write_table"]
+
+FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
+
+
+def check_output(out: Path | None, source: str, *, overwrite: bool) -> None:
+    """Refuse an output that could not be written, before any work is done.
+
+    Args:
+        out: The file to write, or None for stdout.
+        source: The input; never overwritten.
+        overwrite: Whether a file of that name may be replaced.
+
+    Raises:
+        OutputError: The file exists, is a folder, has no known ending, or is the input.
+
+    Example:
+        >>> check_output(Path("new.xlsx"), "old.csv", overwrite=False)
+        Traceback (most recent call last):
+        nlp_transfer.errors.OutputError: --out: new.xlsx: expected a file ending in .csv, .tsv, .jsonl or .parquet.
+    """
+    if out is None:
+        return
+    if out.suffix.lower() not in FORMATS:
+        raise OutputError(f"--out: {out}: expected a file ending in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}.")
+    if out.is_dir():
+        raise OutputError(f"--out: {out}: is a folder. Name a file in it.")
+    if out.exists() and source != "-" and Path(source).exists() and out.samefile(source):
+        raise OutputError(f"--out: {out}: is the input itself. Name another file.")
+    if out.exists() and not overwrite:
+        raise OutputError(f"--out: {out}: exists already. Name another file, or add --overwrite.")
+    if not out.parent.is_dir():
+        raise OutputError(f"--out: {out}: there is no folder {out.parent}. Make it first.")
+
+
+def read_stdin(stream: TextIO) -> Dataset:
+    """Read a table from a stream: jsonl, csv with a header that names a text column, or one text a line.
+
+    Args:
+        stream: Text.
+
+    Returns:
+        A table; lines become its column ``text``.
+
+    Raises:
+        DataError: Nothing came, or a line is not what the first one promised.
+
+    Example:
+        >>> read_stdin(io.StringIO("a joy to watch\\na bore\\n"))["text"][:]
+        ['a joy to watch', 'a bore']
+    """
+    try:
+        content = stream.read()
+    except UnicodeDecodeError as error:
+        raise DataError(f"stdin: is not {error.encoding} text. Convert it first.") from error
+    lines = [line for line in content.splitlines() if line.strip()]
+    if not lines:
+        raise DataError("stdin: expected texts, got nothing. Pipe a file in, or name one.")
+    if lines[0].lstrip().startswith("{"):
+        return _parse_json_lines(lines)
+    header = next(csv.reader([lines[0]]))
+    if any(name.strip().lower() in TEXT_NAMES for name in header):
+        rows = list(csv.DictReader(io.StringIO(content)))
+        for number, row in enumerate(rows, start=1):
+            if None in row or None in row.values():
+                raise DataError(f"stdin: row {number}: expected {len(header)} cells. Quote cells that hold commas.")
+        if not rows:
+            raise DataError("stdin: has a header and no rows.")
+        return Dataset.from_dict({name: [row[name] for row in rows] for name in header})
+    return Dataset.from_dict({"text": lines})
+
+
+def _parse_json_lines(lines: list[str]) -> Dataset:
+    """Parse one object a line."""
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"stdin: line {number}: expected a JSON object: {error}.") from error
+        if not isinstance(row, dict):
+            raise DataError(f"stdin: line {number}: expected a JSON object, got {type(row).__name__}.")
+        rows.append(row)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    try:
+        return Dataset.from_dict({name: [row.get(name) for row in rows] for name in names})
+    except (ValueError, TypeError) as error:
+        raise DataError(f"stdin: a column holds values of several types: {error}.") from error
+
+
+def read_split(path: str, split: str) -> tuple[Dataset, str]:
+    """Read one labelled table to evaluate on.
+
+    Args:
+        path: A file, a folder of splits, a bundled name or a Hub id.
+        split: Which split; a file is read whole.
+
+    Returns:
+        The table and how messages name it.
+
+    Raises:
+        DataError: There is no such table.
+    """
+    place = Path(path).expanduser()
+    if place.is_dir() or (not place.exists() and find_example(path) is not None):
+        folder = place if place.is_dir() else find_example(path)
+        assert folder is not None
+        found = sorted(file for file in folder.iterdir() if file.stem == split and file.is_file())
+        if len(found) == 1:
+            return read_table(found[0]), str(found[0])
+        if len(found) > 1:
+            raise DataError(f"{path}: has {found[0].name} and {found[1].name}. Name the file.")
+    elif place.exists() or "/" not in path or place.suffix:
+        return read_table(place), path
+    source = open_source(DataConfig.model_validate({"path": path}))
+    if split not in source.tables:
+        raise DataError(f"{path}: expected a split {split!r}, came: {', '.join(source.tables)}. Use --split.")
+    return source.tables[split], source.where[split]
+
+
+def write_table(table: Dataset, out: Path | None, stream: TextIO) -> None:
+    """Write a table by its file ending, whole or not at all; csv to the stream where no file is named.
+
+    Args:
+        table: What to write; lists are written as JSON in csv cells.
+        out: csv, tsv, jsonl or parquet.
+        stream: Where csv goes in place of a file.
+
+    Raises:
+        StorageError: The disk is full or failing.
+    """
+    frame = table.to_pandas()
+    suffix = out.suffix.lower() if out else ".csv"
+    if suffix in (".csv", ".tsv"):
+        for name in frame.columns:
+            if frame[name].map(lambda value: hasattr(value, "tolist")).any():
+                frame[name] = frame[name].map(lambda value: json.dumps(list(value), ensure_ascii=False))
+    if out is None:
+        frame.to_csv(stream, index=False)
+        return
+    aside = out.with_name(f".{out.name}.writing")
+    try:
+        if suffix == ".parquet":
+            frame.to_parquet(aside, index=False)
+        elif suffix == ".jsonl":
+            frame.to_json(aside, orient="records", lines=True, force_ascii=False)
+        else:
+            frame.to_csv(aside, index=False, sep="\t" if suffix == ".tsv" else ",")
+        aside.replace(out)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise StorageError(f"{out}: could not be written: {error}. Free space and try again.") from error

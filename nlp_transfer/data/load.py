@@ -1,0 +1,235 @@
+"""From a source to `Splits`: read, find columns, clean, map labels, draw, check, count."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from datasets import Dataset, Features, List, Value
+
+from nlp_transfer.contracts import SPLITS, DataFacts, LabelSpace, Splits
+from nlp_transfer.data.checks import count_conflicts, count_leaks, hash_texts
+from nlp_transfer.data.labels import (
+    build_label_space,
+    check_declared,
+    encode_labels,
+    list_names,
+    make_label_array,
+)
+from nlp_transfer.data.parts import Part, build_parts, find_columns
+from nlp_transfer.data.sample import draw_splits, select_limit, select_shots
+from nlp_transfer.data.sources import open_source
+from nlp_transfer.data.tables import store_table
+from nlp_transfer.errors import DataError, LabelError
+from nlp_transfer.recipe.schema import DataConfig, TaskConfig
+
+__all__ = ["load_splits"]
+
+
+def load_splits(data: DataConfig, task: TaskConfig, *, seed: int, source: object | None = None) -> Splits:
+    """Load a labelled source as train, validation and test.
+
+    Rows stay in their order. Missing splits are drawn from train. Whatever is decided, dropped or found is counted
+    in the facts; a table that cannot be used is refused.
+
+    Args:
+        data: What to read.
+        task: What the labels are.
+        seed: ``training.seed``; chooses the rows of ``data.shots`` and nothing else.
+        source: Tables in memory instead of ``data.path``: a `datasets.Dataset` or `DatasetDict`, a pandas frame, or
+            a mapping of those by split name.
+
+    Returns:
+        Three tables, the label contract, and the facts. Test has no ``label`` column where it has no labels.
+
+    Raises:
+        DataError: The source or a table in it cannot be used as it stands.
+        LabelError: The labels of the splits do not go together.
+        StorageError: The machine cannot read or write.
+
+    Example:
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"text": [f"text {n}" for n in range(20)], "label": ["bad", "good"] * 10})
+        >>> splits = load_splits(DataConfig(), TaskConfig(), seed=0, source=frame)
+        >>> splits.labels.names, splits.facts.rows
+        (('bad', 'good'), {'train': 14, 'validation': 2, 'test': 4})
+    """
+    opened = open_source(data, source)
+    facts = DataFacts(source=opened.name, notes=list(opened.notes))
+    texts, columns = find_columns(opened, data, task, facts)
+    parts = build_parts(opened, data, task, texts, columns, facts)
+    space = _encode_parts(parts, task, columns, facts)
+    for part in parts.values():
+        part.keys = hash_texts(part.table)
+    _draw_missing(parts, data, space, facts)
+    if data.leaks == "drop":
+        facts.leaked = _count_leaks(parts)
+        _drop_leaks(parts, facts)
+    _narrow_train(parts, data, space, seed, facts)
+    if data.leaks == "warn":
+        facts.leaked = _count_leaks(parts)
+        _warn_leaks(facts)
+    _count_rows(parts, space, facts)
+    tables = {split: _finish(parts[split]) for split in SPLITS}
+    return Splits(tables, space, facts)
+
+
+def _encode_parts(parts: dict[str, Part], task: TaskConfig, columns: Sequence[str], facts: DataFacts) -> LabelSpace:
+    """Make the label contract from train and turn all labels into ids."""
+    train = parts["train"].raw
+    assert train is not None
+    space = build_label_space(train, task.kind, names=task.labels, column=columns[0])
+    for split, part in parts.items():
+        if part.raw is None:
+            continue
+        if split != "train" and train.declared is not None and part.raw.declared is not None:
+            check_declared(part.raw.declared, replace(space, names=train.declared), where=part.where)
+        part.labels = encode_labels(part.raw, space)
+        part.raw = None
+    for split, part in parts.items():
+        if split != "train" and part.labels is not None and space.kind != "regression":
+            _refuse_unseen(parts["train"], part, split, space)
+    if space.kind == "regression":
+        if len(np.unique(np.asarray(parts["train"].labels))) < 2:
+            facts.warnings.append(f"train: all targets in {columns[0]!r} are equal; there is nothing to learn.")
+    else:
+        absent = [name for name, count in _count_labels(parts["train"].labels, space).items() if not count]
+        if absent:
+            facts.warnings.append(f"train: no rows of the label{'s' if len(absent) > 1 else ''} {list_names(absent)}.")
+    _warn_alike(space, facts)
+    return space
+
+
+def _refuse_unseen(train: Part, part: Part, split: str, space: LabelSpace) -> None:
+    """Refuse a declared label that occurs in another split, but not in train."""
+    seen, counts = _count_labels(train.labels, space), _count_labels(part.labels, space)
+    for name, count in counts.items():
+        if count and not seen[name]:
+            raise LabelError(
+                f'{part.where}: expected only labels that train has, came "{name}" in {count} rows of {split}. '
+                "Add train rows of that label, or remove these."
+            )
+
+
+def _warn_alike(space: LabelSpace, facts: DataFacts) -> None:
+    """Mention labels that differ in case or spaces only: mostly one label written twice."""
+    groups: dict[str, list[str]] = {}
+    for name in space.names:
+        groups.setdefault(" ".join(name.casefold().split()), []).append(name)
+    for names in groups.values():
+        if len(names) > 1:
+            facts.warnings.append(f"The labels {list_names(names)} differ in case or spaces only.")
+
+
+def _count_labels(labels: np.ndarray | None, space: LabelSpace) -> dict[str, int]:
+    """Examples of every label; empty for a regression."""
+    if labels is None or space.kind == "regression":
+        return {}
+    counts = labels.sum(axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=space.num_outputs)
+    return {name: int(count) for name, count in zip(space.names, counts, strict=True)}
+
+
+def _draw_missing(parts: dict[str, Part], data: DataConfig, space: LabelSpace, facts: DataFacts) -> None:
+    """Draw the splits that the source does not have."""
+    shares = {"test": data.test_share, "validation": data.validation_share}
+    shares = {split: share for split, share in shares.items() if split not in parts}
+    if not shares:
+        return
+    train = parts["train"]
+    assert train.labels is not None
+    strata = train.labels if space.is_categorical else np.zeros(len(train.labels), dtype=np.int64)
+    drawn, num_kept = draw_splits(train.keys[1], strata, shares, seed=data.seed, where=train.where)
+    for split, rows in drawn.items():
+        parts[split] = train.take(rows)
+    facts.drawn = [split for split in SPLITS if split in shares]
+    for split in facts.drawn:
+        how = "stratified, " if space.is_categorical else ""
+        facts.notes.append(
+            f"The source has no {split} split: {len(drawn[split])} rows were drawn from train ({how}seed {data.seed})."
+        )
+    if num_kept and space.is_categorical:
+        facts.notes.append(f"{num_kept} class{'es' if num_kept > 1 else ''} with one text stayed in train as a whole.")
+
+
+def _count_leaks(parts: dict[str, Part]) -> dict[str, dict[str, int]]:
+    """Leaks between all splits."""
+    pairs = [("train", "validation"), ("train", "test"), ("validation", "test")]
+    return count_leaks({split: part.keys for split, part in parts.items()}, pairs)
+
+
+def _drop_leaks(parts: dict[str, Part], facts: DataFacts) -> None:
+    """Drop the train rows whose text also stands in validation or test."""
+    train = parts["train"]
+    held_out = np.concatenate([parts["validation"].keys[1], parts["test"].keys[1]])
+    kept = np.flatnonzero(~np.isin(train.keys[1], held_out))
+    if len(kept) == train.table.num_rows:
+        return
+    facts.dropped["leaked"] = train.table.num_rows - len(kept)
+    if not len(kept):
+        raise DataError(f"{train.where}: expected train rows that are not in validation or test, came none. Add rows.")
+    parts["train"] = train.take(kept)
+
+
+def _warn_leaks(facts: DataFacts) -> None:
+    """Say in words where splits share texts."""
+    for pair, counts in facts.leaked.items():
+        first, second = pair.split("/")
+        way_out = " data.leaks=drop removes them from train." if first == "train" else ""
+        facts.warnings.append(
+            f"{counts['exact']} rows of {second} stand in {first} word for word, {counts['near']} but for case, "
+            f"punctuation and spacing.{way_out}"
+        )
+
+
+def _narrow_train(parts: dict[str, Part], data: DataConfig, space: LabelSpace, seed: int, facts: DataFacts) -> None:
+    """Apply `data.limit`, then `data.shots`."""
+    if data.limit is not None:
+        num_rows = parts["train"].table.num_rows
+        if data.limit > num_rows:
+            facts.notes.append(f"data.limit is {data.limit}, but train has {num_rows} rows: all are used.")
+        parts["train"] = parts["train"].take(select_limit(num_rows, data.limit))
+    if data.shots is not None:
+        if not space.is_categorical:
+            raise DataError(
+                f"data.shots: expected a task with one class a row, came task.kind={space.kind}. Use data.limit."
+            )
+        labels = parts["train"].labels
+        assert labels is not None
+        few = [name for name, count in _count_labels(labels, space).items() if 0 < count < data.shots]
+        if few:
+            facts.warnings.append(f"data.shots: fewer than {data.shots} rows, all used, of {list_names(few)}.")
+        parts["train"] = parts["train"].take(select_shots(labels, data.shots, seed))
+    if data.limit is not None and space.is_categorical:
+        lost = [name for name, count in _count_labels(parts["train"].labels, space).items() if not count]
+        if space.num_outputs - len(lost) < 2:
+            raise DataError(f"data.limit: expected rows of two classes or more, {data.limit} leaves one. Raise it.")
+        if lost:
+            facts.warnings.append(f"data.limit={data.limit} leaves no train rows of {list_names(lost)}.")
+
+
+def _count_rows(parts: dict[str, Part], space: LabelSpace, facts: DataFacts) -> None:
+    """Count rows, labels and conflicting duplicates of what is handed on."""
+    facts.rows = {split: parts[split].table.num_rows for split in SPLITS}
+    for split in SPLITS:
+        if parts[split].labels is not None:
+            facts.label_counts[split] = _count_labels(parts[split].labels, space)
+    train = parts["train"]
+    if space.kind != "regression" and train.labels is not None:
+        facts.conflicting = count_conflicts(train.keys[0], train.labels)
+        if facts.conflicting:
+            facts.warnings.append(
+                f"train: {facts.conflicting} rows have a text that also occurs with another label. Look at them."
+            )
+
+
+def _finish(part: Part) -> Dataset:
+    """The split as the next stage reads it: id, texts, label, then the rest."""
+    table, features = part.table, dict(part.features)
+    if part.labels is None:
+        return store_table(table, Features(features))
+    kind = "float64" if part.labels.dtype == np.float64 else "int64"
+    position = 3 if "text_b" in features else 2
+    table = table.add_column(position, "label", make_label_array(part.labels))
+    label = List(Value("float32")) if part.labels.ndim == 2 else Value(kind)
+    ordered = list(features.items())
+    ordered.insert(position, ("label", label))
+    return store_table(table, Features(dict(ordered)))

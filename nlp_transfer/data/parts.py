@@ -1,0 +1,210 @@
+"""One split on its way: read, in the package's columns, without its invalid rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Features
+
+from nlp_transfer.contracts import DataFacts
+from nlp_transfer.data.checks import find_long_texts
+from nlp_transfer.data.columns import build_columns, find_empty_rows, find_label_columns, find_text_columns
+from nlp_transfer.data.label_values import NUMBER, RawLabels, is_unlabelled, read_labels
+from nlp_transfer.data.labels import list_names, name_by_label_text, rename_labels
+from nlp_transfer.data.sources import Source
+from nlp_transfer.errors import DataError, LabelError
+from nlp_transfer.recipe.schema import DataConfig, TaskConfig
+
+__all__ = ["Part", "build_parts", "find_columns"]
+
+SHOWN_ROWS = 5
+"""How many rows a message names."""
+
+
+@dataclass
+class Part:
+    """One split between reading and handing on.
+
+    Attributes:
+        table: ``id``, texts and further columns.
+        features: What those columns are, for `datasets`.
+        raw: Labels as the source has them; None where there are none.
+        where: The table, for messages.
+        labels: Labels by the contract, once there is one.
+        keys: What `hash_texts` made of the texts.
+    """
+
+    table: pa.Table
+    features: Features
+    raw: RawLabels | None
+    where: str
+    labels: np.ndarray | None = None
+    keys: tuple[np.ndarray, np.ndarray] = field(default_factory=lambda: (np.zeros(0), np.zeros(0)))
+
+    def take(self, rows: np.ndarray) -> Self:
+        """The same split with some of its rows, in the order given."""
+        return replace(
+            self,
+            table=self.table.take(pa.array(rows)),
+            raw=self.raw and replace(self.raw, values=self.raw.values.take(pa.array(rows))),
+            labels=None if self.labels is None else self.labels[rows],
+            keys=(self.keys[0][rows], self.keys[1][rows]) if len(self.keys[0]) else self.keys,
+        )
+
+
+def find_columns(
+    opened: Source, data: DataConfig, task: TaskConfig, facts: DataFacts
+) -> tuple[tuple[str, str | None], list[str]]:
+    """The columns of texts and labels, as train has them."""
+    train, where = opened.tables["train"], opened.where["train"]
+    label = [data.label] if isinstance(data.label, str) else (data.label or [])
+    visible = train.remove_columns([name for name in label if name in train.column_names]) if not data.text else train
+    if not visible.column_names:
+        visible = train
+    text, text_b, notes = find_text_columns(visible, text=data.text, text_b=data.text_b, where=where)
+    facts.notes += notes
+    columns = find_label_columns(train, label=data.label, kind=task.kind, texts=(text, text_b), where=where)
+    if not columns:
+        raise DataError(
+            f"{where}: expected a column of labels (label, target, class, ...), came the columns: "
+            f"{', '.join(train.column_names)}. Name it with data.label."
+        )
+    return (text, text_b), columns
+
+
+def build_parts(
+    opened: Source,
+    data: DataConfig,
+    task: TaskConfig,
+    texts: tuple[str, str | None],
+    columns: Sequence[str],
+    facts: DataFacts,
+) -> dict[str, Part]:
+    """Bring every split into the package's form, without its invalid rows."""
+    parts: dict[str, Part] = {}
+    names = _find_label_texts(opened, data, task, columns, facts)
+    known: list[str] = []
+    for split, table in opened.tables.items():
+        where = opened.where[split]
+        raw = None
+        present = [name for name in columns if name in table.column_names]
+        if len(present) == len(columns):
+            raw = read_labels(table, columns, task.kind, separator=data.label_separator, where=where, names=task.labels)
+            if split == "train":
+                known = _list_known(raw)
+            if is_unlabelled(raw, known):
+                raw = None
+            if raw is not None and names:
+                raw = rename_labels(raw, names)
+        if raw is None and split != "test":
+            raise DataError(
+                f"{where}: expected labels in {', '.join(columns)}, came none in the whole split. Fill the column, or "
+                f"name other splits in data.splits: validation is needed to choose, train to learn."
+            )
+        if raw is None:
+            facts.notes.append("The test split has no labels: it is predicted, not scored.")
+        built, features = build_columns(
+            table, text=texts[0], text_b=texts[1], label=columns, id_column=data.id, where=where
+        )
+        _refuse_numbers(built, texts, where)
+        parts[split] = _drop_invalid(Part(built, features, raw, where), data, facts)
+        _note_part(split, parts[split], data, facts)
+    return parts
+
+
+def _list_known(raw: RawLabels) -> list[str]:
+    """The labels of train, as far as they tell a real -1 from a missing label."""
+    if pa.types.is_list(raw.values.type):
+        return []
+    if pa.types.is_floating(raw.values.type):
+        return ["-1"] if pc.any(pc.equal(raw.values, -1.0)).as_py() else []
+    return [value for value in pc.unique(raw.values).to_pylist() if value is not None]
+
+
+def _find_label_texts(
+    opened: Source, data: DataConfig, task: TaskConfig, columns: Sequence[str], facts: DataFacts
+) -> dict[str, str] | None:
+    """What numeric labels are called by a ``label_text`` column; all splits have to agree."""
+    if task.kind not in ("classification", "ordinal") or columns[0].lower() != "label":
+        return None
+    found: dict[str, str] = {}
+    for split, table in opened.tables.items():
+        if columns[0] not in table.column_names:
+            continue
+        where = opened.where[split]
+        raw = read_labels(table, columns, task.kind, separator=data.label_separator, where=where, names=task.labels)
+        names = name_by_label_text(table, raw, columns[0])
+        if names is None:
+            if split == "train":
+                return None
+            continue
+        for number, name in names.items():
+            if found.setdefault(number, name) != name:
+                raise LabelError(
+                    f'{where}: expected label {number} to mean "{found[number]}" as in train, came "{name}". '
+                    "Give both splits one mapping."
+                )
+    facts.notes.append(f"The names of the labels come from label_text: {list_names(list(found.values()))}.")
+    return found
+
+
+def _refuse_numbers(table: pa.Table, texts: tuple[str, str | None], where: str) -> None:
+    """Refuse a column in which every text is a number: it is an id or a score."""
+    for name, source in zip(("text", "text_b"), texts, strict=True):
+        if source is None:
+            continue
+        column = table[name]
+        for piece in (column.slice(0, 1000), column):
+            filled = piece.filter(pc.greater(pc.binary_length(piece), 0))
+            numbers = pc.match_substring_regex(pc.utf8_trim_whitespace(filled), rf"^{NUMBER.pattern}$")
+            if not len(filled) or not pc.all(numbers).as_py():
+                break
+        else:
+            raise DataError(
+                f"{where}: expected texts in column {source!r}, came numbers only. Name another with data.{name}."
+            )
+
+
+def _drop_invalid(part: Part, data: DataConfig, facts: DataFacts) -> Part:
+    """Refuse, or drop and count, rows without a text or without a label."""
+    empty = find_empty_rows(part.table)
+    missing = (part.raw.missing if part.raw is not None else np.zeros(len(empty), dtype=bool)) & ~empty
+    invalid = empty | missing
+    if not invalid.any():
+        return part
+    if data.invalid == "error":
+        problems = []
+        for mask, expected in ((empty, "a text"), (missing, "a label")):
+            rows = np.flatnonzero(mask) + 1
+            if len(rows):
+                shown = ", ".join(map(str, rows[:SHOWN_ROWS])) + (", ..." if len(rows) > SHOWN_ROWS else "")
+                plural = "s" if len(rows) > 1 else ""
+                problems.append(f"expected {expected}, came none in {len(rows)} row{plural} ({shown})")
+        raise DataError(f"{part.where}: {'; '.join(problems)}. Fill or remove them, or say data.invalid=drop.")
+    for reason, mask in (("empty_text", empty), ("missing_label", missing)):
+        if mask.any():
+            facts.dropped[reason] = facts.dropped.get(reason, 0) + int(mask.sum())
+    if invalid.all():
+        raise DataError(f"{part.where}: expected rows with a text and a label, came none. Correct the columns.")
+    return part.take(np.flatnonzero(~invalid))
+
+
+def _note_part(split: str, part: Part, data: DataConfig, facts: DataFacts) -> None:
+    """Mention texts of unusual length, ids that repeat, and rows that have none of many labels."""
+    num_long, longest = find_long_texts(part.table)
+    if num_long:
+        facts.warnings.append(
+            f"{split}: {num_long} text{'s' if num_long > 1 else ''} of more than a million bytes (the longest has "
+            f"{longest:,}); only data.max_length tokens of each are read."
+        )
+    if data.id is not None:
+        repeated = part.table.num_rows - pc.count_distinct(part.table["id"]).as_py()
+        if repeated:
+            facts.warnings.append(f"{split}: {repeated} ids in {data.id!r} repeat an earlier one.")
+    if part.raw is not None and pa.types.is_list(part.raw.values.type):
+        bare = pc.sum(pc.equal(pc.list_value_length(part.raw.values), 0)).as_py() or 0
+        if bare:
+            facts.notes.append(f"{split}: {bare} rows have none of the labels.")

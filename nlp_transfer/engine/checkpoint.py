@@ -1,0 +1,234 @@
+"""Everything a run needs to go on after it was killed, on disk, without pickles.
+
+A checkpoint is a folder: written aside, synced, hashed in its manifest, then renamed. A folder without a manifest
+that holds is not a checkpoint.
+"""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from nlp_transfer.errors import StorageError
+
+__all__ = ["CheckpointStore", "Snapshot", "capture_random", "collect_weights", "restore_random", "restore_weights"]
+
+MANIFEST = "manifest.json"
+
+
+@dataclass
+class Snapshot:
+    """The contents of one checkpoint.
+
+    Attributes:
+        weights: Trainable parameters and buffers by name.
+        optimizer: Optimizer tensors, named ``<parameter>/<slot>``.
+        random: State of the random generators of this process.
+        state: Whatever else, as JSON: step, position, log, best so far.
+        best: The best weights so far, or None where the present ones are the best.
+    """
+
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    random: dict[str, Tensor]
+    state: dict[str, Any]
+    best: dict[str, Tensor] | None = None
+
+
+def collect_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Copy what training changes: trainable parameters and persistent buffers, on the CPU."""
+    persistent = set(model.state_dict().keys())
+    tensors = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    tensors |= {name: buffer for name, buffer in model.named_buffers() if name in persistent}
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+
+
+def restore_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Put collected weights back, in place."""
+    own = dict(model.named_parameters()) | dict(model.named_buffers())
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            own[name].copy_(tensor)
+
+
+def collect_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Copy an optimizer's tensors, named by their parameter."""
+    collected = {}
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            for slot, value in optimizer.state.get(parameter, {}).items():
+                collected[f"{name}/{slot}"] = torch.as_tensor(value).detach().to("cpu", copy=True).contiguous()
+    return collected
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put an optimizer's tensors back."""
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            slots = {key.rpartition("/")[2]: value for key, value in tensors.items() if key.rpartition("/")[0] == name}
+            if slots:
+                # A fused optimizer keeps its step counter beside the parameter.
+                optimizer.state[parameter] = {slot: value.to(parameter.device) for slot, value in slots.items()}
+
+
+def capture_random() -> dict[str, Tensor]:
+    """Copy the state of Python's, numpy's and torch's generators."""
+    version, internal, gauss = random.getstate()
+    numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002 - the global generator is what libraries draw from
+    captured = {
+        "torch": torch.get_rng_state(),
+        "python": torch.tensor([version, *internal, int(gauss is not None)], dtype=torch.int64),
+        "python_gauss": torch.tensor([gauss or 0.0], dtype=torch.float64),
+        "numpy": torch.from_numpy(numpy_state["state"]["key"].astype(np.int64)),
+        "numpy_position": torch.tensor([numpy_state["state"]["pos"], numpy_state["has_gauss"]], dtype=torch.int64),
+        "numpy_gauss": torch.tensor([numpy_state["gauss"]], dtype=torch.float64),
+    }
+    if torch.cuda.is_available():
+        captured["cuda"] = torch.cuda.get_rng_state()
+    return captured
+
+
+def restore_random(captured: dict[str, Tensor]) -> None:
+    """Put the generators back to a captured state."""
+    torch.set_rng_state(captured["torch"])
+    numbers = captured["python"].tolist()
+    gauss = captured["python_gauss"].item() if numbers[-1] else None
+    random.setstate((numbers[0], tuple(numbers[1:-1]), gauss))
+    position, has_gauss = captured["numpy_position"].tolist()
+    np.random.set_state(  # noqa: NPY002
+        ("MT19937", captured["numpy"].numpy().astype(np.uint32), position, has_gauss, captured["numpy_gauss"].item())
+    )
+    if "cuda" in captured and torch.cuda.is_available():
+        torch.cuda.set_rng_state(captured["cuda"])
+
+
+class CheckpointStore:
+    """The ``checkpoints/`` folder of one run.
+
+    Args:
+        folder: Where checkpoints lie; made when first written to.
+        keep: How many stay on disk.
+        rank: Number of this process; process 0 writes what all share.
+
+    Example:
+        >>> CheckpointStore(Path("nowhere"), keep=2).load_newest() is None
+        True
+    """
+
+    def __init__(self, folder: Path, *, keep: int, rank: int = 0) -> None:
+        self.folder = folder
+        self.keep = keep
+        self.rank = rank
+        self.skipped: list[str] = []
+
+    def list_steps(self) -> list[Path]:
+        """Checkpoint folders, oldest first."""
+        return sorted(path for path in self.folder.glob("step-*") if path.is_dir())
+
+    def stage(self, step: int) -> Path:
+        """Give the folder that a checkpoint is first written to."""
+        return self.folder / f".writing-step-{step:08d}"
+
+    def write_random(self, step: int, captured: dict[str, Tensor]) -> None:
+        """Write this process's random state into the staged checkpoint."""
+        stage = self.stage(step)
+        try:
+            stage.mkdir(parents=True, exist_ok=True)
+            save_file(captured, stage / f"random-{self.rank}.safetensors")
+        except (OSError, SafetensorError) as error:
+            raise _explain_storage(stage, error) from error
+
+    def commit(self, step: int, snapshot: Snapshot) -> Path:
+        """Write the shared part, seal the checkpoint and drop the oldest ones. Process 0 only.
+
+        Args:
+            step: Updates done.
+            snapshot: What to write; its ``random`` was written by every process before.
+
+        Returns:
+            The finished checkpoint's folder.
+
+        Raises:
+            StorageError: The disk is full or failing; earlier checkpoints are untouched.
+        """
+        stage, final = self.stage(step), self.folder / f"step-{step:08d}"
+        try:
+            save_file(snapshot.weights, stage / "weights.safetensors")
+            save_file(snapshot.optimizer or {"none": torch.zeros(1)}, stage / "optimizer.safetensors")
+            if snapshot.best is not None:
+                save_file(snapshot.best, stage / "best.safetensors")
+            (stage / "state.json").write_text(json.dumps(snapshot.state), encoding="utf-8")
+            hashes = {path.name: _hash_and_sync(path) for path in sorted(stage.iterdir())}
+            (stage / MANIFEST).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
+            _hash_and_sync(stage / MANIFEST)
+            if final.exists():
+                shutil.rmtree(final)
+            stage.rename(final)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(stage, ignore_errors=True)
+            raise _explain_storage(stage, error) from error
+        for path in self.list_steps()[: -self.keep]:
+            shutil.rmtree(path, ignore_errors=True)
+        return final
+
+    def load_newest(self) -> Snapshot | None:
+        """Read the newest checkpoint that is whole; damaged ones are skipped and named in ``skipped``.
+
+        Returns:
+            Its contents, or None where there is none.
+        """
+        for path in reversed(self.list_steps()):
+            problem = _find_damage(path)
+            if problem:
+                self.skipped.append(f"{path.name}: {problem}")
+                continue
+            own = path / f"random-{self.rank}.safetensors"
+            optimizer = load_file(path / "optimizer.safetensors")
+            optimizer.pop("none", None)
+            best = path / "best.safetensors"
+            return Snapshot(
+                weights=load_file(path / "weights.safetensors"),
+                optimizer=optimizer,
+                random=load_file(own if own.is_file() else path / "random-0.safetensors"),
+                state=json.loads((path / "state.json").read_text(encoding="utf-8")),
+                best=load_file(best) if best.is_file() else None,
+            )
+        return None
+
+
+def _hash_and_sync(path: Path) -> str:
+    """Push a file to the disk and hash what it holds."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _find_damage(path: Path) -> str | None:
+    """Say what is wrong with a checkpoint; None where every file has its hash."""
+    try:
+        hashes = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        for name, expected in hashes.items():
+            with (path / name).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != expected:
+                    return f"{name} is damaged"
+    except (OSError, ValueError, AttributeError) as error:
+        return f"cannot be read ({type(error).__name__})"
+    return None if {"weights.safetensors", "state.json"} <= hashes.keys() else "is incomplete"
+
+
+def _explain_storage(path: Path, error: BaseException) -> StorageError:
+    """Name the folder and what the disk said."""
+    return StorageError(
+        f"{path.parent}: a checkpoint could not be written: {error}. Free space or choose another report.output_dir; "
+        "earlier checkpoints are untouched, and the same command goes on from the last one."
+    )

@@ -1,0 +1,164 @@
+"""From example indices to logits, in training and without gradients."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nlp_transfer.contracts import Encoded, Prepared
+from nlp_transfer.data.batches import Collator, plan_inference
+from nlp_transfer.errors import ShapeError
+
+__all__ = ["Feeder", "Microbatch", "compute_logits", "predict_logits"]
+
+
+@dataclass(frozen=True)
+class Microbatch:
+    """What one forward pass reads.
+
+    Attributes:
+        inputs: Model inputs, each of shape (R, L), on the device.
+        labels: Labels of the B examples, or None.
+        owners: For rows that are windows of longer texts, the position in the batch of each row's example, int64,
+            shape (R,); None where every example is one row.
+        num_examples: B.
+        num_tokens: Real tokens.
+        num_padded: Tokens with padding.
+    """
+
+    inputs: dict[str, Tensor]
+    labels: Tensor | None
+    owners: Tensor | None
+    num_examples: int
+    num_tokens: int
+    num_padded: int
+
+
+class Feeder:
+    """Turns indices of one split's examples into tensors on a device.
+
+    Args:
+        prepared: Holds how to pad.
+        split: Name of the split.
+        device: Where tensors go.
+        pad_to_multiple_of: Rounds lengths up; GPUs like 8.
+    """
+
+    def __init__(
+        self, prepared: Prepared, split: str, device: torch.device, *, pad_to_multiple_of: int | None = None
+    ) -> None:
+        self.encoded: Encoded = prepared.splits[split]
+        self.device = device
+        self._collate = Collator(prepared.pad, prepared.padding_side, pad_to_multiple_of=pad_to_multiple_of)
+        examples = self.encoded.examples
+        self.has_windows = len(examples) != self.encoded.num_examples
+        self._starts = np.searchsorted(examples, np.arange(self.encoded.num_examples + 1))
+        labels = self.encoded.labels
+        self._labels = None if labels is None else torch.from_numpy(np.array(labels))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens an example, all its windows together, int64, shape (N,)."""
+        if not self.has_windows:
+            return self.encoded.lengths.astype(np.int64)
+        return np.add.reduceat(self.encoded.lengths.astype(np.int64), self._starts[:-1])
+
+    def feed(self, examples: np.ndarray) -> Microbatch:
+        """Collate examples.
+
+        Args:
+            examples: Indices, int64, shape (B,).
+
+        Returns:
+            Tensors on the device.
+        """
+        owners = None
+        rows = examples
+        if self.has_windows:
+            counts = self._starts[examples + 1] - self._starts[examples]
+            owners = np.repeat(np.arange(len(examples)), counts)
+            rows = np.concatenate([np.arange(self._starts[i], self._starts[i + 1]) for i in examples])
+        batch = self._collate(self.encoded, rows)
+        num_tokens = int(self.encoded.lengths[rows].sum())
+        return Microbatch(
+            inputs={name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()},
+            labels=None if self._labels is None else self._labels[torch.from_numpy(examples)].to(self.device),
+            owners=None if owners is None else torch.from_numpy(owners).to(self.device),
+            num_examples=len(examples),
+            num_tokens=num_tokens,
+            num_padded=batch["input_ids"].numel(),
+        )
+
+
+def compute_logits(model: nn.Module, batch: Microbatch) -> Tensor:
+    """Run the model; windows of one text share the mean of their logits.
+
+    Args:
+        model: Takes the inputs and returns an object with ``logits``.
+        batch: B examples in R rows.
+
+    Returns:
+        Float32 logits, shape (B, C).
+    """
+    logits_RC: Tensor = model(**batch.inputs).logits.float()
+    if batch.owners is None:
+        return logits_RC
+    counts_B = torch.bincount(batch.owners, minlength=batch.num_examples).to(logits_RC)
+    summed_BC = logits_RC.new_zeros(batch.num_examples, logits_RC.shape[1]).index_add_(0, batch.owners, logits_RC)
+    return summed_BC / counts_B[:, None]
+
+
+def predict_logits(
+    model: nn.Module,
+    feeder: Feeder,
+    *,
+    batch_size: int,
+    num_processes: int = 1,
+    rank: int = 0,
+    gather: Callable[[list[tuple[np.ndarray, np.ndarray]]], list[tuple[np.ndarray, np.ndarray]]] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    """Score every example of a split, in batches sorted by length.
+
+    Args:
+        model: The model; its mode is restored afterwards.
+        feeder: The split.
+        batch_size: Examples in one forward pass.
+        num_processes: Count of processes that share the work.
+        rank: Number of this process.
+        gather: Collects the parts of all processes; needed where there are several.
+        progress: Called with the count of examples done since the last call.
+
+    Returns:
+        Float32, shape (N, C), in the order of the split.
+
+    Raises:
+        ShapeError: Not every example was scored exactly once.
+    """
+    was_training = model.training
+    model.eval()
+    device_parts: list[tuple[np.ndarray, Tensor]] = []
+    batches = plan_inference(feeder.lengths, batch_size=batch_size)
+    with torch.inference_mode():
+        for examples in batches[rank::num_processes]:
+            logits_BC = compute_logits(model, feeder.feed(examples))
+            device_parts.append((examples, logits_BC))
+            if progress is not None:
+                progress(len(examples))
+    model.train(was_training)
+    parts = [(examples, logits_BC.cpu().numpy()) for examples, logits_BC in device_parts]
+    if num_processes > 1 and gather is not None:
+        parts = gather(parts)
+    total = feeder.encoded.num_examples
+    seen = np.zeros(total, dtype=np.int64)
+    result: np.ndarray | None = None
+    for examples, values in parts:
+        if result is None:
+            result = np.empty((total, values.shape[1]), dtype=np.float32)
+        result[examples] = values
+        np.add.at(seen, examples, 1)
+    if result is None or not (seen == 1).all():
+        raise ShapeError(f"prediction: expected each of {total} examples once, got {int(seen.sum())} answers.")
+    return result

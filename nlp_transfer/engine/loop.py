@@ -1,0 +1,343 @@
+"""The one training loop: windows of examples, split into microbatches, exact however they are split."""
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from nlp_transfer.contracts import Evaluation, Hook, Objective, RunLog
+from nlp_transfer.data.batches import plan_epoch, split_window
+from nlp_transfer.engine.checkpoint import (
+    CheckpointStore,
+    Snapshot,
+    capture_random,
+    collect_optimizer,
+    collect_weights,
+    restore_optimizer,
+    restore_random,
+    restore_weights,
+)
+from nlp_transfer.engine.forward import Feeder, compute_logits
+from nlp_transfer.engine.optimizer import build_optimizer, build_schedule
+from nlp_transfer.errors import StorageError
+from nlp_transfer.recipe.schema import LOWER_IS_BETTER, TrainingConfig
+
+__all__ = ["LoopSetup", "count_steps", "run_loop"]
+
+Plan = Callable[[int], Sequence[np.ndarray]]
+
+
+@dataclass
+class LoopSetup:
+    """Everything the loop is given.
+
+    Attributes:
+        model: The adapted model, on the CPU or its device.
+        feeder: The training split.
+        objective: Sums the loss of a microbatch.
+        training: The recipe's training section.
+        accelerator: Places, wraps and steps.
+        new_parameters: Names that take the head's learning rate.
+        still: Modules that stay in evaluation mode.
+        evaluate: Scores the model on validation; None where there is no validation split.
+        hooks: Watchers.
+        store: Where checkpoints go; None for no checkpoints.
+        plan: Gives the windows of an epoch, in place of the recipe's own order.
+    """
+
+    model: nn.Module
+    feeder: Feeder
+    objective: Objective
+    training: TrainingConfig
+    accelerator: Accelerator
+    new_parameters: frozenset[str] = frozenset()
+    still: tuple[str, ...] = ()
+    evaluate: Callable[[nn.Module], dict[str, float]] | None = None
+    hooks: Sequence[Hook] = ()
+    store: CheckpointStore | None = None
+    plan: Plan | None = None
+
+    def windows(self, epoch: int) -> Sequence[np.ndarray]:
+        """Plan one epoch: every example once, in windows of one update each."""
+        if self.plan is not None:
+            return self.plan(epoch)
+        return plan_epoch(
+            self.feeder.lengths,
+            batch_size=self.training.batch_size,
+            seed=self.training.seed,
+            epoch=epoch,
+            group_by_length=self.training.group_by_length,
+        )
+
+
+@dataclass
+class LoopState:
+    """Where the loop stands: what a checkpoint must hold beside tensors."""
+
+    epoch: int = 0
+    position: int = 0
+    best_value: float | None = None
+    looks_without_gain: int = 0
+    log: RunLog = field(default_factory=RunLog)
+
+    def to_json(self) -> dict[str, Any]:
+        """The state as JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "LoopState":
+        """Read a state back."""
+        log = dict(record["log"])
+        log["evaluations"] = [Evaluation(**entry) for entry in log["evaluations"]]
+        return cls(**{**record, "log": RunLog(**log)})
+
+
+def count_steps(num_examples: int, training: TrainingConfig) -> int:
+    """Count the updates of a run.
+
+    Args:
+        num_examples: Examples in train.
+        training: Epochs, batch size, and the limit on steps.
+
+    Returns:
+        At least 1.
+
+    Example:
+        >>> count_steps(100, TrainingConfig(epochs=1.5, batch_size=32))
+        6
+    """
+    if training.max_steps is not None:
+        return training.max_steps
+    return max(1, round(training.epochs * -(-num_examples // training.batch_size)))
+
+
+def run_loop(setup: LoopSetup) -> RunLog:
+    """Train; end with the best weights in place where the recipe says so.
+
+    Args:
+        setup: Model, data, loss and everything that watches.
+
+    Returns:
+        What happened.
+
+    Raises:
+        StorageError: A checkpoint could not be written.
+    """
+    loop = _Loop(setup)
+    try:
+        loop.resume()
+        while not loop.is_done:
+            for window in loop.remaining_windows():
+                loop.take_step(window)
+                loop.look_and_save()
+                if loop.is_done:
+                    break
+            else:
+                loop.start_epoch()
+        return loop.finish()
+    finally:
+        for hook in setup.hooks:
+            hook.close()
+
+
+class _Loop:
+    """The loop's small named steps."""
+
+    def __init__(self, setup: LoopSetup) -> None:
+        self.setup, self.training, self.accelerator = setup, setup.training, setup.accelerator
+        self.num_steps = count_steps(setup.feeder.encoded.num_examples, self.training)
+        self.lengths = setup.feeder.lengths
+        optimizer = build_optimizer(setup.model, self.training, setup.new_parameters)
+        self.schedule: LambdaLR = build_schedule(optimizer, self.training, self.num_steps)
+        self.plain_optimizer = optimizer
+        self.model, self.optimizer = self.accelerator.prepare(setup.model, optimizer)
+        self.parameters = [p for p in setup.model.parameters() if p.requires_grad]
+        self.state = LoopState()
+        self.state.log.device = self.accelerator.device.type
+        self.state.log.num_processes = self.accelerator.num_processes
+        self.best_weights: dict[str, Tensor] | None = None
+        self.unread: list[Tensor] = []
+        self.windows = setup.windows(0)
+        self.set_modes()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the last update is behind."""
+        return self.state.log.steps >= self.num_steps or self.state.log.stopped_early
+
+    def set_modes(self) -> None:
+        """Training mode, except for what is frozen."""
+        self.setup.model.train()
+        for name in self.setup.still:
+            self.setup.model.get_submodule(name).eval()
+
+    def remaining_windows(self) -> Sequence[np.ndarray]:
+        """Windows of this epoch that are still to be taken."""
+        return self.windows[self.state.position :]
+
+    def start_epoch(self) -> None:
+        """Go on to the next epoch."""
+        self.state.epoch += 1
+        self.state.position = 0
+        self.windows = self.setup.windows(self.state.epoch)
+
+    def take_step(self, window: np.ndarray) -> None:
+        """One update: the summed loss of the window, divided by what the window holds."""
+        started = time.perf_counter()
+        parts = split_window(
+            window,
+            self.lengths,
+            num_processes=self.accelerator.num_processes,
+            rank=self.accelerator.process_index,
+            microbatch_size=self.training.microbatch_size,
+        )
+        # Wrapped models average gradients over processes, and each must take part in every update: a process that
+        # got no example runs one with weight 0.
+        scale = self.accelerator.num_processes / len(window) if parts else 0.0
+        parts = parts or [window[:1]]
+        total = torch.zeros((), device=self.accelerator.device)
+        log = self.state.log
+        for number, part in enumerate(parts):
+            is_last = number == len(parts) - 1
+            with contextlib.nullcontext() if is_last else self.accelerator.no_sync(self.model):
+                batch = self.setup.feeder.feed(part)
+                assert batch.labels is not None
+                loss = self.setup.objective(compute_logits(self.model, batch), batch.labels) * scale
+                self.accelerator.backward(loss)
+            total += loss.detach()
+            log.tokens += batch.num_tokens if scale else 0
+            log.padded_tokens += batch.num_padded if scale else 0
+        if self.training.max_grad_norm is not None:
+            self.accelerator.clip_grad_norm_(self.parameters, self.training.max_grad_norm)
+        rate = self.schedule.get_last_lr()[0]
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        log.steps += 1
+        log.examples += len(window)
+        self.state.position += 1
+        log.epochs = self.state.epoch + self.state.position / len(self.windows)
+        self.unread.append(total)
+        if log.steps % self.training.log_every == 0 or log.steps == self.num_steps:
+            self.read_losses()
+        log.seconds += time.perf_counter() - started
+        for hook in self.setup.hooks:
+            hook.after_step(log, None if self.unread else log.losses[-1], rate)
+
+    def read_losses(self) -> None:
+        """Fetch the losses that are still on the device; the only place that waits for it."""
+        if self.unread:
+            losses = self.accelerator.reduce(torch.stack(self.unread), reduction="mean")
+            self.state.log.losses += losses.double().cpu().tolist()
+            self.unread = []
+
+    def look_and_save(self) -> None:
+        """Score validation and write a checkpoint when it is time."""
+        steps, at_end = self.state.log.steps, self.state.position == len(self.windows) or self.is_done
+        every = self.training.evaluate_every
+        if self.setup.evaluate is not None and ((steps % every == 0 or self.is_done) if every else at_end):
+            self.look()
+        every = self.training.checkpoint_every
+        if self.setup.store is not None and ((steps % every == 0 or self.is_done) if every else at_end):
+            self.save()
+
+    def look(self) -> None:
+        """Score validation; keep the weights if they are the best so far."""
+        assert self.setup.evaluate is not None
+        self.read_losses()
+        metrics = self.setup.evaluate(self.model)
+        self.set_modes()
+        log, metric = self.state.log, str(self.training.select_by)
+        look = Evaluation(log.steps, log.epochs, metrics)
+        log.evaluations.append(look)
+        value = -metrics[metric] if metric in LOWER_IS_BETTER else metrics[metric]
+        if self.state.best_value is None or value > self.state.best_value:
+            self.state.best_value, self.state.looks_without_gain, log.best_step = value, 0, log.steps
+            if self.training.restore_best and not self.state.log.steps >= self.num_steps:
+                self.best_weights = collect_weights(self.setup.model)
+        else:
+            self.state.looks_without_gain += 1
+            patience = self.training.early_stopping
+            log.stopped_early = patience is not None and self.state.looks_without_gain >= patience
+        for hook in self.setup.hooks:
+            hook.after_evaluation(log, look)
+
+    def save(self) -> None:
+        """Write a checkpoint; every process adds its own random state."""
+        store, step = self.setup.store, self.state.log.steps
+        assert store is not None
+        self.read_losses()
+        store.write_random(step, capture_random())
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            is_best = self.state.log.best_step == step
+            snapshot = Snapshot(
+                weights=collect_weights(self.setup.model),
+                optimizer=collect_optimizer(self.plain_optimizer),
+                random={},
+                state=self.state.to_json(),
+                best=None if is_best else self.best_weights,
+            )
+            store.commit(step, snapshot)
+        self.accelerator.wait_for_everyone()
+
+    def resume(self) -> None:
+        """Go on from the newest whole checkpoint, if there is one."""
+        snapshot = None if self.setup.store is None else self.setup.store.load_newest()
+        if snapshot is None:
+            return
+        try:
+            self.state = LoopState.from_json(snapshot.state)
+            restore_weights(self.setup.model, snapshot.weights)
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise StorageError(f"checkpoints: written by another version or for another model ({error}).") from error
+        restore_optimizer(self.plain_optimizer, snapshot.optimizer)
+        self.best_weights = snapshot.best
+        if self.best_weights is None and self.state.log.best_step == self.state.log.steps:
+            self.best_weights = snapshot.weights
+        # The schedule is a function of the step alone; counting to it keeps one source of truth.
+        for group, peak in zip(self.plain_optimizer.param_groups, self.schedule.base_lrs, strict=True):
+            group["lr"] = peak * self.schedule.lr_lambdas[0](self.state.log.steps)
+        self.schedule.last_epoch = self.state.log.steps
+        self.schedule._last_lr = [group["lr"] for group in self.plain_optimizer.param_groups]
+        self.windows = self.setup.windows(self.state.epoch)
+        self.state.log.resumed_at.append(self.state.log.steps)
+        restore_random(snapshot.random)
+
+    def finish(self) -> RunLog:
+        """Put the best weights in place and close the log."""
+        self.read_losses()
+        log = self.state.log
+        if not log.evaluations:
+            log.best_step = log.steps
+        elif self.training.restore_best and self.best_weights is not None and log.best_step != log.steps:
+            restore_weights(self.setup.model, self.best_weights)
+        elif not self.training.restore_best:
+            log.best_step = log.steps
+        counts = torch.tensor([log.tokens, log.padded_tokens], device=self.accelerator.device)
+        log.tokens, log.padded_tokens = self.accelerator.reduce(counts, reduction="sum").tolist()
+        if self.accelerator.device.type == "cuda":
+            log.peak_memory_bytes = torch.cuda.max_memory_allocated()
+        else:
+            log.peak_memory_bytes = measure_peak_memory()
+        return log
+
+
+def measure_peak_memory() -> int:
+    """Largest resident size of this process so far, in bytes."""
+    try:
+        import resource
+    except ImportError:  # Windows keeps the peak elsewhere
+        return int(getattr(psutil.Process().memory_info(), "peak_wset", 0))
+    import sys
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit

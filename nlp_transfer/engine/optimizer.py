@@ -1,0 +1,102 @@
+"""Optimizer, parameter groups and learning-rate schedule."""
+
+import math
+from collections.abc import Callable, Collection
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from nlp_transfer.recipe.schema import TrainingConfig
+
+__all__ = ["build_optimizer", "build_schedule", "group_parameters"]
+
+
+def group_parameters(
+    model: nn.Module, training: TrainingConfig, new_parameters: Collection[str]
+) -> list[dict[str, object]]:
+    """Sort trainable parameters into groups by decay and by rate.
+
+    Biases and the weights of normalisation layers are not decayed; everything of one dimension is one of those.
+
+    Args:
+        model: The model to train.
+        training: Rates and decay.
+        new_parameters: Names that take the head's learning rate.
+
+    Returns:
+        Groups as torch optimizers take them, each with a ``names`` list beside ``params``; empty groups are left out.
+    """
+    rate = training.learning_rate
+    head_rate = training.head_learning_rate or rate
+    groups: dict[tuple[bool, bool], dict[str, object]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        key = (name in new_parameters, parameter.ndim > 1)
+        group = groups.setdefault(
+            key,
+            {
+                "params": [],
+                "names": [],
+                "lr": head_rate if key[0] else rate,
+                "weight_decay": training.weight_decay if key[1] else 0.0,
+            },
+        )
+        group["params"].append(parameter)  # type: ignore[attr-defined]
+        group["names"].append(name)  # type: ignore[attr-defined]
+    return [groups[key] for key in sorted(groups)]
+
+
+def build_optimizer(
+    model: nn.Module, training: TrainingConfig, new_parameters: Collection[str] = ()
+) -> torch.optim.Optimizer:
+    """Build the optimizer of a recipe.
+
+    Args:
+        model: The model to train.
+        training: The recipe's training section.
+        new_parameters: Names that take the head's learning rate.
+
+    Returns:
+        A fused AdamW (Loshchilov and Hutter 2019), or plain SGD.
+    """
+    groups = group_parameters(model, training, new_parameters)
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(groups)
+    betas = (training.beta_1, training.beta_2)
+    return torch.optim.AdamW(groups, betas=betas, eps=training.epsilon, fused=True)
+
+
+def build_schedule(
+    optimizer: torch.optim.Optimizer, training: TrainingConfig, num_steps: int
+) -> LambdaLR:
+    """Build the schedule: a linear warm-up, then down to zero along a line or a cosine, or constant.
+
+    The factors are those of transformers' schedules of the same names.
+
+    Args:
+        optimizer: Its groups' rates are the peaks.
+        training: Schedule and share of warm-up.
+        num_steps: Updates of the whole run.
+
+    Returns:
+        A scheduler to step once an update.
+    """
+    return LambdaLR(optimizer, scale_rate(training, num_steps))
+
+
+def scale_rate(training: TrainingConfig, num_steps: int) -> Callable[[int], float]:
+    """Give the factor on the peak rate as a function of the updates done so far."""
+    warmup = math.ceil(training.warmup_share * num_steps)
+    kind = training.schedule
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return step / max(1, warmup)
+        if kind == "constant":
+            return 1.0
+        progress = (step - warmup) / max(1, num_steps - warmup)
+        return max(0.0, 0.5 * (1 + math.cos(math.pi * progress)) if kind == "cosine" else 1 - progress)
+
+    return factor

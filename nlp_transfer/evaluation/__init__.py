@@ -1,0 +1,1 @@
+"""Metrics, their intervals, calibration, and the baselines that a transfer has to beat."""

@@ -1,0 +1,111 @@
+"""The no-transfer control: the same architecture from random weights, given a fair chance."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from accelerate import Accelerator
+
+from nlp_transfer.contracts import Prepared, Splits
+from nlp_transfer.evaluation.scoring import compute_metrics, is_better
+from nlp_transfer.methods.fit import HookMaker, fit_model, predict_split
+from nlp_transfer.recipe.schema import FullConfig, Recipe
+
+__all__ = ["Control", "make_control_recipe", "train_control"]
+
+
+@dataclass
+class Control:
+    """What the control reached.
+
+    Attributes:
+        probabilities: Split name to one array (N, C) a seed.
+        learning_rate: The rate that validation chose.
+        tried: Rate to validation figure, of the first seed.
+    """
+
+    probabilities: dict[str, list[np.ndarray]]
+    learning_rate: float
+    tried: dict[float, float]
+
+
+def make_control_recipe(recipe: Recipe, *, learning_rate: float, seed: int) -> Recipe:
+    """Turn a recipe into its control: random weights, all of them trained, twice the epochs.
+
+    Args:
+        recipe: The run with transfer.
+        learning_rate: Peak rate of all weights.
+        seed: Training seed.
+
+    Returns:
+        A recipe that differs in nothing else that bears on the result.
+
+    Example:
+        >>> control = make_control_recipe(Recipe(), learning_rate=1e-3, seed=1)
+        >>> control.encoder.init, control.training.epochs, control.strategy.kind
+        ('random', 6.0, 'full')
+    """
+    training = recipe.training
+    doubled = None if training.max_steps is None else 2 * training.max_steps
+    return recipe.model_copy(
+        update={
+            "encoder": recipe.encoder.model_copy(update={"init": "random"}),
+            "strategy": FullConfig(kind="full"),
+            "training": training.model_copy(
+                update={
+                    "epochs": 2 * training.epochs,
+                    "max_steps": doubled,
+                    "learning_rate": learning_rate,
+                    "head_learning_rate": None,
+                    "seed": seed,
+                }
+            ),
+        }
+    )
+
+
+def train_control(
+    recipe: Recipe,
+    seeds: Sequence[int],
+    splits: Splits,
+    prepared: Prepared,
+    make_accelerator: Callable[[], Accelerator],
+    *,
+    make_hooks: HookMaker | None = None,
+) -> Control:
+    """Train the control: its rate chosen on validation with the first seed, then every seed with that rate.
+
+    Args:
+        recipe: The run with transfer; ``evaluation.control_learning_rates`` are tried.
+        seeds: Training seeds.
+        splits: Label counts.
+        prepared: Tokenized splits.
+        make_accelerator: Gives a fresh accelerator for each fit.
+        make_hooks: Watchers of the loop.
+
+    Returns:
+        Probabilities of every split but train.
+    """
+    metric = str(recipe.training.select_by)
+    scored = [split for split in prepared.splits if split != "train"]
+    truth = prepared.splits["validation"].labels
+    assert truth is not None
+
+    def fit(rate: float, seed: int) -> dict[str, np.ndarray]:
+        accelerator = make_accelerator()
+        control = make_control_recipe(recipe, learning_rate=rate, seed=seed)
+        name = f"no-transfer control, rate {rate:g}, seed {seed}"
+        fitted = fit_model(control, splits, prepared, accelerator, make_hooks=make_hooks, label=name)
+        size = recipe.evaluation.batch_size
+        return {s: predict_split(fitted.adapted.model, prepared, s, accelerator, batch_size=size) for s in scored}
+
+    tried: dict[float, float] = {}
+    best: tuple[float, dict[str, np.ndarray]] | None = None
+    for rate in recipe.evaluation.control_learning_rates:
+        found = fit(rate, seeds[0])
+        tried[rate] = compute_metrics(truth, found["validation"], prepared.labels, [metric])[metric]
+        if best is None or is_better(metric, tried[rate], tried[best[0]]):
+            best = (rate, found)
+    assert best is not None, "the schema asks for at least one rate"
+    every = [best[1], *(fit(best[0], seed) for seed in seeds[1:])]
+    return Control({split: [found[split] for found in every] for split in scored}, best[0], tried)

@@ -1,0 +1,150 @@
+"""Fit one model: load an encoder, adapt it by its strategy, train it on prepared splits."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import nn
+
+from nlp_transfer.contracts import Hook, Prepared, RunLog, Splits
+from nlp_transfer.engine.checkpoint import CheckpointStore
+from nlp_transfer.engine.forward import Feeder, predict_logits
+from nlp_transfer.engine.loop import LoopSetup, count_steps, run_loop
+from nlp_transfer.engine.objectives import build_objective
+from nlp_transfer.evaluation.predictions import predict_labels, to_probabilities
+from nlp_transfer.evaluation.scoring import compute_metrics
+from nlp_transfer.models.encoder import LoadedEncoder, load_encoder
+from nlp_transfer.recipe.schema import Recipe
+from nlp_transfer.strategies import STRATEGIES, Adapted
+
+__all__ = ["Fitted", "fit_model", "predict_split"]
+
+HookMaker = Callable[[int, str], Sequence[Hook]]
+
+
+@dataclass
+class Fitted:
+    """A trained model.
+
+    Attributes:
+        adapted: The model as its strategy made it, best weights in place.
+        loaded: The encoder it started from.
+        log: What happened while training.
+    """
+
+    adapted: Adapted
+    loaded: LoadedEncoder
+    log: RunLog
+
+
+def fit_model(
+    recipe: Recipe,
+    splits: Splits,
+    prepared: Prepared,
+    accelerator: Accelerator,
+    *,
+    make_hooks: HookMaker | None = None,
+    checkpoints: Path | None = None,
+    label: str = "training",
+) -> Fitted:
+    """Train one model on prepared splits.
+
+    Args:
+        recipe: Encoder, strategy and training; ``training.seed`` decides head, order and dropout.
+        splits: Label contract and label counts.
+        prepared: Tokenized splits.
+        accelerator: Places and wraps the model; one per fit.
+        make_hooks: Given the number of updates and a label, the watchers of the loop.
+        checkpoints: Folder to write checkpoints to and resume from; None for none.
+        label: What a progress bar says.
+
+    Returns:
+        The trained model.
+
+    Raises:
+        EncoderError: The encoder cannot be loaded.
+        StorageError: A checkpoint could not be written.
+    """
+    training = recipe.training
+    loaded = load_encoder(recipe.encoder, prepared.labels, seed=training.seed)
+    adapted = STRATEGIES[recipe.strategy.kind].adapt(loaded, recipe.strategy)
+    if training.gradient_checkpointing:
+        loaded.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    device = accelerator.device
+    multiple = 8 if device.type == "cuda" else None
+    feeder = Feeder(prepared, "train", device, pad_to_multiple_of=multiple)
+    counts = splits.facts.label_counts.get("train", {})
+    num_steps = count_steps(feeder.encoded.num_examples, training)
+    evaluate = _make_evaluation(recipe, prepared, accelerator) if "validation" in prepared.splits else None
+    store = None
+    if checkpoints is not None:
+        store = CheckpointStore(checkpoints, keep=training.keep_checkpoints, rank=accelerator.process_index)
+    log = run_loop(
+        LoopSetup(
+            model=adapted.model,
+            feeder=feeder,
+            objective=build_objective(prepared.labels, training, counts),
+            training=training,
+            accelerator=accelerator,
+            new_parameters=adapted.new_parameters,
+            still=adapted.still,
+            evaluate=evaluate,
+            hooks=make_hooks(num_steps, label) if make_hooks else (),
+            store=store,
+        )
+    )
+    log.precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
+    adapted.model = accelerator.unwrap_model(adapted.model, keep_fp32_wrapper=False)
+    return Fitted(adapted, loaded, log)
+
+
+def predict_split(
+    model: nn.Module, prepared: Prepared, split: str, accelerator: Accelerator, *, batch_size: int
+) -> np.ndarray:
+    """Give the probabilities of every example of a split, over all processes.
+
+    Args:
+        model: A classifier on any device; it is moved to the accelerator's.
+        prepared: Tokenized splits.
+        split: Which one.
+        accelerator: Device and processes.
+        batch_size: Examples in one forward pass.
+
+    Returns:
+        Float64, shape (N, C), in the form of ``to_probabilities``.
+    """
+    multiple = 8 if accelerator.device.type == "cuda" else None
+    feeder = Feeder(prepared, split, accelerator.device, pad_to_multiple_of=multiple)
+    logits = predict_logits(
+        model.to(accelerator.device),
+        feeder,
+        batch_size=batch_size,
+        num_processes=accelerator.num_processes,
+        rank=accelerator.process_index,
+        gather=gather_object,
+    )
+    return to_probabilities(logits, prepared.labels)
+
+
+def _make_evaluation(
+    recipe: Recipe, prepared: Prepared, accelerator: Accelerator
+) -> Callable[[nn.Module], dict[str, float]]:
+    """Build the look at validation: the metrics of the recipe, the selecting one among them."""
+    wanted = list(dict.fromkeys([str(recipe.training.select_by), *(recipe.evaluation.metrics or [])]))
+    labels = prepared.splits["validation"].labels
+    assert labels is not None
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        probabilities = predict_split(
+            model, prepared, "validation", accelerator, batch_size=recipe.evaluation.batch_size
+        )
+        metrics = compute_metrics(labels, probabilities, prepared.labels, wanted)
+        if prepared.labels.is_categorical:
+            predicted = predict_labels(probabilities, prepared.labels)
+            metrics["predicted_classes"] = float(len(np.unique(predicted)))
+        return metrics
+
+    return evaluate

@@ -1,0 +1,257 @@
+"""From trained seeds to the dictionary that is ``report.json``: scores, baselines, gains, facts."""
+
+import platform
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nlp_transfer.contracts import Score, Scores, Splits
+from nlp_transfer.evaluation.baselines import predict_majority, score_tfidf
+from nlp_transfer.evaluation.scoring import compute_metrics, find_undefined_metrics, is_better, score_gain, score_seeds
+from nlp_transfer.methods.control import Control
+from nlp_transfer.methods.seed import PREDICTIONS_FILE, SeedResult
+from nlp_transfer.recipe.schema import Recipe
+
+__all__ = ["Outcome", "build_record", "keep_best_seed", "score_run"]
+
+PACKAGES = ("nlp_transfer", "torch", "transformers", "datasets", "peft", "accelerate", "evaluate", "scikit-learn")
+LOSS_POINTS = 500
+"""Most points of the loss curve that a report keeps; chosen."""
+
+
+@dataclass
+class Outcome:
+    """Everything measured.
+
+    Attributes:
+        scores: Of the model, per split.
+        baselines: Name to scores per split.
+        gain: Metric to the gain over the best baseline on test.
+        over: Name of that baseline.
+        notes: What could not be scored, and why.
+        control: The control's rate and what was tried.
+    """
+
+    scores: Scores
+    baselines: dict[str, Scores] = field(default_factory=dict)
+    gain: dict[str, Score] = field(default_factory=dict)
+    over: str = ""
+    notes: list[str] = field(default_factory=list)
+    control: dict[str, Any] = field(default_factory=dict)
+
+
+def read_labels(splits: Splits, split: str) -> np.ndarray:
+    """Labels of a split as an array."""
+    return np.asarray(splits.tables[split].select_columns(["label"]).with_format("numpy")["label"][:])
+
+
+def score_run(
+    recipe: Recipe, seeds: Sequence[int], results: Sequence[SeedResult], splits: Splits, control: Control | None
+) -> Outcome:
+    """Score the model and its baselines on every labelled split but train.
+
+    Args:
+        recipe: Metrics, resamples and which baselines.
+        seeds: Training seeds.
+        results: One a seed.
+        splits: Labels and texts.
+        control: The no-transfer control, if it was trained.
+
+    Returns:
+        Scores with intervals, and the gain over the baseline that does best on validation.
+    """
+    config, space = recipe.evaluation, splits.labels
+    metrics = list(config.metrics or [])
+    rivals: dict[str, dict[str, list[np.ndarray]]] = {}
+    labelled = [split for split in results[0].probabilities if splits.is_labelled(split)]
+    truth = {split: read_labels(splits, split) for split in labelled}
+    train_labels = read_labels(splits, "train")
+    rivals["majority"] = {s: [predict_majority(train_labels, len(truth[s]), space)] for s in labelled}
+    if config.tfidf and "validation" in truth:
+        found = _run_tfidf(recipe, splits, {"train": train_labels, **truth})
+        rivals["tfidf"] = {split: [found[split]] for split in labelled}
+    if control is not None:
+        rivals["no_transfer"] = {split: control.probabilities[split] for split in labelled}
+    settings: dict[str, Any] = {"resamples": config.resamples, "confidence": config.confidence}
+    outcome = Outcome(scores={})
+    for split in labelled:
+        ours = [result.probabilities[split] for result in results]
+        outcome.scores[split] = score_seeds(ours, truth[split], space, metrics, **settings)
+        outcome.notes += [f"{split}: {note}" for note in find_undefined_metrics(truth[split], space, metrics).values()]
+        for name, found_by in rivals.items():
+            scored = score_seeds(found_by[split], truth[split], space, metrics, **settings)
+            outcome.baselines.setdefault(name, {})[split] = scored
+    if control is not None:
+        outcome.control = {
+            "learning_rate": control.learning_rate,
+            "tried": {f"{rate:g}": value for rate, value in control.tried.items()},
+        }
+    contenders = [name for name in ("tfidf", "no_transfer") if name in rivals]
+    if contenders and "test" in truth:
+        metric = str(recipe.training.select_by)
+        outcome.over = _find_best(contenders, rivals, truth["validation"], metric, splits)
+        ours = [result.probabilities["test"] for result in results]
+        theirs = rivals[outcome.over]["test"]
+        outcome.gain = score_gain(ours, theirs, truth["test"], space, metrics, **settings)
+    return outcome
+
+
+def _run_tfidf(recipe: Recipe, splits: Splits, labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Fit the TF-IDF baseline on the same splits."""
+    texts = {split: splits.tables[split]["text"][:] for split in labels}
+    texts_b = {split: splits.tables[split]["text_b"][:] for split in labels} if splits.is_pair else None
+    return score_tfidf(
+        texts, labels, splits.labels, texts_b=texts_b, select_by=recipe.training.select_by, seed=recipe.training.seed
+    )
+
+
+def _find_best(
+    contenders: Sequence[str],
+    rivals: dict[str, dict[str, list[np.ndarray]]],
+    truth: np.ndarray,
+    metric: str,
+    splits: Splits,
+) -> str:
+    """Choose the baseline to beat: the one that does best on validation."""
+
+    def value(name: str) -> float:
+        found = [compute_metrics(truth, p, splits.labels, [metric])[metric] for p in rivals[name]["validation"]]
+        return float(np.mean(found))
+
+    best = contenders[0]
+    for name in contenders[1:]:
+        if is_better(metric, value(name), value(best)):
+            best = name
+    return best
+
+
+def keep_best_seed(recipe: Recipe, results: Sequence[SeedResult], splits: Splits, folder: Path) -> SeedResult:
+    """Choose the seed whose model the run is known by, on validation, and copy its files to the run's own folder.
+
+    Args:
+        recipe: Says by which metric.
+        results: One a seed.
+        splits: Labels of validation.
+        folder: The run's folder; a single seed lies there already.
+
+    Returns:
+        The chosen seed.
+    """
+    if len(results) == 1:
+        return results[0]
+    metric = str(recipe.training.select_by)
+    truth = read_labels(splits, "validation")
+    best, best_value = results[0], float("nan")
+    for number, result in enumerate(results):
+        found = compute_metrics(truth, result.probabilities["validation"], splits.labels, [metric])[metric]
+        if number == 0 or is_better(metric, found, best_value):
+            best, best_value = result, found
+    stage = folder / ".model.writing"
+    for stale in (stage, folder / "model"):
+        shutil.rmtree(stale, ignore_errors=True)
+    shutil.copytree(best.folder / "model", stage)
+    stage.rename(folder / "model")
+    shutil.copyfile(best.folder / PREDICTIONS_FILE, folder / PREDICTIONS_FILE)
+    return best
+
+
+def build_record(
+    recipe: Recipe,
+    seeds: Sequence[int],
+    results: Sequence[SeedResult],
+    best: SeedResult,
+    splits: Splits,
+    outcome: Outcome,
+    *,
+    encoder: dict[str, Any],
+) -> dict[str, Any]:
+    """Lay out the report.
+
+    Args:
+        recipe: Resolved.
+        seeds: Training seeds.
+        results: One a seed.
+        best: The seed whose model is kept; training facts are this seed's.
+        splits: Data facts.
+        outcome: What was measured.
+        encoder: Name, Hub id and revision of the encoder.
+
+    Returns:
+        What ``report.json`` holds.
+    """
+    log = best.log
+    facts = asdict(splits.facts)
+    facts["notes"] = facts["notes"] + outcome.notes
+    record: dict[str, Any] = {
+        "version": version("nlp_transfer"),
+        "recipe": recipe.model_dump(mode="json"),
+        "environment": _describe_environment(best),
+        "data": {**facts, "labels": list(splits.labels.names), "kind": splits.labels.kind},
+        "model": {"encoder": encoder["name"], **encoder, **best.model, "loader": best.loader},
+        "training": {
+            "seed": best.seed,
+            "steps": log.steps,
+            "epochs": log.epochs,
+            "seconds": log.seconds,
+            "examples_per_second": log.examples / log.seconds if log.seconds else None,
+            "tokens_per_second": log.tokens / log.seconds if log.seconds else None,
+            "padding_share": log.padding_share,
+            "peak_memory_bytes": log.peak_memory_bytes,
+            "losses": _thin(log.losses),
+            "evaluations": [asdict(look) for look in log.evaluations],
+            "best_step": log.best_step,
+            "stopped_early": log.stopped_early,
+            "resumed_at": log.resumed_at,
+            "collapsed": log.collapsed,
+        },
+        "scores": _scores_to_json(outcome.scores),
+        "baselines": {name: _scores_to_json(scores) for name, scores in outcome.baselines.items()},
+        "gain": {metric: {**score.to_json(), "over": outcome.over} for metric, score in outcome.gain.items()},
+        "artifact": "model",
+    }
+    if outcome.control:
+        record["baselines"]["no_transfer"] |= outcome.control
+    if len(seeds) > 1:
+        record["seeds"] = list(seeds)
+        record["collapsed_seeds"] = [result.seed for result in results if result.log.collapsed]
+        record["training"]["seconds_per_seed"] = [result.log.seconds for result in results]
+    return record
+
+
+def _scores_to_json(scores: Scores) -> dict[str, Any]:
+    """Write scores as plain dictionaries."""
+    return {split: {metric: score.to_json() for metric, score in found.items()} for split, found in scores.items()}
+
+
+def _thin(losses: Sequence[float]) -> list[dict[str, float]]:
+    """Average the loss curve over equal blocks of steps, so that a long run has a short report."""
+    if not losses:
+        return []
+    blocks = np.array_split(np.asarray(losses), min(len(losses), LOSS_POINTS))
+    ends = np.cumsum([len(block) for block in blocks])
+    return [{"step": int(end), "loss": float(block.mean())} for end, block in zip(ends, blocks, strict=True)]
+
+
+def _describe_environment(best: SeedResult) -> dict[str, Any]:
+    """Versions and machine, without names of hosts, users or folders."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    device = best.log.device
+    return {
+        "versions": versions,
+        "device": torch.cuda.get_device_name() if device == "cuda" else device,
+        "threads": torch.get_num_threads(),
+        "precision": best.log.precision,
+        "processes": best.log.num_processes,
+        "system": f"{platform.system()} {platform.machine()}",
+    }

@@ -1,0 +1,289 @@
+"""Train one seed of a run, save its artefact, and predict with what was saved."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from accelerate import Accelerator
+from rich.console import Console
+from transformers import PreTrainedTokenizerBase
+
+from nlp_transfer.contracts import SPLITS, Evaluation, Hook, Prepared, RunLog, Splits
+from nlp_transfer.engine.hooks import TrackerHook, build_progress
+from nlp_transfer.engine.precision import choose_device, choose_precision
+from nlp_transfer.errors import MissingExtraError, StorageError
+from nlp_transfer.evaluation.predictions import predict_labels
+from nlp_transfer.methods.fit import Fitted, fit_model, predict_split
+from nlp_transfer.models.sources import EncoderSource
+from nlp_transfer.publishing.artifact import load_artifact, save_artifact, write_atomically
+from nlp_transfer.recipe.schema import Recipe
+
+__all__ = ["SeedResult", "Workspace", "build_predictions", "make_accelerator", "train_seed"]
+
+SEED_FILE = "seed.json"
+PREDICTIONS_FILE = "predictions.parquet"
+
+
+@dataclass
+class Workspace:
+    """What all fits of a run share.
+
+    Attributes:
+        splits: Loaded tables and the label contract.
+        prepared: The same, tokenized.
+        tokenizer: Of the encoder.
+        source: Where the encoder comes from.
+        max_length: Tokens the encoder reads.
+        console: Where progress is shown.
+    """
+
+    splits: Splits
+    prepared: Prepared
+    tokenizer: PreTrainedTokenizerBase
+    source: EncoderSource
+    max_length: int
+    console: Console
+
+    def make_hooks(self, num_steps: int, label: str) -> Sequence[Hook]:
+        """Watchers of one fit: progress, unless the console is quiet."""
+        return () if self.console.quiet else (build_progress(self.console, num_steps, label),)
+
+
+@dataclass
+class SeedResult:
+    """One trained seed.
+
+    Attributes:
+        seed: Training seed.
+        folder: Holds ``model/`` and ``predictions.parquet``.
+        log: What happened while training.
+        model: Facts of the model: family, parameters, trainable, saved_bytes.
+        loader: ``transformers`` or ``peft``.
+        probabilities: Split name to float64 (N, C), from the saved weights.
+    """
+
+    seed: int
+    folder: Path
+    log: RunLog
+    model: dict[str, Any]
+    loader: str
+    probabilities: dict[str, np.ndarray]
+
+
+def make_accelerator(recipe: Recipe, folder: Path | None = None) -> Accelerator:
+    """Build the accelerator of one fit.
+
+    Args:
+        recipe: Device, precision and trackers.
+        folder: Where trackers that write files put them; None for a fit without trackers.
+
+    Returns:
+        An accelerator.
+
+    Raises:
+        RecipeError: The device or the number format is not to be had here.
+        MissingExtraError: A tracker is not installed.
+    """
+    device = choose_device(recipe.training.device)
+    precision = choose_precision(recipe.training.precision, device)
+    trackers = list(recipe.training.trackers) if folder is not None else []
+    for tracker in trackers:
+        _require_tracker(tracker)
+    return Accelerator(
+        cpu=device == "cpu",
+        mixed_precision="no" if precision == "fp32" else precision,
+        log_with=trackers or None,
+        project_dir=str(folder / "trackers") if trackers and folder is not None else None,
+    )
+
+
+def _require_tracker(tracker: str) -> None:
+    """Refuse a tracker that is not installed, before anything is trained."""
+    from importlib.util import find_spec
+
+    if find_spec(tracker) is None:
+        raise MissingExtraError(tracker, extra=tracker, purpose=f"training.trackers: {tracker}")
+
+
+def train_seed(recipe: Recipe, seed: int, space: Workspace, folder: Path, console: Console) -> SeedResult:
+    """Train one seed, save it, reload it, and predict with the reloaded weights.
+
+    A seed that is finished in the folder already is read back instead.
+
+    Args:
+        recipe: The run.
+        seed: Which seed.
+        space: Data and tokenizer.
+        folder: Where the seed's files go.
+        console: Where progress is shown.
+
+    Returns:
+        The trained seed.
+
+    Raises:
+        EncoderError: The encoder cannot be loaded.
+        StorageError: The disk is full or failing.
+    """
+    if (folder / SEED_FILE).is_file() and (folder / PREDICTIONS_FILE).is_file():
+        return _read_seed(folder, seed, space.splits)
+    training = recipe.training.model_copy(update={"seed": seed, "seeds": None})
+    recipe = recipe.model_copy(update={"training": training})
+    accelerator = make_accelerator(recipe, folder)
+    hooks_of = space.make_hooks if accelerator.is_main_process else (lambda *_: ())
+    if training.trackers:
+        accelerator.init_trackers("nlp_transfer", config=_flatten(recipe.model_dump(mode="json")))
+        hooks_of = lambda steps, label: (*space.make_hooks(steps, label), TrackerHook(accelerator, training))  # noqa: E731
+    device = accelerator.device.type
+    console.print(f"{recipe.strategy.kind} of {space.source.name} on {device}, seed {seed}", highlight=False)
+    fitted = fit_model(
+        recipe,
+        space.splits,
+        space.prepared,
+        accelerator,
+        make_hooks=hooks_of,
+        checkpoints=folder / "checkpoints",
+        label=f"{recipe.strategy.kind}, seed {seed}",
+    )
+    model = {
+        "family": fitted.loaded.family,
+        "parameters": fitted.adapted.num_parameters,
+        "trainable": fitted.adapted.num_trainable,
+    }
+    loader = _save(recipe, fitted, space, folder, accelerator)
+    # Scores must be those of what was saved, so the folder is what gets scored.
+    saved = load_artifact(folder / "model").model
+    size = recipe.evaluation.batch_size
+    probabilities = {
+        split: predict_split(saved, space.prepared, split, accelerator, batch_size=size)
+        for split in SPLITS[1:]
+        if split in space.prepared.splits
+    }
+    fitted.log.collapsed = _is_collapsed(probabilities, space)
+    model["saved_bytes"] = sum(path.stat().st_size for path in (folder / "model").iterdir())
+    result = SeedResult(seed, folder, fitted.log, model, loader, probabilities)
+    if accelerator.is_main_process:
+        _write_seed(result, space.splits)
+    accelerator.wait_for_everyone()
+    accelerator.free_memory()
+    return result
+
+
+def _save(recipe: Recipe, fitted: Fitted, space: Workspace, folder: Path, accelerator: Accelerator) -> str:
+    """Save the artefact on the main process; every process learns how it loads."""
+    data = recipe.data
+    is_plain = fitted.adapted.format == "transformers" or fitted.adapted.merge
+    if accelerator.is_main_process:
+        save_artifact(
+            folder / "model",
+            fitted.adapted.model.cpu(),
+            space.tokenizer,
+            labels=space.prepared.labels,
+            source=fitted.loaded.source,
+            merge=fitted.adapted.merge,
+            metadata={
+                "reading": {
+                    "is_pair": space.splits.is_pair,
+                    "max_length": space.max_length,
+                    "long_text": data.long_text,
+                    "window_overlap": data.window_overlap,
+                },
+                "thresholds": None,
+                "temperature": None,
+                "recipe": recipe.model_dump(mode="json"),
+            },
+        )
+    accelerator.wait_for_everyone()
+    return "transformers" if is_plain else "peft"
+
+
+def _is_collapsed(probabilities: dict[str, np.ndarray], space: Workspace) -> bool:
+    """Whether every validation example gets the same class, although there are several."""
+    labels = space.prepared.labels
+    found = probabilities.get("validation")
+    if found is None or not labels.is_categorical or len(found) < 2:
+        return False
+    return len(np.unique(found.argmax(axis=1))) == 1
+
+
+def build_predictions(
+    splits: Splits, probabilities: dict[str, np.ndarray], *, with_text: bool = True
+) -> pd.DataFrame:
+    """Lay out predictions as a table.
+
+    Args:
+        splits: Texts, ids and labels.
+        probabilities: Split name to float64 (N, C).
+        with_text: Whether texts go in.
+
+    Returns:
+        Columns ``split``, ``id``, ``text``, ``text_b`` (pairs), ``label``, ``predicted`` and, but for regressions,
+        ``probability_<label>``; labels as names, lists of names (multi_label) or numbers (regression).
+    """
+    space = splits.labels
+    frames = []
+    for split, found in probabilities.items():
+        table = splits.tables[split]
+        texts = [name for name in ("text", "text_b") if name in table.column_names] if with_text else []
+        frame = table.select_columns(["id", *texts]).to_pandas()
+        frame.insert(0, "split", split)
+        labels = np.asarray(table.with_format("numpy")["label"]) if splits.is_labelled(split) else None
+        frame["label"] = None if labels is None else _name_values(labels, splits)
+        frame["predicted"] = _name_values(predict_labels(found, space), splits)
+        if space.kind != "regression":
+            for column, name in enumerate(space.names):
+                frame[f"probability_{name}"] = found[:, column]
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def _name_values(values: np.ndarray, splits: Splits) -> list[Any]:
+    """Turn class ids or multi-hot rows into names; numbers stay numbers."""
+    space = splits.labels
+    if space.kind == "regression":
+        return [float(value) for value in values]
+    names = np.asarray(space.names, dtype=object)
+    if space.kind == "multi_label":
+        return [names[row.astype(bool)].tolist() for row in values]
+    return list(names[values])
+
+
+def _write_seed(result: SeedResult, splits: Splits) -> None:
+    """Write predictions, then the file that says the seed is finished."""
+    frame = build_predictions(splits, result.probabilities)
+    aside = result.folder / f".{PREDICTIONS_FILE}.writing"
+    try:
+        frame.to_parquet(aside, index=False, compression="zstd")
+        aside.replace(result.folder / PREDICTIONS_FILE)
+        raw = {split: np.asarray(values) for split, values in result.probabilities.items()}
+        with (result.folder / ".probabilities.npz").open("wb") as file:
+            np.savez(file, **raw)  # type: ignore[arg-type]
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise StorageError(f"{result.folder}: predictions could not be written: {error}. Free space.") from error
+    record = {"log": asdict(result.log), "model": result.model, "loader": result.loader}
+    write_atomically(result.folder / SEED_FILE, json.dumps(record))
+
+
+def _read_seed(folder: Path, seed: int, splits: Splits) -> SeedResult:
+    """Read a finished seed back."""
+    record = json.loads((folder / SEED_FILE).read_text(encoding="utf-8"))
+    log = record["log"]
+    log["evaluations"] = [Evaluation(**entry) for entry in log["evaluations"]]
+    with np.load(folder / ".probabilities.npz", allow_pickle=False) as stored:
+        probabilities = {split: stored[split] for split in stored.files}
+    return SeedResult(seed, folder, RunLog(**log), record["model"], record["loader"], probabilities)
+
+
+def _flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn nested settings into dotted keys with plain values, as trackers take them."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value if isinstance(value, int | float | str | bool) else str(value)
+    return flat

@@ -1,0 +1,248 @@
+"""Load a pretrained encoder with its family's own classification head."""
+
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
+from transformers.utils import logging as transformers_logging
+
+from nlp_transfer.contracts import LabelSpace
+from nlp_transfer.errors import EncoderError
+from nlp_transfer.models.heads import list_head_parameters, reinitialize_head
+from nlp_transfer.models.sources import ADAPTER_FILE, ARTIFACT_FILE, EncoderSource, resolve_encoder
+from nlp_transfer.recipe.schema import EncoderConfig
+
+__all__ = ["PROBLEM_TYPES", "LoadedEncoder", "load_encoder", "load_tokenizer", "quiet_loading", "read_config"]
+
+PROBLEM_TYPES = {
+    "classification": "single_label_classification",
+    "ordinal": "single_label_classification",
+    "multi_label": "multi_label_classification",
+    "regression": "regression",
+}
+"""Task kind to the ``problem_type`` of a ``transformers`` config."""
+
+
+@dataclass
+class LoadedEncoder:
+    """A classifier whose head is new, ready to be adapted.
+
+    Attributes:
+        model: The family's own sequence-classification class, float32.
+        source: Where the encoder came from.
+        new_parameters: Names of the parameters that were not in the checkpoint.
+        family: ``model_type`` of the config, such as ``bert``.
+    """
+
+    model: PreTrainedModel
+    source: EncoderSource
+    new_parameters: tuple[str, ...]
+    family: str
+
+
+class quiet_loading:  # noqa: N801 - reads as a verb phrase in `with`
+    """Keep transformers' loading tables and progress bars off the terminal while loading.
+
+    What they say (which weights are new) is checked and reported by this package instead.
+    """
+
+    def __enter__(self) -> None:
+        self._verbosity = transformers_logging.get_verbosity()
+        self._bars = transformers_logging.is_progress_bar_enabled()
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        transformers_logging.set_verbosity(self._verbosity)
+        if self._bars:
+            transformers_logging.enable_progress_bar()
+
+
+def load_tokenizer(source: EncoderSource, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Load the tokenizer that belongs to an encoder.
+
+    Args:
+        source: A resolved encoder.
+        trust_remote_code: Whether code from the repository may run.
+
+    Returns:
+        A fast tokenizer.
+
+    Raises:
+        EncoderError: There is none, or it cannot be read.
+    """
+    try:
+        with quiet_loading():
+            tokenizer = AutoTokenizer.from_pretrained(
+                source.location, revision=source.revision, trust_remote_code=trust_remote_code, use_fast=True
+            )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EncoderError(f"encoder.name: {source.name}: its tokenizer cannot be loaded: {_explain(error)}") from error
+    if not tokenizer.is_fast:
+        raise EncoderError(f"encoder.name: {source.name}: has no fast tokenizer (tokenizer.json). Convert it first.")
+    return tokenizer
+
+
+def read_config(source: EncoderSource, *, trust_remote_code: bool = False) -> PretrainedConfig:
+    """Read an encoder's config; of an adapter artefact, that of its base.
+
+    Args:
+        source: A resolved encoder.
+        trust_remote_code: Whether code from the repository may run.
+
+    Returns:
+        The config as it lies there.
+
+    Raises:
+        EncoderError: There is none, or it cannot be read.
+    """
+    base = _find_base(source) if source.kind == "adapter" else source
+    try:
+        with quiet_loading():
+            return AutoConfig.from_pretrained(
+                base.location, revision=base.revision, trust_remote_code=trust_remote_code
+            )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EncoderError(f"encoder.name: {source.name}: {_explain(error)}") from error
+
+
+def load_encoder(config: EncoderConfig, labels: LabelSpace, *, seed: int) -> LoadedEncoder:
+    """Load an encoder and put a new head of the right size on it.
+
+    Args:
+        config: The recipe's encoder section.
+        labels: The label contract; its names go into the config.
+        seed: Seed of the head, and of every weight where ``config.init`` is random.
+
+    Returns:
+        The classifier and the names of its new weights.
+
+    Raises:
+        EncoderError: The encoder is missing, unsafe, damaged or of no supported family.
+    """
+    source = resolve_encoder(config)
+    base = _find_base(source) if source.kind == "adapter" else source
+    settings = _configure(base, config, labels)
+    set_seed(seed)
+    try:
+        with quiet_loading(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if config.init == "random":
+                model = AutoModelForSequenceClassification.from_config(
+                    settings, trust_remote_code=config.trust_remote_code
+                ).float()
+                new = [name for name, _ in model.named_parameters()]
+            else:
+                model, new = _load_pretrained(source, base, settings, config, seed)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, ImportError) as error:
+        raise EncoderError(f"encoder.name: {source.name}: cannot be loaded: {_explain(error)}") from error
+    return LoadedEncoder(model, source, tuple(new), str(settings.model_type))
+
+
+def _configure(base: EncoderSource, config: EncoderConfig, labels: LabelSpace) -> PretrainedConfig:
+    """Load an encoder's config and write the task into it."""
+    settings = read_config(base, trust_remote_code=config.trust_remote_code)
+    settings.num_labels = labels.num_outputs
+    settings.id2label = labels.id2label
+    settings.label2id = labels.label2id
+    settings.problem_type = PROBLEM_TYPES[labels.kind]
+    if config.dropout is not None:
+        for key, value in settings.to_dict().items():
+            if "dropout" in key and isinstance(value, (int, float)) and not isinstance(value, bool):
+                setattr(settings, key, config.dropout)
+    return settings
+
+
+def _load_pretrained(
+    source: EncoderSource, base: EncoderSource, settings: PretrainedConfig, config: EncoderConfig, seed: int
+) -> tuple[PreTrainedModel, list[str]]:
+    """Load weights and tell which are new; an earlier artefact loses its head here."""
+    if source.kind == "adapter":
+        model, new = _load_adapter(source, base, settings), set()
+    else:
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            base.location,
+            revision=base.revision,
+            config=settings,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=config.trust_remote_code,
+            ignore_mismatched_sizes=source.is_artifact,
+            output_loading_info=True,
+        )
+        new = set(info["missing_keys"]) | {key[0] for key in info["mismatched_keys"]}
+    outside = sorted(new - set(list_head_parameters(model)))
+    if outside:
+        raise ValueError(
+            f"the checkpoint lacks {len(outside)} weights of the encoder itself, such as {outside[0]}: "
+            "it is another architecture or it is damaged"
+        )
+    if source.is_artifact:
+        set_seed(seed)
+        new |= set(reinitialize_head(model))
+    return model, [name for name, _ in model.named_parameters() if name in new]
+
+
+def _find_base(source: EncoderSource) -> EncoderSource:
+    """Resolve the encoder that an earlier adapter artefact was made for."""
+    settings = _read_json(source, ADAPTER_FILE)
+    base = resolve_encoder(EncoderConfig.model_validate({"name": settings["base_model_name_or_path"]}))
+    if base.kind == "adapter":
+        raise EncoderError(f"encoder.name: {source.name}: its base is an adapter too. Merge that one first.")
+    return base
+
+
+def _load_adapter(source: EncoderSource, base: EncoderSource, settings: PretrainedConfig) -> PreTrainedModel:
+    """Fold an earlier adapter into its encoder and move that encoder under a head of the new size."""
+    names = _read_json(source, ARTIFACT_FILE)["labels"]["names"]
+    earlier = AutoModelForSequenceClassification.from_pretrained(
+        base.location, revision=base.revision, num_labels=len(names), dtype=torch.float32, use_safetensors=True
+    )
+    merged = PeftModel.from_pretrained(earlier, source.location).merge_and_unload()
+    model = AutoModelForSequenceClassification.from_config(settings).float()
+    prefix = f"{model.base_model_prefix}."
+    encoder = {name: value for name, value in merged.state_dict().items() if name.startswith(prefix)}
+    model.load_state_dict(encoder, strict=False)
+    return model
+
+
+def _read_json(source: EncoderSource, file: str) -> dict[str, Any]:
+    """Read one settings file of an earlier artefact."""
+    try:
+        content: dict[str, Any] = json.loads((Path(source.location) / file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EncoderError(f"encoder.name: {source.name}/{file} cannot be read: {error}") from error
+    return content
+
+
+def _explain(error: BaseException) -> str:
+    """Say in one line what a loader's error means and what to do about it."""
+    text = str(error).strip()
+    lowered = text.lower()
+    if "safetensors" in lowered and ("does not appear to have a file named" in lowered or "no file named" in lowered):
+        return (
+            "no safetensors weights there. Pickled weights are refused: convert them where you trust them with "
+            "AutoModel.from_pretrained(name).save_pretrained(folder)."
+        )
+    if "offline" in lowered or "couldn't connect" in lowered or "locate the file" in lowered or "cached" in lowered:
+        return (
+            "it is not on this machine and the Hub cannot be reached (HF_HUB_OFFLINE, or no network). "
+            "Name a local folder, or download it first with: hf download NAME"
+        )
+    if "trust_remote_code" in lowered:
+        return "it needs code from its repository. Set encoder.trust_remote_code=true only if you trust that code."
+    return text.splitlines()[0] if text else type(error).__name__

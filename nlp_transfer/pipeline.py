@@ -1,0 +1,180 @@
+"""One run, from a recipe to a report: the one place that wires the levels together."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from rich.console import Console
+
+from nlp_transfer.contracts import Splits
+from nlp_transfer.data.encode import encode_splits, resolve_max_length
+from nlp_transfer.data.load import load_splits
+from nlp_transfer.errors import TransferError
+from nlp_transfer.methods.control import train_control
+from nlp_transfer.methods.outcome import build_record, keep_best_seed, score_run
+from nlp_transfer.methods.seed import SeedResult, Workspace, make_accelerator, train_seed
+from nlp_transfer.models.encoder import load_tokenizer, read_config
+from nlp_transfer.models.sources import resolve_encoder
+from nlp_transfer.publishing.card import render_card
+from nlp_transfer.publishing.artifact import write_atomically
+from nlp_transfer.publishing.folder import RunFolder, claim_folder
+from nlp_transfer.publishing.report import Report
+from nlp_transfer.recipe.load import load_recipe
+from nlp_transfer.recipe.schema import Recipe
+
+__all__ = ["run"]
+
+
+def run(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    *,
+    data: object | None = None,
+    output_dir: str | Path | None = None,
+    console: Console | None = None,
+) -> Report:
+    """Run a recipe: load, train, score the saved weights, and write everything down.
+
+    Args:
+        recipe: Shipped name (``sentiment/lora``), file, mapping, or a loaded recipe.
+        overrides: ``["training.epochs=2"]`` or ``{"training.epochs": 2}``.
+        data: In place of ``data.path``: a path or Hub id, a `datasets.Dataset` or `DatasetDict`, a pandas frame, or a
+            mapping of those by split name.
+        output_dir: In place of ``report.output_dir``.
+        console: Where progress is shown; nothing is shown where absent.
+
+    Returns:
+        The report: scores with intervals, predictions, and where the artefact is.
+
+    Raises:
+        RecipeError: The recipe does not fit the schema.
+        DataError: The table cannot be used as it stands.
+        EncoderError: The encoder cannot be loaded.
+        OutputError: The output folder is not this run's.
+        StorageError: The disk is full or failing.
+    """
+    console = console or Console(quiet=True)
+    loaded = _override(recipe, overrides, data, output_dir)
+    source = None if data is None or isinstance(data, str | Path) else data
+    # Accelerate decides from the environment; a run that asked for the CPU must not start on a GPU.
+    state = PartialState(cpu=loaded.training.device == "cpu" or None)
+    with _claim(loaded, state) as folder:
+        talk = console if state.is_main_process else Console(quiet=True)
+        if folder.said:
+            talk.print(folder.said)
+        return _run_in(folder, source, state, talk)
+
+
+def _override(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    overrides: Sequence[str] | Mapping[str, Any],
+    data: object | None,
+    output_dir: str | Path | None,
+) -> Recipe:
+    """Load a recipe with everything that was said beside it."""
+    loaded = load_recipe(recipe, overrides)
+    extra: dict[str, Any] = {}
+    if isinstance(data, str | Path):
+        extra["data.path"] = str(data)
+    elif data is not None:
+        extra["data.path"] = f"in-memory-{type(data).__name__}"
+    if output_dir is not None:
+        extra["report.output_dir"] = str(output_dir)
+    return load_recipe(loaded, extra) if extra else loaded
+
+
+@contextmanager
+def _claim(recipe: Recipe, state: PartialState) -> Iterator[RunFolder]:
+    """Claim the run's folder on the main process and tell the others where it is, or why there is none."""
+    if state.num_processes == 1:
+        with claim_folder(recipe) as folder:
+            yield folder
+        return
+    message: list[Any] = [None]
+    if not state.is_main_process:
+        broadcast_object_list(message)
+        if isinstance(message[0], TransferError):
+            raise message[0]
+        yield message[0]
+        return
+    try:
+        claimed = claim_folder(recipe)
+        folder = claimed.__enter__()
+    except TransferError as error:
+        broadcast_object_list([error])
+        raise
+    broadcast_object_list([folder])
+    try:
+        yield folder
+    finally:
+        claimed.__exit__(None, None, None)
+
+
+def _run_in(folder: RunFolder, source: object | None, state: PartialState, console: Console) -> Report:
+    """Do the run in a folder that is ours."""
+    recipe = folder.recipe
+    seeds = recipe.training.seeds or [recipe.training.seed]
+    with state.main_process_first():
+        spaces = _prepare(recipe, seeds, source, console)
+    results: list[SeedResult] = []
+    for seed in seeds:
+        place = folder.path if len(seeds) == 1 else folder.path / f"seed-{seed}"
+        results.append(train_seed(recipe, seed, spaces[seed], place, console))
+    space = spaces[seeds[0]]
+    control = None
+    if recipe.evaluation.control:
+        control = train_control(
+            recipe, seeds, space.splits, space.prepared, lambda: make_accelerator(recipe), make_hooks=space.make_hooks
+        )
+    if not state.is_main_process:
+        state.wait_for_everyone()
+        return Report.load(folder.path)
+    best = keep_best_seed(recipe, results, space.splits, folder.path)
+    scored = score_run(recipe, seeds, results, space.splits, control)
+    origin = {"name": space.source.name, "hub_id": space.source.hub_id, "revision": space.source.revision}
+    record = build_record(recipe, seeds, results, best, space.splits, scored, encoder=origin)
+    labels, model = space.splits.labels, folder.path / "model"
+    card = render_card(record, format=best.loader, kind=labels.kind, labels=labels.names, path=model.as_posix())
+    write_atomically(model / "README.md", card)
+    report = Report(record, folder.path)
+    report.save()
+    state.wait_for_everyone()
+    return report
+
+
+def _prepare(
+    recipe: Recipe, seeds: Sequence[int], source: object | None, console: Console
+) -> dict[int, Workspace]:
+    """Load and tokenize once, or once a seed where the seed draws the rows."""
+    origin = resolve_encoder(recipe.encoder)
+    tokenizer = load_tokenizer(origin, trust_remote_code=recipe.encoder.trust_remote_code)
+    settings = read_config(origin, trust_remote_code=recipe.encoder.trust_remote_code)
+    max_length = resolve_max_length(tokenizer, settings, recipe.data.max_length)
+    spaces: dict[int, Workspace] = {}
+    for seed in seeds:
+        if spaces and recipe.data.shots is None:
+            spaces[seed] = next(iter(spaces.values()))
+            continue
+        splits: Splits = load_splits(recipe.data, recipe.task, seed=seed, source=source)
+        data = recipe.data.model_copy(update={"max_length": max_length})
+        prepared = encode_splits(splits, tokenizer, data)
+        if max_length < recipe.data.max_length:
+            splits.facts.notes.append(f"data.max_length: the encoder reads {max_length} tokens at most; used that.")
+        _announce(splits, console)
+        spaces[seed] = Workspace(splits, prepared, tokenizer, origin, max_length, console)
+    return spaces
+
+
+def _announce(splits: Splits, console: Console) -> None:
+    """Say what was loaded and what the user may want to know of it."""
+    facts = splits.facts
+    rows = ", ".join(f"{count:,} {name}" for name, count in facts.rows.items())
+    labels = ", ".join(splits.labels.names[:8]) + (", ..." if len(splits.labels.names) > 8 else "")
+    console.print(f"data: {facts.source}: {rows}; labels: {labels}", highlight=False)
+    for note in facts.notes:
+        console.print(f"  note: {note}", highlight=False, markup=False)
+    for warning in facts.warnings:
+        console.print(f"  warning: {warning}", style="yellow", highlight=False, markup=False)

@@ -1,0 +1,1 @@
+"""What a run leaves: artefact, report, pictures, model card."""

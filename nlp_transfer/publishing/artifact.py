@@ -1,0 +1,296 @@
+"""The ``model/`` folder: written so that plain transformers or peft loads it, read back with its label contract."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import constants as hub_constants
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from peft import AutoPeftModelForSequenceClassification, PeftModel
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from nlp_transfer.contracts import LabelSpace
+from nlp_transfer.errors import ArtifactError, EncoderError, StorageError
+from nlp_transfer.models.encoder import PROBLEM_TYPES, quiet_loading
+from nlp_transfer.models.sources import ADAPTER_FILE, ARTIFACT_FILE, EncoderSource, is_hub_id, resolve_encoder
+from nlp_transfer.recipe.schema import EncoderConfig
+
+__all__ = ["LoadedArtifact", "find_artifact", "load_artifact", "save_artifact", "write_atomically"]
+
+ARTIFACT_VERSION = 1
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md"]
+
+
+@dataclass
+class LoadedArtifact:
+    """An artefact in memory.
+
+    Attributes:
+        model: In evaluation mode, float32.
+        tokenizer: Its tokenizer.
+        labels: The label contract.
+        metadata: What ``nlp_transfer.json`` holds; empty for a folder that another tool made.
+        folder: Where it was read from.
+    """
+
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    labels: LabelSpace
+    metadata: dict[str, Any]
+    folder: Path
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file aside, sync it and rename it over its name.
+
+    Args:
+        path: Where it ends up.
+        content: Text is written as UTF-8.
+
+    Raises:
+        StorageError: The disk is full or failing; what was there stays.
+    """
+    aside = path.with_name(f".{path.name}.writing")
+    try:
+        with aside.open("wb") as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise StorageError(
+            f"{path}: could not be written: {error}. Free space and run the same command again."
+        ) from error
+
+
+def save_artifact(
+    folder: Path,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    labels: LabelSpace,
+    source: EncoderSource,
+    merge: bool,
+    metadata: Mapping[str, Any],
+) -> str:
+    """Write an artefact; a failure leaves nothing behind and touches nothing earlier.
+
+    Args:
+        folder: The ``model/`` folder to make.
+        model: A family's own classifier, or one wrapped by peft; its weights are float32.
+        tokenizer: Saved beside it.
+        labels: The label contract.
+        source: The encoder the model started from.
+        merge: Fold a peft update into the encoder and save a plain folder; the model in memory changes.
+        metadata: Further JSON for ``nlp_transfer.json``: recipe, reading settings, versions.
+
+    Returns:
+        ``transformers`` or ``peft``: what loads the folder.
+
+    Raises:
+        StorageError: The disk is full or failing.
+    """
+    stage = folder.with_name(f".{folder.name}.writing")
+    base_folder = folder.with_name("base")
+    try:
+        shutil.rmtree(stage, ignore_errors=True)
+        stage.mkdir(parents=True)
+        if isinstance(model, PeftModel) and not merge:
+            kind = "peft"
+            if source.is_artifact:
+                _save_base(base_folder, model)
+            _save_adapter(stage, model, base_folder.resolve() if source.is_artifact else None, source)
+        else:
+            kind = "transformers"
+            plain = model.merge_and_unload() if isinstance(model, PeftModel) else model
+            assert isinstance(plain, PreTrainedModel)
+            plain.save_pretrained(stage)
+        tokenizer.save_pretrained(stage)
+        record = {
+            "format": ARTIFACT_VERSION,
+            "loader": kind,
+            "labels": {"kind": labels.kind, "names": list(labels.names)},
+            "encoder": {"name": source.name, "hub_id": source.hub_id, "revision": source.revision},
+            **metadata,
+        }
+        (stage / ARTIFACT_FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        for path in stage.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        if folder.exists():
+            shutil.rmtree(folder)
+        stage.rename(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(stage, ignore_errors=True)
+        raise StorageError(
+            f"{folder}: the model could not be saved: {error}. Free space and run the same command again: "
+            "it goes on from the last checkpoint."
+        ) from error
+    return kind
+
+
+def _save_adapter(stage: Path, model: PeftModel, base_folder: Path | None, source: EncoderSource) -> None:
+    """Save the update; its config names a base that can be found again."""
+    settings = model.peft_config["default"]
+    settings.base_model_name_or_path = str(base_folder) if base_folder else source.location
+    settings.revision = source.revision
+    settings.inference_mode = True
+    # "auto" would ask the Hub whether the vocabulary grew; it never does here.
+    model.save_pretrained(stage, save_embedding_layers=False)
+    (stage / "README.md").unlink(missing_ok=True)
+
+
+def _save_base(folder: Path, model: PeftModel) -> None:
+    """Save the bare encoder under an adapter whose encoder was itself an artefact, without that artefact's head."""
+    plain = model.get_base_model()
+    encoder = getattr(plain, plain.base_model_prefix)
+    prefix = f"{plain.base_model_prefix}."
+    state = {
+        name.removeprefix(prefix).replace(".base_layer.", ".").replace(".original_module.", "."): value
+        for name, value in plain.state_dict().items()
+        if name.startswith(prefix) and ".lora_" not in name and ".modules_to_save." not in name
+    }
+    encoder.save_pretrained(folder, state_dict=state)
+
+
+def find_artifact(path: str | Path, *, revision: str | None = None) -> Path:
+    """Find an artefact's folder: itself, the ``model/`` of a run, or a Hub repository's snapshot.
+
+    Args:
+        path: Folder, run folder or Hub id.
+        revision: Branch, tag or commit of a Hub id.
+
+    Returns:
+        A local folder.
+
+    Raises:
+        ArtifactError: There is no such artefact.
+    """
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        for candidate in (folder, folder / "model"):
+            if any((candidate / name).is_file() for name in ("config.json", ADAPTER_FILE)):
+                return candidate
+        raise ArtifactError(
+            f"{path}: holds no artefact (config.json or {ADAPTER_FILE}). Name the model/ folder of a run."
+        )
+    if folder.exists():
+        raise ArtifactError(f"{path}: is a file. Name the model/ folder of a run.")
+    name = str(path)
+    if "/" not in name or not is_hub_id(name):
+        raise ArtifactError(f"{path}: no such folder. Name the model/ folder of a run, or a Hub id such as owner/name.")
+    if hub_constants.HF_HUB_OFFLINE:
+        hint = "HF_HUB_OFFLINE is set"
+    else:
+        hint = "check the name, or your network and login"
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES))
+    except (RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise ArtifactError(f"{path}: is neither a folder here nor to be had from the Hub ({hint}).") from error
+
+
+def load_artifact(path: str | Path, *, revision: str | None = None) -> LoadedArtifact:
+    """Load an artefact for use.
+
+    Args:
+        path: Folder, run folder or Hub id; plain classifiers that another tool saved load too.
+        revision: Branch, tag or commit of a Hub id.
+
+    Returns:
+        The model in evaluation mode with its tokenizer and label contract.
+
+    Raises:
+        ArtifactError: Missing, damaged, or its label names contradict each other.
+        EncoderError: An adapter's base is not here or unsafe.
+    """
+    folder = find_artifact(path, revision=revision)
+    metadata = _read_metadata(folder)
+    is_adapter = (folder / ADAPTER_FILE).is_file()
+    if is_adapter and not metadata:
+        raise ArtifactError(f"{folder}: an adapter without {ARTIFACT_FILE} does not say its labels. Load it with peft.")
+    stem = "adapter_model" if is_adapter else "model"
+    if not any((folder / f"{stem}{end}").is_file() for end in (".safetensors", ".safetensors.index.json")):
+        raise ArtifactError(
+            f"{folder}: holds no {stem}.safetensors. Pickled weights are refused; convert them where you trust them."
+        )
+    try:
+        with quiet_loading():
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            model = _load_adapter(folder, metadata) if is_adapter else _load_plain(folder)
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
+        raise ArtifactError(f"{folder}: cannot be loaded, it may be damaged: {str(error).splitlines()[0]}") from error
+    labels = _read_labels(folder, model, metadata)
+    return LoadedArtifact(model.float().eval(), tokenizer, labels, metadata, folder)
+
+
+def _load_plain(folder: Path) -> nn.Module:
+    """Load a transformers classifier and refuse one with weights missing."""
+    model, info = AutoModelForSequenceClassification.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+    )
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])[0]
+        raise ArtifactError(f"{folder}: is not a classifier: {missing} is missing. Train one with: nlp-transfer run")
+    classifier: nn.Module = model
+    return classifier
+
+
+def _load_adapter(folder: Path, metadata: Mapping[str, Any]) -> nn.Module:
+    """Load a peft classifier on its base."""
+    names = metadata["labels"]["names"]
+    base = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    try:
+        resolve_encoder(EncoderConfig.model_validate({"name": base}))
+    except EncoderError as error:
+        raise EncoderError(f"{folder}: the adapter's base is missing: {error}") from error
+    model: nn.Module = AutoPeftModelForSequenceClassification.from_pretrained(
+        str(folder),
+        num_labels=len(names),
+        id2label=dict(enumerate(names)),
+        label2id={name: index for index, name in enumerate(names)},
+    )
+    return model
+
+
+def _read_metadata(folder: Path) -> dict[str, Any]:
+    """Read ``nlp_transfer.json``; empty where there is none."""
+    path = folder / ARTIFACT_FILE
+    if not path.is_file():
+        return {}
+    try:
+        metadata: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = metadata["format"]
+        LabelSpace(metadata["labels"]["kind"], tuple(metadata["labels"]["names"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path}: cannot be read ({error}). Save the artefact again.") from error
+    if version != ARTIFACT_VERSION:
+        raise ArtifactError(
+            f"{path}: has format {version}, this version reads {ARTIFACT_VERSION}. Upgrade nlp_transfer."
+        )
+    return metadata
+
+
+def _read_labels(folder: Path, model: nn.Module, metadata: Mapping[str, Any]) -> LabelSpace:
+    """Take the label contract from the artefact and hold it against the model's own config."""
+    config = model.config
+    names = tuple(str(config.id2label[index]) for index in range(config.num_labels))
+    if metadata:
+        space = LabelSpace(metadata["labels"]["kind"], tuple(metadata["labels"]["names"]))
+        if space.names != names:
+            raise ArtifactError(
+                f"{folder}: {ARTIFACT_FILE} names the labels {list(space.names)}, config.json {list(names)}. "
+                "One of the two was changed; restore it."
+            )
+        return space
+    kinds = {problem: kind for kind, problem in reversed(PROBLEM_TYPES.items())}
+    kind = kinds.get(str(getattr(config, "problem_type", None)), "regression" if len(names) == 1 else "classification")
+    return LabelSpace(kind, names)  # type: ignore[arg-type]

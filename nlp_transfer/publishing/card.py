@@ -1,0 +1,242 @@
+"""The model card: a README.md that the Hub can read and a person can check."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from huggingface_hub import EvalResult, ModelCardData
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from nlp_transfer.contracts import TaskKind
+from nlp_transfer.models.sources import ALIASES, is_hub_id
+from nlp_transfer.publishing.scoreboard import collect_class_scores, collect_scores
+from nlp_transfer.publishing.summary import (
+    choose_split,
+    describe_gain,
+    find_section,
+    format_count,
+    name_baseline,
+    name_metric,
+    name_title,
+    read_score,
+    show_text,
+    write_headline,
+)
+
+__all__ = ["ArtifactFormat", "escape_markdown", "render_card", "write_loading_code"]
+
+ArtifactFormat = Literal["transformers", "peft"]
+
+MAX_CLASSES = 200
+"""Most classes that the card lists one by one."""
+
+TASK_TEXT: dict[str, str] = {
+    "classification": "one class of several",
+    "ordinal": "one of several ordered classes",
+    "multi_label": "any number of classes at once",
+    "regression": "a number",
+}
+
+
+def write_loading_code(
+    path: str,
+    format: ArtifactFormat,  # noqa: A002 - the word that the ecosystem uses
+    labels: Sequence[str],
+    kind: TaskKind = "classification",
+) -> list[str]:
+    """Write the calls that load an artefact without this package.
+
+    Args:
+        path: Folder or Hub id of the artefact.
+        format: What the folder is: a ``transformers`` model or a ``peft`` adapter.
+        labels: Label names in column order; peft keeps no label count, so they stand in its call.
+        kind: The task; decides how scores are read.
+
+    Returns:
+        Blocks of Python code, each complete.
+
+    Example:
+        >>> print(write_loading_code("model", "peft", ["no", "yes"])[0].splitlines()[-1])
+        model = AutoPeftModelForSequenceClassification.from_pretrained('model', num_labels=2, \
+id2label={0: 'no', 1: 'yes'}, label2id={'no': 0, 'yes': 1})
+    """
+    place = ascii(path)
+    if format == "peft":
+        names = [ascii(name) for name in labels]
+        id2label = ", ".join(f"{index}: {name}" for index, name in enumerate(names))
+        label2id = ", ".join(f"{name}: {index}" for index, name in enumerate(names))
+        return [
+            "from peft import AutoPeftModelForSequenceClassification\n"
+            f"model = AutoPeftModelForSequenceClassification.from_pretrained({place}, num_labels={len(names)}, "
+            f"id2label={{{id2label}}}, label2id={{{label2id}}})",
+            f"from transformers import AutoTokenizer\ntokenizer = AutoTokenizer.from_pretrained({place})",
+        ]
+    function = {"multi_label": ', top_k=None, function_to_apply="sigmoid"', "regression": ', function_to_apply="none"'}
+    return [
+        "from transformers import pipeline\n"
+        f'classify = pipeline("text-classification", model={place}{function.get(kind, "")})\n'
+        'classify("a text to read")',
+        "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n"
+        f"model = AutoModelForSequenceClassification.from_pretrained({place})\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({place})",
+    ]
+
+
+def escape_markdown(value: object, limit: int = 300) -> str:
+    r"""Make foreign text harmless in Markdown and in the HTML that it may hold.
+
+    Example:
+        >>> escape_markdown("<b>a|b</b> [x](y)")
+        '&lt;b&gt;a\\|b&lt;/b&gt; \\[x\\](y)'
+    """
+    text = show_text(value, limit).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    # A scheme without its colon is no link; a leading sign starts no list, heading or rule.
+    text = re.sub(r"([\\`*_\[\]|~#$!])", r"\\\1", text)
+    return re.sub(r"(?i)\b(https?|ftp|mailto|javascript|www)([:.])", r"\1&#8203;\2", text)
+
+
+def render_card(
+    record: Mapping[str, Any],
+    *,
+    format: ArtifactFormat,  # noqa: A002 - the word that the ecosystem uses
+    kind: TaskKind,
+    labels: Sequence[str],
+    path: str = "path/to/model",
+    loader_note: str | None = None,
+) -> str:
+    """Write the model card of a run.
+
+    Args:
+        record: The report, as ``report.json`` holds it.
+        format: What the artefact is: a ``transformers`` model or a ``peft`` adapter.
+        kind: The task.
+        labels: Label names in column order.
+        path: What the loading calls name: a folder or a Hub id.
+        loader_note: Said in place of the loading calls where neither library can load the artefact.
+
+    Returns:
+        Markdown with YAML metadata in front, ending in a newline.
+    """
+    environment = Environment(
+        loader=PackageLoader("nlp_transfer.publishing"),
+        autoescape=False,  # Markdown, not HTML: foreign text goes through the md filter.
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(md=escape_markdown, baseline=name_baseline)
+    body = environment.get_template("card.md.j2").render(
+        title=name_title(record),
+        headline=write_headline(record),
+        gain=describe_gain(record),
+        model=find_section(record, "model"),
+        base=_name_encoder(record)[0],
+        data=find_section(record, "data"),
+        strategy=find_section(record, "recipe", "strategy").get("kind", "full"),
+        labels=labels,
+        kind=kind,
+        task_text=TASK_TEXT[kind],
+        format=format,
+        loader_note=loader_note,
+        code=[] if loader_note else write_loading_code(path, format, labels, kind),
+        path=path,
+        tables=collect_scores(record),
+        classes=collect_class_scores(record, MAX_CLASSES),
+        confidence=find_section(record, "recipe", "evaluation").get("confidence", 0.95),
+        seeds=record.get("seeds") or [],
+        limits=_list_limits(record, kind),
+        recipe=_fence(yaml.safe_dump(find_section(record, "recipe"), sort_keys=False, allow_unicode=False)),
+        count=format_count,
+    )
+    metadata = _collect_metadata(record, format).to_yaml(line_break="\n")
+    return f"---\n{metadata.strip()}\n---\n\n{body.strip()}\n"
+
+
+def _name_encoder(record: Mapping[str, Any]) -> tuple[str, str | None]:
+    """Encoder as the reader may see it, and its Hub id where it has one; of a local folder only the last name."""
+    model = find_section(record, "model")
+    name = str(model.get("encoder") or find_section(record, "recipe", "encoder").get("name", ""))
+    hub_id = model.get("hub_id") or ALIASES.get(name)
+    if hub_id is None and "hub_id" not in model and _is_on_hub(name):
+        hub_id = name
+    return (name if name in (hub_id, *ALIASES) else Path(name).name or "encoder"), hub_id
+
+
+def _is_on_hub(name: str) -> bool:
+    """Whether a name is OWNER/NAME and nothing local."""
+    return "/" in name and is_hub_id(name) and not Path(name).suffix and not Path(name).exists()
+
+
+def _collect_metadata(record: Mapping[str, Any], library: str) -> ModelCardData:
+    """What the Hub reads: library, task, base model, licence, scores on test."""
+    report, data = find_section(record, "recipe", "report"), find_section(record, "data")
+    source = str(data.get("source") or find_section(record, "recipe", "data").get("path") or "data")
+    is_hub_data = _is_on_hub(source)
+    strategy = str(find_section(record, "recipe", "strategy").get("kind", "full"))
+    results = []
+    for metric, score in find_section(record, "scores", "test").items():
+        value = read_score(score).get("value")
+        if value is None or not math.isfinite(value):
+            continue
+        results.append(
+            EvalResult(
+                task_type="text-classification",
+                dataset_type=source if is_hub_data else "custom",
+                dataset_name=show_text(source if is_hub_data else Path(source).name, 100) or "data",
+                dataset_split="test",
+                metric_type=show_text(metric, 100),
+                metric_name=name_metric(metric),
+                metric_value=round(float(value), 6),
+            )
+        )
+    return ModelCardData(
+        base_model=_name_encoder(record)[1],
+        datasets=[source] if is_hub_data else None,
+        language=report.get("language"),
+        license=report.get("license"),
+        library_name=library,
+        pipeline_tag="text-classification",
+        tags=["nlp_transfer", "text-classification", strategy],
+        eval_results=results or None,
+        model_name=name_title(record) if results else None,
+    )
+
+
+def _list_limits(record: Mapping[str, Any], kind: TaskKind) -> list[str]:
+    """Say what was measured and what was not, one sentence each."""
+    baselines, data = find_section(record, "baselines"), find_section(record, "data")
+    split = choose_split(record)
+    limits = []
+    if split is None:
+        limits.append("Nothing was scored: no split has labels. How good the predictions are is unknown.")
+    elif split != "test":
+        limits.append(
+            f"The test split has no labels. The scores are those on {split}, which also chose the weights that were "
+            "kept, so they may be too good."
+        )
+    else:
+        limits.append("The scores hold for texts like those of the test split; other sources were not measured.")
+    if split in (data.get("drawn") or []):
+        limits.append(f"The {split} split was drawn from train: it says nothing about texts from elsewhere.")
+    leaked = sum(sum(kinds.values()) for kinds in find_section(data, "leaked").values())
+    if leaked:
+        limits.append(f"Rows that also stand in another split: {leaked}. They can make the scores too good.")
+    if "no_transfer" not in baselines:
+        limits.append("The no-transfer control (same encoder, random weights) was not trained.")
+    if "tfidf" not in baselines:
+        limits.append("TF-IDF with logistic regression was not scored.")
+    if kind in ("classification", "ordinal"):
+        limits.append("Probabilities are the model's own; ECE, where it is listed, says how far they can be trusted.")
+    limits.append("Fairness across groups, robustness to attack and toxicity of content were not measured.")
+    return limits
+
+
+def _fence(text: str) -> str:
+    """Put text in a code block that it cannot end."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}yaml\n{text.strip()}\n{fence}"

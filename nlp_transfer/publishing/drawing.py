@@ -1,0 +1,191 @@
+"""What every picture shares: style, colors, layout, and the way from a figure to inline SVG.
+
+Only matplotlib's object interface is used: no pyplot, no global figure.
+"""
+
+import html
+import io
+import re
+import unicodedata
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from nlp_transfer.publishing.summary import show_text
+
+__all__ = [
+    "BLUE",
+    "GREEN",
+    "GRID",
+    "INK",
+    "LETTER",
+    "MUTED",
+    "ON_BLUE",
+    "RED",
+    "SOFT",
+    "WIDTH",
+    "draw_bars",
+    "measure_text",
+    "new_figure",
+    "place",
+    "shorten",
+    "tidy_bars",
+    "write_above",
+    "write_heading",
+    "write_svg",
+]
+
+WIDTH = 330.0
+"""Points; about a phone's width, so that letters keep their size there."""
+
+LETTER = 0.6
+"""Width of a letter in font sizes: an upper estimate, because the reader's font is not known."""
+
+# Blue, vermilion and bluish green of Okabe and Ito 2008: told apart with any color vision. Each is replaced by a CSS
+# variable in the finished SVG, so no two may be equal.
+INK, MUTED, GRID, SOFT = "#1e293c", "#5b687b", "#dfe5ed", "#a9b5c6"
+BLUE, RED, GREEN, ON_BLUE = "#0067a5", "#c84c00", "#00805c", "#fffffe"
+_VARIABLES = {
+    INK: "ink",
+    MUTED: "muted",
+    GRID: "grid",
+    SOFT: "soft",
+    BLUE: "blue",
+    RED: "red",
+    GREEN: "green",
+    ON_BLUE: "on-blue",
+}
+
+_STYLE = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": 10.0,
+    "text.color": INK,
+    "text.parse_math": False,
+    "text.usetex": False,
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": 9.5,
+    "axes.grid": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.unicode_minus": True,
+    "axes.formatter.useoffset": False,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "xtick.labelsize": 9.0,
+    "ytick.labelsize": 9.0,
+    "grid.color": GRID,
+    "lines.solid_capstyle": "round",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "nlp_transfer",
+    "path.simplify": True,
+}
+
+
+def shorten(name: object, width: int) -> str:
+    """Cut a name to a display width, wide (East Asian) letters counted twice, with an ellipsis where it was cut.
+
+    Example:
+        >>> shorten("card_payment_fee_charged", 12), shorten("short", 12)
+        ('card_paymen…', 'short')
+    """
+    text = show_text(name, 200)
+    if measure_text(text) <= width:
+        return text
+    kept = ""
+    for letter in text:
+        if measure_text(kept + letter) > width - 1:
+            break
+        kept += letter
+    return f"{kept}…"
+
+
+@contextmanager
+def new_figure(width: float, height: float) -> Iterator[Figure]:
+    """Make a figure of a size in points; the style and the silence last while it is drawn."""
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        # The reader's browser has letters that the measuring font lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
+        figure = Figure(figsize=(width / 72, height / 72))
+        FigureCanvasSVG(figure)
+        yield figure
+
+
+def place(figure: Figure, *, left: float, right: float, bottom: float, top: float, gap: float = 0.2) -> None:
+    """Set margins in points."""
+    width, height = (float(size) * 72 for size in figure.get_size_inches())
+    figure.subplots_adjust(
+        left=left / width, right=1 - right / width, bottom=bottom / height, top=1 - top / height, hspace=gap
+    )
+
+
+def write_svg(figure: Figure, title: str) -> str:
+    """Turn a figure into one scalable SVG element with a title and colors from CSS variables."""
+    buffer = io.StringIO()
+    metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    for color, name in _VARIABLES.items():
+        text = re.sub(rf"((?:fill|stroke): ){color}", rf"\1var(--nt-{name}, {color})", text)
+    width, height = (float(size) * 72 for size in figure.get_size_inches())
+    safe = html.escape(title)
+    opening = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{safe}" '
+        f'viewBox="0 0 {width:g} {height:g}" style="width: 100%; max-width: {width * 1.7:.0f}px; height: auto">'
+        f"<title>{safe}</title>"
+    )
+    return re.sub(r"<svg[^>]*>", lambda _: opening, text, count=1).strip()
+
+
+def measure_text(text: str) -> int:
+    """Display width in letters; a wide letter counts twice."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def write_heading(axes: Axes, text: str) -> None:
+    """Name the vertical axis above it, where it can be read without turning the head."""
+    axes.set_title(text, loc="left", fontsize=9.5, color=MUTED, pad=7)
+
+
+def write_above(axes: Axes, position: float, text: str, detail: str = "") -> None:
+    """Write a bar's name above its start, and a detail above the right end of the axes."""
+    place = axes.get_yaxis_transform()
+    axes.text(0.0, position - 0.33, text, transform=place, va="center", ha="left", fontsize=9.5)
+    if detail:
+        axes.text(1.0, position - 0.33, detail, transform=place, va="center", ha="right", fontsize=8.5, color=MUTED)
+
+
+def tidy_bars(axes: Axes, count: int) -> None:
+    """Give bars a common frame: the first on top, no vertical axis."""
+    axes.set_ylim(count - 0.6, -0.62)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.locator_params(axis="x", nbins=5)
+    axes.grid(visible=True, axis="x", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def draw_bars(rows: Sequence[tuple[str, float, str]], *, color: str, title: str) -> str:
+    """Draw horizontal bars of shares, each under its own text."""
+    if not rows:
+        return ""
+    with new_figure(WIDTH, 48 + 36 * len(rows)) as figure:
+        axes = figure.subplots()
+        place(figure, left=14, right=18, bottom=34, top=8)
+        axes.barh(range(len(rows)), [share for _, share, _ in rows], height=0.3, color=color, linewidth=0)
+        for position, (text, _, detail) in enumerate(rows):
+            write_above(axes, position, text, detail)
+        tidy_bars(axes, len(rows))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        axes.set_xlabel("Share of the true class")
+        return write_svg(figure, title)

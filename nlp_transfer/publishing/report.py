@@ -1,0 +1,176 @@
+"""A finished run: what ``run`` returns, and what ``report.json`` and ``report.html`` hold."""
+
+import io
+import json
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nlp_transfer.contracts import Score, Scores
+from nlp_transfer.errors import ArtifactError, StorageError
+from nlp_transfer.publishing.summary import find_section, read_score, write_headline
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import RenderableType
+
+__all__ = ["Report"]
+
+REPORT_JSON = "report.json"
+REPORT_HTML = "report.html"
+PREDICTIONS = "predictions.parquet"
+
+
+class Report:
+    """One finished run: scores, facts and predictions; shows itself in a terminal and in a notebook.
+
+    Args:
+        record: What ``report.json`` holds. It is copied; figures that are not finite become None.
+        folder: The run's folder.
+
+    Example:
+        >>> score = {"value": 0.9, "low": 0.8, "high": 1.0, "n": 50}
+        >>> report = Report({"scores": {"test": {"accuracy": score}}}, Path("runs/quickstart"))
+        >>> report.scores["test"]["accuracy"].value, report.model_path.name
+        (0.9, 'model')
+        >>> report
+        Report('runs/quickstart': Accuracy 0.900 [0.800, 1.000] on 50 test examples)
+    """
+
+    def __init__(self, record: Mapping[str, Any], folder: Path | str) -> None:
+        self.record: dict[str, Any] = _to_json_value(record)
+        self.folder = Path(folder)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Report":
+        """Read the report of a finished run.
+
+        Args:
+            folder: The run's folder.
+
+        Returns:
+            The report.
+
+        Raises:
+            ArtifactError: There is no report in the folder, or it is not one.
+            StorageError: The machine could not read it.
+        """
+        path = Path(folder) / REPORT_JSON
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise ArtifactError(
+                f"{path}: expected the report of a finished run, found none; name a run's folder, or finish the run."
+            ) from error
+        except OSError as error:
+            raise StorageError(f"{path}: could not be read: {error.strerror}.") from error
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ArtifactError(f"{path}: expected JSON, got {error}; run the recipe again.") from error
+        if not isinstance(record, dict) or not isinstance(record.get("scores"), dict):
+            raise ArtifactError(f'{path}: expected an object with "scores", found none; name the folder of a run.')
+        return cls(record, folder)
+
+    @cached_property
+    def scores(self) -> Scores:
+        """Split name to metric name to score; a value that is undefined is nan."""
+        return {
+            split: {metric: _read_score(score) for metric, score in metrics.items()}
+            for split, metrics in find_section(self.record, "scores").items()
+        }
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The resolved recipe."""
+        return find_section(self.record, "recipe")
+
+    @property
+    def model_path(self) -> Path:
+        """Folder of the artefact."""
+        return self.folder / str(self.record.get("artifact") or "model")
+
+    @cached_property
+    def predictions(self) -> "pd.DataFrame":
+        """Every prediction on validation and test.
+
+        Raises:
+            ArtifactError: The run's folder holds no predictions that can be read.
+        """
+        import pandas as pd
+
+        path = self.folder / PREDICTIONS
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise ArtifactError(
+                f"{path}: expected the run's predictions, got {type(error).__name__}; run the recipe again."
+            ) from error
+
+    def save(self) -> None:
+        """Write ``report.json`` and ``report.html`` into the run's folder, each whole or not at all.
+
+        Raises:
+            StorageError: The machine could not write.
+        """
+        from nlp_transfer.publishing.artifact import write_atomically
+        from nlp_transfer.publishing.page import render_page
+
+        text = json.dumps(self.record, indent=2, ensure_ascii=True, allow_nan=False) + "\n"
+        page = render_page(self.record, self._find_predictions(), folder=self.folder)
+        # A lone surrogate of a damaged text cannot be written as UTF-8. The report that marks a run as finished
+        # comes last.
+        write_atomically(self.folder / REPORT_HTML, page.encode("utf-8", errors="backslashreplace"))
+        write_atomically(self.folder / REPORT_JSON, text)
+
+    def __repr__(self) -> str:
+        return f"Report({str(self.folder)!r}: {write_headline(self.record)})"
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        buffer = io.StringIO()
+        console = Console(file=buffer, width=80, color_system=None, force_terminal=False, legacy_windows=False)
+        console.print(self.__rich__())
+        return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+
+    def __rich__(self) -> "RenderableType":
+        from nlp_transfer.publishing.tables import result_block
+
+        return result_block(self.record, self.folder)
+
+    def _repr_html_(self) -> str:
+        """Tables and pictures for a notebook, as one fragment of HTML without scripts."""
+        from nlp_transfer.publishing.page import render_fragment
+
+        return render_fragment(self.record, self._find_predictions(), folder=self.folder)
+
+    def _find_predictions(self) -> "pd.DataFrame | None":
+        """The predictions, or None where the run left none."""
+        return self.predictions if (self.folder / PREDICTIONS).is_file() else None
+
+
+def _read_score(record: object) -> Score:
+    """Make a score from what the report holds."""
+    score = read_score(record)
+    value, low, high = (math.nan if score.get(key) is None else float(score[key]) for key in ("value", "low", "high"))
+    per_seed = tuple(math.nan if seed is None else float(seed) for seed in score.get("per_seed") or ())
+    return Score(value, low, high, int(score.get("n") or 0), score.get("spread"), per_seed)
+
+
+def _to_json_value(value: Any) -> Any:
+    """Copy a value into what JSON can hold: numpy numbers as numbers, figures that are not finite as None."""
+    if isinstance(value, Mapping):
+        return {str(key): _to_json_value(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_to_json_value(item) for item in value]
+    if isinstance(value, Score):
+        return _to_json_value(value.to_json())
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    # numpy's numbers and arrays say what they are without an import of numpy.
+    if hasattr(value, "tolist"):
+        return _to_json_value(value.tolist())
+    return str(value)

@@ -1,0 +1,342 @@
+"""A finished run in words: the sentences and rows that terminal, page and card share.
+
+Everything here reads the dictionary that is ``report.json`` and returns plain text; escaping for HTML, Markdown or
+the terminal is the business of whoever shows it.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from nlp_transfer.contracts import SPLITS
+from nlp_transfer.recipe.schema import LOWER_IS_BETTER
+
+__all__ = [
+    "BASELINES",
+    "choose_metric",
+    "choose_split",
+    "describe_gain",
+    "find_section",
+    "format_bytes",
+    "format_count",
+    "format_duration",
+    "format_interval",
+    "format_number",
+    "list_baselines",
+    "list_class_scores",
+    "list_metrics",
+    "list_splits",
+    "name_baseline",
+    "name_label_columns",
+    "name_metric",
+    "name_title",
+    "read_score",
+    "show_text",
+    "split_metric",
+    "write_headline",
+]
+
+BASELINES = {
+    "tfidf": "TF-IDF + logistic regression",
+    "no_transfer": "No transfer (random weights)",
+    "majority": "Majority class",
+}
+"""What stands beside the model, in the order it is shown."""
+
+SHORT_BASELINES = {"tfidf": "TF-IDF", "no_transfer": "No transfer", "majority": "Majority"}
+
+METRIC_NAMES = {
+    "accuracy": "Accuracy",
+    "mcc": "MCC",
+    "ece": "ECE",
+    "mse": "MSE",
+    "mae": "MAE",
+    "roc_auc": "ROC-AUC",
+    "f1": "F1",
+    "pearson": "Pearson's r",
+    "spearman": "Spearman's rho",
+    "cohen_kappa": "Cohen's kappa",
+    "log_loss": "Log-loss",
+    "brier": "Brier score",
+}
+
+PER_CLASS = ("f1", "precision", "recall")
+AVERAGES = ("macro", "micro", "weighted")
+
+# Bidirectional overrides and control characters can make a page or terminal show something other than the text.
+_HIDDEN = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+
+
+def show_text(value: object, limit: int | None = None) -> str:
+    r"""Make foreign text safe to look at: on one line, cut to a limit, with hidden characters spelled out.
+
+    Args:
+        value: What to show.
+        limit: Most characters of the original that are kept; all where absent.
+
+    Returns:
+        The text; where it was cut it ends in an ellipsis.
+
+    Example:
+        >>> show_text("two\nlines and a long end", limit=10)
+        'two lines…'
+        >>> show_text("abc\u202edef")
+        'abc\\u202edef'
+    """
+    text = value if isinstance(value, str) else str(value)
+    cut = limit is not None and len(text) > limit
+    kept = text[:limit] if cut else text
+    kept = _HIDDEN.sub(lambda match: f"\\u{ord(match.group()):04x}", kept)
+    kept = " ".join(kept.split())
+    return f"{kept}…" if cut else kept
+
+
+def find_section(record: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """Return a nested section of the report; an empty one where it is absent."""
+    found: Any = record
+    for key in keys:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return dict(found) if isinstance(found, Mapping) else {}
+
+
+def format_number(value: float | None) -> str:
+    """Write a metric's value as the reader compares it: three decimals, or four digits where it is large.
+
+    Example:
+        >>> format_number(0.87154), format_number(1234.5), format_number(None)
+        ('0.872', '1234', 'undefined')
+    """
+    if value is None or not math.isfinite(value):
+        return "undefined"
+    if abs(value) < 10:
+        return f"{value:.3f}"
+    return f"{value:.4g}" if abs(value) < 1e6 else f"{value:.3e}"
+
+
+def format_interval(score: Mapping[str, Any]) -> str:
+    """Write a score's interval, or an empty text where it has none."""
+    low, high = score.get("low"), score.get("high")
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f"[{format_number(low)}, {format_number(high)}]"
+
+
+def format_count(value: float | None) -> str:
+    """Write a count with separators; an em dash where it is unknown."""
+    return "—" if value is None or not math.isfinite(value) else f"{value:,.0f}"
+
+
+def format_bytes(value: float | None) -> str:
+    """Write a size in the unit that reads best.
+
+    Example:
+        >>> format_bytes(1_500_000_000), format_bytes(0)
+        ('1.5 GB', '—')
+    """
+    if not value:
+        return "—"
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= size:
+            return f"{value / size:.1f} {unit}" if value < 10 * size else f"{value / size:.0f} {unit}"
+    return f"{value:.0f} B"
+
+
+def format_duration(seconds: float | None) -> str:
+    """Write a wall time.
+
+    Example:
+        >>> format_duration(4.24), format_duration(75), format_duration(7300)
+        ('4.2 s', '1 min 15 s', '2 h 2 min')
+    """
+    if seconds is None:
+        return "—"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def name_metric(key: str) -> str:
+    """Name a metric as a heading, with the label where it is the figure of one class.
+
+    Example:
+        >>> name_metric("f1_macro"), name_metric("mcc"), name_metric("average_precision")
+        ('F1 macro', 'MCC', 'Average precision')
+    """
+    if key in METRIC_NAMES:
+        return METRIC_NAMES[key]
+    base, label = split_metric(key)
+    if label is not None:
+        return f"{name_metric(base)}: {show_text(label)}"
+    return show_text(key[:1].upper() + key[1:].replace("_", " "))
+
+
+def split_metric(key: str) -> tuple[str, str | None]:
+    """Split the key of one class's figure into the metric and the label; the label is None for any other key.
+
+    Example:
+        >>> split_metric("f1_negative"), split_metric("f1_macro"), split_metric("f1_class_macro")
+        (('f1', 'negative'), ('f1_macro', None), ('f1', 'macro'))
+    """
+    base, _, rest = key.partition("_")
+    if base not in PER_CLASS or rest in AVERAGES or not rest:
+        return key, None
+    label = rest.removeprefix("class_")
+    return base, label if label in AVERAGES else rest
+
+
+def list_splits(record: Mapping[str, Any]) -> list[str]:
+    """List the scored splits, what counts most first: test, validation, train, then any other."""
+    scores = find_section(record, "scores")
+    known = [split for split in reversed(SPLITS) if scores.get(split)]
+    return known + [split for split in scores if split not in SPLITS and scores[split]]
+
+
+def choose_split(record: Mapping[str, Any]) -> str | None:
+    """Choose the split of the headline: test where it was scored, else validation; None where nothing was."""
+    return next(iter(list_splits(record)), None)
+
+
+def list_metrics(record: Mapping[str, Any], split: str) -> list[str]:
+    """List a split's metrics in the recipe's order, then any others; the figures of single classes are left out."""
+    present = [key for key in find_section(record, "scores", split) if split_metric(key)[1] is None]
+    wanted = find_section(record, "recipe", "evaluation").get("metrics") or []
+    first = [metric for metric in wanted if metric in present]
+    return first + [metric for metric in present if metric not in first]
+
+
+def list_class_scores(record: Mapping[str, Any], split: str) -> dict[str, dict[str, dict[str, Any]]]:
+    """Collect the figures of single classes: label to metric to score."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for key, score in find_section(record, "scores", split).items():
+        metric, label = split_metric(key)
+        if label is not None:
+            found.setdefault(label, {})[metric] = read_score(score)
+    return found
+
+
+def choose_metric(record: Mapping[str, Any]) -> str | None:
+    """Choose the metric of the headline: the first that the recipe names and the split has."""
+    split = choose_split(record)
+    return None if split is None else next(iter(list_metrics(record, split)), None)
+
+
+def read_score(score: object) -> dict[str, Any]:
+    """Read a score that is a bare number or a dictionary; an empty one where it is neither."""
+    if isinstance(score, Mapping):
+        return dict(score)
+    if isinstance(score, (int, float)) and not isinstance(score, bool):
+        return {"value": float(score)}
+    return {}
+
+
+def list_baselines(record: Mapping[str, Any], split: str, metric: str) -> dict[str, dict[str, Any]]:
+    """Collect the baselines that were scored with one metric on one split, by key and in order."""
+    baselines = find_section(record, "baselines")
+    ordered = [key for key in BASELINES if key in baselines] + [key for key in baselines if key not in BASELINES]
+    found = {}
+    for key in ordered:
+        score = read_score(find_section(baselines, key, split).get(metric))
+        if score.get("value") is not None:
+            found[key] = score
+    return found
+
+
+def name_baseline(key: str, *, short: bool = False) -> str:
+    """Name a baseline for the reader; short for the head of a column."""
+    return (SHORT_BASELINES if short else BASELINES).get(key) or show_text(key.replace("_", " "))
+
+
+def write_headline(record: Mapping[str, Any]) -> str:
+    """Say in one line how good the model is.
+
+    Args:
+        record: The report.
+
+    Returns:
+        The first metric, its interval, its n and its spread over seeds where there is one.
+
+    Example:
+        >>> score = {"value": 0.872, "low": 0.835, "high": 0.905, "n": 330}
+        >>> write_headline({"scores": {"test": {"accuracy": score}}})
+        'Accuracy 0.872 [0.835, 0.905] on 330 test examples'
+    """
+    split, metric = choose_split(record), choose_metric(record)
+    if split is None or metric is None:
+        return "Nothing was scored: no split has labels"
+    score = read_score(record["scores"][split][metric])
+    interval = format_interval(score)
+    parts = [name_metric(metric), format_number(score.get("value"))]
+    if interval:
+        parts.append(interval)
+    text = " ".join(parts) + f" on {format_count(score.get('n'))} {show_text(split)} examples"
+    if score.get("spread") is not None:
+        text += f", mean of {len(score.get('per_seed') or [])} seeds, spread {format_number(score['spread'])}"
+    return text
+
+
+def describe_gain(record: Mapping[str, Any]) -> tuple[str, str]:
+    """Say in plain words whether transfer helped.
+
+    Args:
+        record: The report; its ``gain`` holds the model minus the better control, in the metric's own direction.
+
+    Returns:
+        A verdict (``gain``, ``unclear``, ``harm`` or ``unknown``) and the sentence.
+
+    Example:
+        >>> gain = {"accuracy": {"value": 0.09, "low": 0.05, "high": 0.13, "n": 330, "over": "tfidf"}}
+        >>> score = {"value": 0.872, "low": 0.835, "high": 0.905, "n": 330}
+        >>> describe_gain({"gain": gain, "scores": {"test": {"accuracy": score}}})[0]
+        'gain'
+    """
+    metric = choose_metric(record)
+    gain = {} if metric is None else read_score(find_section(record, "gain").get(metric))
+    value, low, high = gain.get("value"), gain.get("low"), gain.get("high")
+    if value is None or metric is None:
+        return "unknown", "No control was scored with this run, so it does not show whether transfer helped."
+    baselines = find_section(record, "baselines")
+    over = name_baseline(str(gain.get("over", "")))
+    both = "tfidf" in baselines and "no_transfer" in baselines
+    control = f"{over}, the better of two controls" if both else over
+    interval = format_interval(gain)
+    change = "higher" if value >= 0 else "lower"
+    sentence = f"{name_metric(metric)} is {format_number(abs(value))} {change} than with {control}"
+    if interval:
+        sentence += f" (difference {format_number(value)} {interval})"
+    if low is None or high is None or low <= 0 <= high:
+        return "unclear", f"No clear gain: {sentence}; that can be chance."
+    if (value < 0) == (metric in LOWER_IS_BETTER):
+        return "gain", f"Transfer helped: {sentence}."
+    return "harm", f"Transfer did harm: {sentence}."
+
+
+def name_label_columns(record: Mapping[str, Any], columns: Iterable[str] = ()) -> list[str]:
+    """List label names in column order: the report's own, else from the predictions' columns, recipe or counts."""
+    labels = find_section(record, "data").get("labels")
+    if labels:
+        return [str(name) for name in labels]
+    names = [str(column).removeprefix("probability_") for column in columns if str(column).startswith("probability_")]
+    if names:
+        return names
+    named = find_section(record, "recipe", "task").get("labels")
+    if named:
+        return [str(name) for name in named]
+    counts = find_section(record, "data", "label_counts")
+    seen: dict[str, None] = {}
+    for split in counts.values():
+        seen.update(dict.fromkeys(split))
+    return list(seen)
+
+
+def name_title(record: Mapping[str, Any]) -> str:
+    """Title of the run: the recipe's own, else encoder and data."""
+    title = find_section(record, "recipe", "report").get("title")
+    if title:
+        return show_text(title, 120)
+    encoder = find_section(record, "model").get("encoder") or "encoder"
+    source = find_section(record, "data").get("source") or find_section(record, "recipe", "data").get("path")
+    return show_text(f"{encoder} on {source}" if source else str(encoder), 120)

@@ -1,0 +1,164 @@
+"""A finished run on the terminal: tables of rich that fit 80 columns."""
+
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from nlp_transfer.publishing.summary import (
+    describe_gain,
+    find_section,
+    format_bytes,
+    format_count,
+    format_duration,
+    format_interval,
+    format_number,
+    list_baselines,
+    list_metrics,
+    list_splits,
+    name_baseline,
+    name_metric,
+    name_title,
+    read_score,
+    show_text,
+    write_headline,
+)
+
+__all__ = ["facts_lines", "result_block", "scores_table", "show_path"]
+
+VERDICT_STYLES = {"gain": "green", "harm": "bold red", "unclear": "yellow", "unknown": "dim"}
+
+
+def show_path(path: Path) -> str:
+    """Write a path relative to the working directory where it lies in it, else as it is."""
+    try:
+        return str(Path(os.path.abspath(path)).relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def scores_table(record: Mapping[str, Any]) -> Table:
+    """Lay out every score with its interval and n, baselines beside.
+
+    Args:
+        record: The report.
+
+    Returns:
+        A table of at most 80 columns; without rows where nothing was scored.
+
+    Example:
+        >>> scores_table({"scores": {"test": {"accuracy": {"value": 0.9, "low": 0.8, "high": 1.0, "n": 9}}}}).row_count
+        1
+    """
+    confidence = find_section(record, "recipe", "evaluation").get("confidence", 0.95)
+    cells = {
+        (split, metric): list_baselines(record, split, metric)
+        for split in list_splits(record)
+        for metric in list_metrics(record, split)
+    }
+    keys = list(dict.fromkeys(key for found in cells.values() for key in found))[:3]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
+    table.add_column("Split")
+    table.add_column("Metric", overflow="ellipsis", no_wrap=True, max_width=18)
+    table.add_column("Value", justify="right", no_wrap=True)
+    table.add_column(f"{confidence * 100:g} % interval", no_wrap=True)
+    table.add_column("n", justify="right", no_wrap=True)
+    for key in keys:
+        table.add_column(name_baseline(key, short=True), justify="right", max_width=8, style="dim")
+    shown = ""
+    for (split, metric), found in cells.items():
+        score = read_score(record["scores"][split][metric])
+        if shown and split != shown:
+            table.add_section()
+        value = format_number(score.get("value"))
+        if score.get("spread") is not None:
+            value += f" ±{format_number(score['spread'])}"
+        table.add_row(
+            Text("" if split == shown else show_text(split, 12)),
+            Text(name_metric(metric)),
+            Text(value, style="bold"),
+            Text(format_interval(score)),
+            format_count(score.get("n")),
+            *(format_number(found[key]["value"]) if key in found else "—" for key in keys),
+        )
+        shown = split
+    return table
+
+
+def facts_lines(record: Mapping[str, Any]) -> list[str]:
+    """Say in a few lines what was trained on what, how fast, and what the reader should know.
+
+    Args:
+        record: The report.
+
+    Returns:
+        Plain sentences; warnings of the data last, each starting with "Note:".
+    """
+    data, training, model = (find_section(record, key) for key in ("data", "training", "model"))
+    lines = []
+    rows = [f"{show_text(split)} {format_count(n)}" for split, n in find_section(data, "rows").items()]
+    if rows:
+        counted = [
+            f"{sum(find_section(data, key).values())} {word}"
+            for key, word in (("truncated", "truncated"), ("dropped", "dropped"))
+            if sum(find_section(data, key).values())
+        ]
+        leaked = sum(sum(kinds.values()) for kinds in find_section(data, "leaked").values())
+        counted += [f"{leaked} in two splits"] if leaked else []
+        lines.append(f"Rows: {', '.join(rows)}" + (f" ({', '.join(counted)})" if counted else ""))
+    if model.get("parameters"):
+        trained = f"{format_count(model.get('trainable'))} of {format_count(model['parameters'])} weights trained"
+        lines.append(f"Model: {show_text(model.get('encoder', ''), 60)}, {trained}")
+    if training.get("steps"):
+        speed = training.get("examples_per_second")
+        parts = [f"{format_count(training['steps'])} steps in {format_duration(training.get('seconds'))}"]
+        parts += [f"{speed:,.0f} examples/s"] if speed else []
+        parts += [f"peak {format_bytes(training['peak_memory_bytes'])}"] if training.get("peak_memory_bytes") else []
+        lines.append(f"Training: {', '.join(parts)}")
+    if training.get("collapsed"):
+        lines.append("Note: the model gives one class to every validation example: it learned nothing.")
+    lines += [f"Note: {show_text(warning, 300)}" for warning in data.get("warnings") or []]
+    return lines
+
+
+def result_block(record: Mapping[str, Any], folder: Path) -> RenderableType:
+    """Compose the last block of a run: headline, scores, where things are, what to do next.
+
+    Args:
+        record: The report.
+        folder: The run's folder.
+
+    Returns:
+        Something rich can print.
+    """
+    verdict, sentence = describe_gain(record)
+    place = show_path(folder)
+    model = os.path.join(place, str(record.get("artifact") or "model"))
+    parts: list[RenderableType] = [
+        Text(name_title(record), style="bold"),
+        Text(write_headline(record), style="bold cyan"),
+        Text(sentence, style=VERDICT_STYLES[verdict]),
+        Text(),
+    ]
+    if list_splits(record):
+        parts += [scores_table(record), Text()]
+    parts += [Text(line, style="yellow" if line.startswith("Note:") else "dim") for line in facts_lines(record)]
+    parts += [
+        Text(),
+        _line_up("Report", show_text(os.path.join(place, "report.html"))),
+        _line_up("Model", show_text(model)),
+        _line_up("Predict", f"nlp-transfer predict {shlex.quote(model)} INPUT.csv"),
+        _line_up("Publish", f"nlp-transfer push {shlex.quote(model)} OWNER/NAME"),
+    ]
+    return Group(*parts)
+
+
+def _line_up(name: str, value: str) -> Text:
+    """One name and one value, on one line that a narrow terminal does not break inside a word."""
+    return Text.assemble((f"{name:<8} ", "dim"), value, overflow="fold")

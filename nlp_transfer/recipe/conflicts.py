@@ -1,0 +1,169 @@
+"""Checks that span keys and sections: values that are right alone and wrong together."""
+
+from collections.abc import Iterator, Sequence
+
+from nlp_transfer.recipe.fields import join_choices, suggest_nearest
+from nlp_transfer.recipe.schema import METRICS, SELECTION_METRICS, LoraConfig, Recipe
+
+__all__ = ["find_conflicts"]
+
+_MIN_SPLIT_LENGTH = 16  # chosen: below it, head + tail and windows hold hardly more than the special tokens
+
+
+def find_conflicts(recipe: Recipe) -> list[str]:
+    """Find what contradicts itself in a recipe whose values are valid one by one.
+
+    Args:
+        recipe: A recipe that pydantic accepted.
+
+    Returns:
+        One sentence a problem, in the order of the recipe; empty where all is well.
+
+    Example:
+        >>> find_conflicts(Recipe.model_validate({"training": {"batch_size": 8, "microbatch_size": 16}}))
+        ['training.microbatch_size: expected at most training.batch_size = 8, got 16.']
+    """
+    checks = (_check_labels, _check_encoder, _check_columns, _check_rows, _check_strategy)
+    later = (_check_loss, _check_class_weights, _check_batches, _check_metrics)
+    return [problem for check in (*checks, *later) for problem in check(recipe)]
+
+
+def _find_repeated(values: Sequence[object]) -> list[object]:
+    """List the values that stand in a list more than once, each once."""
+    return list(dict.fromkeys(value for index, value in enumerate(values) if value in values[:index]))
+
+
+def _check_labels(recipe: Recipe) -> Iterator[str]:
+    """Label names must make a label contract."""
+    names, kind = recipe.task.labels, recipe.task.kind
+    if names is None:
+        return
+    if kind in ("classification", "ordinal") and len(names) < 2:
+        yield f"task.labels: expected at least two names for {kind}, got {len(names)}."
+    if kind == "multi_label" and not names:
+        yield "task.labels: expected at least one name, got an empty list. Remove it to read the names from the data."
+    if kind == "regression" and len(names) != 1:
+        yield f"task.labels: expected one name, that of the target of a regression, got {len(names)}."
+    if repeated := _find_repeated(names):
+        yield f"task.labels: {join_choices(repeated)} stands there more than once. Keep one."
+    if not all(name.strip() for name in names):
+        yield "task.labels: expected names, got an empty text."
+
+
+def _check_encoder(recipe: Recipe) -> Iterator[str]:
+    """Weights that were never trained are of no use frozen."""
+    kind = recipe.strategy.kind
+    if recipe.encoder.init == "random" and kind in ("frozen", "lora"):
+        yield (
+            f'encoder.init: random weights stay frozen noise under strategy.kind "{kind}". '
+            "Use strategy.kind=full for a control without transfer."
+        )
+
+
+def _check_columns(recipe: Recipe) -> Iterator[str]:
+    """Every column plays one part."""
+    data = recipe.data
+    labels = [data.label] if isinstance(data.label, str) else data.label or []
+    if isinstance(data.label, list):
+        if recipe.task.kind != "multi_label":
+            yield (
+                f"data.label: a list of columns needs task.kind multi_label, got {recipe.task.kind}. Name one column."
+            )
+        if not labels:
+            yield "data.label: expected at least one column, got an empty list. Remove it to find the column by name."
+        if repeated := _find_repeated(labels):
+            yield f"data.label: {join_choices(repeated)} stands there more than once. Keep one."
+    if data.text is not None and data.text == data.text_b:
+        yield f'data.text_b: expected another column than data.text, got "{data.text}" for both.'
+    for key, column in (("text", data.text), ("text_b", data.text_b)):
+        if column is not None and column in labels:
+            yield f'data.label: expected another column than data.{key}, got "{column}" for both.'
+
+
+def _check_rows(recipe: Recipe) -> Iterator[str]:
+    """Rows must be drawn in a way that the task and the splits allow."""
+    data = recipe.data
+    if data.splits and (repeated := _find_repeated(list(data.splits.values()))):
+        yield f"data.splits: {join_choices(repeated)} is named for more than one split."
+    if data.validation_share + data.test_share >= 1:
+        total = data.validation_share + data.test_share
+        yield f"data.test_share: expected below 1 together with data.validation_share, got {total:g}. Lower one."
+    if data.shots is not None and recipe.task.kind in ("multi_label", "regression"):
+        yield f"data.shots: rows of every class cannot be drawn for {recipe.task.kind}. Use data.limit instead."
+    if data.long_text != "truncate" and data.max_length < _MIN_SPLIT_LENGTH:
+        yield (
+            f"data.max_length: expected at least {_MIN_SPLIT_LENGTH} with data.long_text {data.long_text}, "
+            f"got {data.max_length}."
+        )
+
+
+def _check_strategy(recipe: Recipe) -> Iterator[str]:
+    """An adapter must adapt something."""
+    if isinstance(recipe.strategy, LoraConfig) and recipe.strategy.targets == []:
+        yield "strategy.targets: expected names of layers, got an empty list. Remove it for the attention's layers."
+
+
+def _check_loss(recipe: Recipe) -> Iterator[str]:
+    """Options of the loss must suit the task and each other."""
+    training, kind = recipe.training, recipe.task.kind
+    if kind == "regression":
+        for key in ("label_smoothing", "focal_gamma"):
+            if getattr(training, key) > 0:
+                yield f"training.{key}: does not apply to regression. Remove it."
+    elif training.focal_gamma > 0 and training.label_smoothing > 0:
+        yield "training.focal_gamma: does not go with training.label_smoothing. Set one of them to 0."
+
+
+def _check_class_weights(recipe: Recipe) -> Iterator[str]:
+    """Class weights must be positive and name the classes there are."""
+    weights, kind, names = recipe.training.class_weights, recipe.task.kind, recipe.task.labels
+    if weights is None:
+        return
+    if kind in ("regression", "multi_label"):
+        yield f"training.class_weights: does not apply to {kind}. Remove it."
+        return
+    if isinstance(weights, str):
+        return
+    if not weights:
+        yield "training.class_weights: expected a weight for every class, got an empty mapping."
+    for name, weight in weights.items():
+        if weight <= 0:
+            yield f"training.class_weights.{name}: expected a number above 0, got {weight:g}."
+        if names is not None and name not in names:
+            yield f"training.class_weights.{name}: no name of task.labels.{suggest_nearest(name, names)}"
+    if names is not None and (missing := [name for name in names if name not in weights]):
+        yield f"training.class_weights: expected every name of task.labels, {join_choices(missing)} missing. Add it."
+
+
+def _check_batches(recipe: Recipe) -> Iterator[str]:
+    """Batches, seeds and number formats must fit each other and the device."""
+    training = recipe.training
+    if training.microbatch_size is not None and training.microbatch_size > training.batch_size:
+        yield (
+            f"training.microbatch_size: expected at most training.batch_size = {training.batch_size}, "
+            f"got {training.microbatch_size}."
+        )
+    if training.precision == "fp16" and training.device == "cpu":
+        yield "training.precision: fp16 does not train on training.device cpu. Use auto, bf16 or fp32."
+    if repeated := _find_repeated(training.seeds or []):
+        yield f"training.seeds: {join_choices(repeated)} stands there more than once. Keep one."
+    if repeated := _find_repeated(training.trackers):
+        yield f"training.trackers: {join_choices(repeated)} stands there more than once. Keep one."
+
+
+def _check_metrics(recipe: Recipe) -> Iterator[str]:
+    """Metrics must suit the task; selection needs a single figure."""
+    kind, chosen = recipe.task.kind, recipe.training.select_by
+    known = METRICS[kind]
+    single = [name for name in known if not name.endswith("_per_class")]
+    if chosen is not None and chosen not in single:
+        why = "has a value a class and cannot select" if chosen in known else f"is not a metric of {kind}"
+        nearest = suggest_nearest(chosen, single) or f" Choose one such as {SELECTION_METRICS[kind]}."
+        yield f'training.select_by: "{chosen}" {why}.{nearest}'
+    metrics = recipe.evaluation.metrics or []
+    for name in dict.fromkeys(metrics):
+        if name not in known:
+            nearest = suggest_nearest(name, known) or f" Known: {', '.join(known)}."
+            yield f'evaluation.metrics: "{name}" is not a metric of {kind}.{nearest}'
+    if repeated := _find_repeated(metrics):
+        yield f"evaluation.metrics: {join_choices(repeated)} stands there more than once. Keep one."

@@ -1,0 +1,131 @@
+"""From a shipped name, a file or a mapping to a checked recipe, and back to YAML."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from nlp_transfer.errors import RecipeError
+from nlp_transfer.recipe.conflicts import find_conflicts
+from nlp_transfer.recipe.explain import describe_value, explain_errors
+from nlp_transfer.recipe.overrides import apply_changes, copy_plain, read_changes
+from nlp_transfer.recipe.schema import Recipe
+from nlp_transfer.recipe.shipped import (
+    expand_path,
+    explain_unknown_name,
+    find_shipped,
+    find_shipped_name,
+    read_recipe_file,
+)
+from nlp_transfer.recipe.yaml12 import dump_yaml, parse_yaml
+
+__all__ = ["export_json_schema", "load_recipe", "recipe_to_yaml"]
+
+
+def load_recipe(
+    source: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[str] | Mapping[str, Any] = ()
+) -> Recipe:
+    """Load a recipe, change it, and check all of it.
+
+    Where the recipe names no ``report.output_dir``, it becomes ``runs/`` and the shipped name with ``-`` for ``/``,
+    or the file's stem. Overriding ``data.path``, ``encoder.name``, ``strategy.kind`` or ``task.kind`` with another
+    value also drops what the recipe said for the old one (columns, revisions, rates, metrics), unless overridden too.
+
+    Args:
+        source: A shipped name (``sentiment/lora``, with or without ``.yaml``), a file, a mapping, or a recipe.
+        overrides: Texts such as ``training.epochs=2``, or a mapping of dotted keys to values.
+
+    Returns:
+        The recipe with every default filled in.
+
+    Raises:
+        RecipeError: Something does not fit; the error carries every problem found.
+        StorageError: The disk failed while the file was read.
+
+    Example:
+        >>> recipe = load_recipe({"strategy": {"kind": "lora"}}, ["strategy.rank=4", "training.learning_rate=2e-4"])
+        >>> recipe.strategy.rank, recipe.training.learning_rate
+        (4, 0.0002)
+    """
+    content, run_name, label = _read_source(source)
+    changes, problems = read_changes(overrides)
+    if not isinstance(content, Mapping):
+        came = "an empty file" if content is None else describe_value(content)
+        problem = f"expected sections such as data, strategy and training, got {came}."
+        raise RecipeError([*problems, f"{problem} See nlp-transfer copy quickstart my.yaml."], source=label)
+    data = apply_changes(content, changes)
+    if run_name:
+        _name_output(data, run_name)
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError([*problems, *explain_errors(error, data)], source=label) from None
+    problems += find_conflicts(recipe)
+    if problems:
+        raise RecipeError(problems, source=label)
+    return recipe
+
+
+def _read_source(source: str | Path | Mapping[str, Any] | Recipe) -> tuple[Any, str, str]:
+    """Read a source into plain values, the name of its runs, and its name in messages."""
+    if isinstance(source, (Recipe, Mapping)):
+        return copy_plain(source), "", ""
+    if not isinstance(source, (str, Path)):
+        raise RecipeError(f"recipe: expected a name, a file, a mapping or a Recipe, got {describe_value(source)}.")
+    if source == "":
+        raise RecipeError("recipe: expected a name or a file, got an empty text. See nlp-transfer list.")
+    if isinstance(source, str):
+        path = None if source.endswith(".yaml") and _is_file(source) else find_shipped(source)
+        if path is not None:
+            name = source.removesuffix(".yaml")
+            return parse_yaml(read_recipe_file(path), source=name), name.replace("/", "-"), name
+        if not _is_path(source):
+            raise RecipeError(explain_unknown_name(source))
+    file = expand_path(source)
+    content = parse_yaml(read_recipe_file(file), source=str(source))
+    return content, (find_shipped_name(file) or file.stem).replace("/", "-"), str(source)
+
+
+def _is_file(text: str) -> bool:
+    """Whether a text names a file that is there."""
+    try:
+        return expand_path(text).is_file()
+    except OSError:
+        return False
+
+
+def _is_path(text: str) -> bool:
+    """Whether a text means a file rather than a shipped name."""
+    try:
+        return text.endswith((".yaml", ".yml")) or text.startswith((".", "/", "~")) or expand_path(text).exists()
+    except OSError:
+        return False
+
+
+def _name_output(data: dict[str, Any], run_name: str) -> None:
+    """Give the run a folder of its own where the recipe names none."""
+    report = data.setdefault("report", {})
+    if isinstance(report, dict):
+        report.setdefault("output_dir", f"runs/{run_name}")
+
+
+def recipe_to_yaml(recipe: Recipe) -> str:
+    """Write a recipe with every key and value; ``load_recipe`` reads it back equal.
+
+    Example:
+        >>> recipe_to_yaml(load_recipe({"description": "A try."})).splitlines()[:3]
+        ['description: A try.', 'task:', '  kind: classification']
+    """
+    return dump_yaml(recipe.model_dump())
+
+
+def export_json_schema() -> dict[str, Any]:
+    """Describe recipes as JSON Schema, for editors that complete and check YAML.
+
+    Example:
+        >>> sorted(export_json_schema()["properties"])[:3]
+        ['data', 'description', 'encoder']
+    """
+    schema = Recipe.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "nlp_transfer recipe"}

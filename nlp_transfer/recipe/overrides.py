@@ -1,0 +1,220 @@
+"""Changes to a recipe from the command line or from Python: ``training.epochs=2``."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+
+from nlp_transfer.errors import RecipeError
+from nlp_transfer.recipe.fields import (
+    get_annotation,
+    get_default,
+    list_keys,
+    list_kinds,
+    list_sections,
+    split_union,
+)
+from nlp_transfer.recipe.yaml12 import parse_scalar, parse_yaml
+
+__all__ = ["Change", "apply_changes", "copy_plain", "read_changes"]
+
+Change = tuple[tuple[str, ...], Any]
+"""Path of a key, one to three parts, and its new value."""
+
+_BOUND_KEYS: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {
+    # Columns, splits and versions belong to the source they were written for.
+    ("data", "path"): tuple(("data", key) for key in ("name", "revision", "text", "text_b", "label", "id", "splits")),
+    ("encoder", "name"): (("encoder", "revision"),),
+    # A rate that suits LoRA ruins full fine-tuning; the new strategy's own default is the safe one.
+    ("strategy", "kind"): (("training", "learning_rate"), ("training", "head_learning_rate")),
+    ("task", "kind"): (("evaluation", "metrics"), ("training", "select_by")),
+}
+"""What a recipe said for one value of a key, and what therefore goes when that key is overridden."""
+
+
+def read_changes(overrides: Sequence[str] | Mapping[str, Any]) -> tuple[list[Change], list[str]]:
+    """Read overrides into paths and values.
+
+    Args:
+        overrides: Texts ``training.epochs=2``, or a mapping of dotted keys to values. A text is read as YAML 1.2;
+            where the key takes text it stays as it is, and ``null`` clears it.
+
+    Returns:
+        The changes in their order, and a sentence for each override that cannot be read.
+
+    Example:
+        >>> read_changes(["training.seeds=[0, 1]", "data.text=2024"])
+        ([(('training', 'seeds'), [0, 1]), (('data', 'text'), '2024')], [])
+        >>> read_changes(["training.epochs"])[1]
+        ['override "training.epochs": expected key=value, such as training.epochs=2.']
+    """
+    changes: list[Change] = []
+    problems: list[str] = []
+    if isinstance(overrides, Mapping):
+        for key, value in overrides.items():
+            _add_change(str(key), value, changes, problems)
+        return changes, problems
+    for text in [overrides] if isinstance(overrides, str) else overrides:
+        key, equals, value = str(text).partition("=")
+        path = _split_path(key)
+        if not equals or path is None:
+            problems.append(f'override "{text}": expected key=value, such as training.epochs=2.')
+            continue
+        try:
+            _add_change(key, _read_value(path, value), changes, problems)
+        except RecipeError as error:
+            problems.extend(f"{'.'.join(path)}: {problem}" for problem in error.problems)
+    return changes, problems
+
+
+def _add_change(key: str, value: Any, changes: list[Change], problems: list[str]) -> None:
+    """Check one override and file it under changes or problems."""
+    path = _split_path(key)
+    if path is None:
+        problems.append(f'override "{key}": expected a dotted key, such as training.epochs.')
+        return
+    found, wrong = _place(path, copy_plain(value))
+    changes.extend(found)
+    problems.extend(wrong)
+
+
+def _split_path(key: str) -> tuple[str, ...] | None:
+    """Split a dotted key; names below a key are one part, because label names may hold dots."""
+    parts = [part.strip() for part in key.split(".", 2)]
+    return tuple(parts) if all(parts) else None
+
+
+def _read_value(path: tuple[str, ...], text: str) -> Any:
+    """Read the text behind ``=`` as the key takes it."""
+    members = _list_members(path)
+    stripped = text.strip()
+    takes_text = any(member is str or get_origin(member) is Literal for member in members)
+    shape = {"[": list, "{": dict}.get(stripped[:1])
+    if shape and (not takes_text or shape in {get_origin(member) for member in members}):
+        items = [get_args(member)[0] for member in members if get_origin(member) is list]
+        if shape is list:
+            return parse_yaml(stripped, as_text=str in items)
+        return _read_mapping(stripped)
+    if not takes_text:
+        return parse_yaml(stripped) if stripped[:1] in ("'", '"') else parse_scalar(stripped)
+    if stripped in ("null", "~") or (not stripped and type(None) in members):
+        return None
+    if len(stripped) > 1 and stripped[0] == stripped[-1] and stripped[0] in "'\"":
+        return parse_yaml(stripped)
+    return stripped
+
+
+def _read_mapping(text: str) -> dict[str, Any]:
+    """Read ``{key: value}``; keys are always text, such as label names that look like numbers."""
+    return dict(zip(parse_yaml(text, as_text=True), parse_yaml(text).values(), strict=True))
+
+
+def _list_members(path: tuple[str, ...]) -> tuple[Any, ...]:
+    """List the types that a path takes; none where the path is unknown."""
+    if path == ("description",):
+        return (str,)
+    members = split_union(get_annotation(path[0], path[1])) if len(path) > 1 else ()
+    if len(path) == 3:
+        return tuple(get_args(member)[1] for member in members if get_origin(member) is dict)
+    return members
+
+
+def _place(path: tuple[str, ...], value: Any) -> tuple[list[Change], list[str]]:
+    """Check that a path can hold a value; a mapping for a whole section becomes one change a key."""
+    section = path[0]
+    name = ".".join(path)
+    if len(path) == 1 and section in list_sections():
+        if isinstance(value, Mapping):
+            return [((section, str(key)), item) for key, item in value.items()], []
+        key = "kind" if isinstance(value, str) and value in list_kinds(section) else list_keys(section)[0]
+        example = f"{section}.{key}={value if key == 'kind' and isinstance(value, str) else 'VALUE'}"
+        return [], [f"{name}: this is a section and holds no value. Name one of its keys, such as {example}."]
+    if len(path) > 1 and section in list_keys("") and section not in list_sections():
+        return [], [f"{name}: {section} has no keys. Write {section}=... instead."]
+    if len(path) == 3 and get_annotation(section, path[1]) is not None and not _list_members(path):
+        return [], [f"{name}: {section}.{path[1]} has no keys. Write {section}.{path[1]}=... instead."]
+    return [(path, value)], []
+
+
+def copy_plain(value: Any) -> Any:
+    """Copy nested values into plain dicts and lists; paths become text, models mappings, tuples lists.
+
+    Example:
+        >>> copy_plain({"path": PurePath("a"), "seeds": (0, 1)})
+        {'path': 'a', 'seeds': [0, 1]}
+    """
+    if isinstance(value, BaseModel):
+        return copy_plain(value.model_dump())
+    if isinstance(value, Mapping):
+        return {key: copy_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [copy_plain(item) for item in value]
+    return str(value) if isinstance(value, PurePath) else value
+
+
+def apply_changes(base: Mapping[str, Any], changes: Sequence[Change]) -> dict[str, Any]:
+    """Put changes into a recipe's mapping; the mapping itself stays as it is.
+
+    When ``data.path``, ``encoder.name``, ``strategy.kind`` or ``task.kind`` changes, what the recipe said for the
+    old value goes: columns, splits and versions; the encoder's revision; keys of the old strategy and learning
+    rates; metrics. Overrides of those keys themselves hold.
+
+    Args:
+        base: The recipe as it was read.
+        changes: Paths and values, later ones over earlier ones.
+
+    Returns:
+        A new mapping.
+
+    Example:
+        >>> recipe = {"data": {"path": "nyu-mll/glue", "name": "mrpc"}}
+        >>> apply_changes(recipe, [(("data", "path"), "pairs.csv")])
+        {'data': {'path': 'pairs.csv'}}
+    """
+    result: dict[str, Any] = copy_plain(base)
+    for (section, key), bound in _BOUND_KEYS.items():
+        values = [value for path, value in changes if path == (section, key)]
+        if values and values[-1] != _get(result, section, key):
+            for owner, dependent in bound:
+                _get_section(result, owner).pop(dependent, None)
+            _drop_foreign_keys(result, section, values[-1])
+    for path, value in changes:
+        _set(result, path, value)
+    return result
+
+
+def _get_section(data: dict[str, Any], section: str) -> dict[str, Any]:
+    """The section's own mapping, or an empty one where it has none."""
+    held = data.get(section)
+    return held if isinstance(held, dict) else {}
+
+
+def _get(data: dict[str, Any], section: str, key: str) -> Any:
+    """A key's value in a mapping, or its default."""
+    return _get_section(data, section).get(key, get_default(section, key))
+
+
+def _drop_foreign_keys(data: dict[str, Any], section: str, kind: Any) -> None:
+    """Remove the keys that the new kind of a section does not have."""
+    kinds = list_kinds(section)
+    if isinstance(kind, str) and kind in kinds:
+        held = _get_section(data, section)
+        for key in [key for key in held if key not in kinds[kind]]:
+            # A key that no kind has is a typing error in the recipe, to be reported.
+            if any(key in keys for keys in kinds.values()):
+                del held[key]
+
+
+def _set(data: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    """Set one value; a section or mapping on the way that is missing is made."""
+    if len(path) == 1:
+        data[path[0]] = value
+        return
+    held = data.setdefault(path[0], {})
+    if not isinstance(held, dict):
+        return  # the recipe's own problem, reported with the others
+    if len(path) == 3:
+        inner = held.get(path[1])
+        value = {**(inner if isinstance(inner, dict) else {}), path[2]: value}
+    held[path[1]] = value

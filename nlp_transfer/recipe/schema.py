@@ -1,0 +1,339 @@
+"""The recipe as typed models: the only home of a default.
+
+Every section refuses unknown keys and wrong types. Values that depend on other values (a learning rate on the
+strategy, metrics on the task) are filled in when the recipe is loaded, so that the recipe a run leaves behind holds
+every figure it used.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = [
+    "DEFAULT_METRICS",
+    "LEARNING_RATES",
+    "LOWER_IS_BETTER",
+    "METRICS",
+    "SELECTION_METRICS",
+    "STRATEGY_CONFIGS",
+    "DataConfig",
+    "EncoderConfig",
+    "EvaluationConfig",
+    "FrozenConfig",
+    "FullConfig",
+    "LoraConfig",
+    "Recipe",
+    "ReportConfig",
+    "StrategyConfig",
+    "TaskConfig",
+    "TrainingConfig",
+]
+
+METRICS: dict[str, tuple[str, ...]] = {
+    "classification": (
+        "accuracy",
+        "balanced_accuracy",
+        "f1_macro",
+        "f1_micro",
+        "f1_weighted",
+        "f1_per_class",
+        "precision_macro",
+        "precision_micro",
+        "precision_weighted",
+        "precision_per_class",
+        "recall_macro",
+        "recall_micro",
+        "recall_weighted",
+        "recall_per_class",
+        "mcc",
+        "cohen_kappa",
+        "quadratic_kappa",
+        "roc_auc",
+        "average_precision",
+        "log_loss",
+        "ece",
+        "brier",
+    ),
+    "ordinal": (
+        "accuracy",
+        "balanced_accuracy",
+        "f1_macro",
+        "f1_micro",
+        "f1_weighted",
+        "f1_per_class",
+        "mcc",
+        "cohen_kappa",
+        "quadratic_kappa",
+        "log_loss",
+        "ece",
+        "brier",
+        "mse",
+        "mae",
+        "pearson",
+        "spearman",
+    ),
+    "multi_label": (
+        "accuracy",
+        "f1_macro",
+        "f1_micro",
+        "f1_weighted",
+        "f1_per_class",
+        "precision_macro",
+        "precision_micro",
+        "precision_weighted",
+        "precision_per_class",
+        "recall_macro",
+        "recall_micro",
+        "recall_weighted",
+        "recall_per_class",
+        "roc_auc",
+        "average_precision",
+    ),
+    "regression": ("mse", "mae", "pearson", "spearman"),
+}
+"""Metrics that suit each task, by their report key."""
+
+DEFAULT_METRICS: dict[str, tuple[str, ...]] = {
+    "classification": ("accuracy", "f1_macro", "mcc", "log_loss", "ece"),
+    "ordinal": ("accuracy", "f1_macro", "quadratic_kappa", "mae"),
+    "multi_label": ("f1_micro", "f1_macro", "accuracy", "average_precision"),
+    "regression": ("mse", "mae", "pearson", "spearman"),
+}
+"""What is reported where a recipe names no metrics."""
+
+SELECTION_METRICS: dict[str, str] = {
+    "classification": "accuracy",
+    "ordinal": "quadratic_kappa",
+    "multi_label": "f1_micro",
+    "regression": "mse",
+}
+"""What the best epoch is chosen by where a recipe names no metric."""
+
+LOWER_IS_BETTER = frozenset({"log_loss", "ece", "brier", "mse", "mae"})
+"""Metrics of which the smallest value is the best."""
+
+LEARNING_RATES: dict[str, float] = {"full": 5e-5, "frozen": 1e-3, "lora": 5e-4}
+"""Peak learning rate per strategy where a recipe names none; full is BERT's upper choice (Devlin et al. 2019)."""
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+OpenShare = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Section(BaseModel):
+    """What every section has in common: unknown keys and wrong types are refused, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class TaskConfig(Section):
+    """What is predicted."""
+
+    kind: Literal["classification", "multi_label", "regression", "ordinal"] = Field(
+        "classification", description="One class of several, any number of classes, a number, or an ordered class."
+    )
+    labels: list[str] | None = Field(
+        None, description="Label names in their order; read from the data where absent. Ordinal classes go low to high."
+    )
+
+
+class EncoderConfig(Section):
+    """Which pretrained encoder is adapted."""
+
+    name: str = Field("minilm-l6", min_length=1, description="Alias, folder, earlier artefact, or Hub id.")
+    revision: str | None = Field(None, description="Branch, tag or commit of a Hub id.")
+    init: Literal["pretrained", "random"] = Field(
+        "pretrained", description="random: the same architecture without any transfer."
+    )
+    dropout: OpenShare | None = Field(None, description="Overrides every dropout rate of the encoder and its head.")
+    trust_remote_code: bool = Field(False, description="Run code from the encoder's repository. Leave it off.")
+
+
+class DataConfig(Section):
+    """Which rows are read and how they become tokens."""
+
+    path: str = Field("reviews", min_length=1, description="Bundled name, file, folder of splits, or Hub id.")
+    name: str | None = Field(None, description="Configuration of a Hub data set, such as mrpc of nyu-mll/glue.")
+    revision: str | None = Field(None, description="Branch, tag or commit of a Hub data set.")
+    text: str | None = Field(None, description="Column of the text; found by the usual names where absent.")
+    text_b: str | None = Field(None, description="Column of the second text of a pair.")
+    label: str | list[str] | None = Field(None, description="Label column, or several 0/1 columns for multi_label.")
+    id: str | None = Field(None, description="Column that names each row; row numbers where absent.")
+    splits: dict[Literal["train", "validation", "test"], str] | None = Field(
+        None, description="Split names of the source, such as validation: validation_matched."
+    )
+    encoding: str = Field("utf-8", description="Character encoding of csv, tsv and jsonl files.")
+    label_separator: str = Field(",", min_length=1, description="Splits a text cell that holds several labels.")
+    invalid: Literal["error", "drop"] = Field(
+        "error", description="What happens to rows with an empty text or a missing label; drops are counted."
+    )
+    leaks: Literal["warn", "drop"] = Field(
+        "warn", description="What happens to train rows whose text also stands in validation or test."
+    )
+    validation_share: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.1, description="Share of train drawn where the source has no validation split."
+    )
+    test_share: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.2, description="Share of train drawn where the source has no test split."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the drawn splits; the same for all training seeds.")
+    limit: PositiveInt | None = Field(None, description="First N rows of train.shuffle(seed=0).")
+    shots: PositiveInt | None = Field(None, description="K rows of every class, drawn with training.seed.")
+    max_length: Annotated[int, Field(ge=4)] = Field(128, description="Tokens the encoder reads, special ones included.")
+    long_text: Literal["truncate", "head_tail", "windows"] = Field(
+        "truncate", description="Keep the start, keep both ends, or read overlapping windows and pool their logits."
+    )
+    window_overlap: OpenShare = Field(0.25, description="Share of a window that repeats the one before; chosen.")
+
+
+class FullConfig(Section):
+    """Train every weight."""
+
+    use_when: ClassVar[str] = "thousands of rows, or texts unlike those the encoder was pretrained on"
+
+    kind: Literal["full"]
+
+
+class FrozenConfig(Section):
+    """Train the head only; the encoder stays as it was pretrained."""
+
+    use_when: ClassVar[str] = "few rows, little time, or one encoder that serves several tasks"
+
+    kind: Literal["frozen"]
+
+
+class LoraConfig(Section):
+    """Train low-rank updates of the attention matrices and the head (Hu et al. 2021)."""
+
+    use_when: ClassVar[str] = "nearly the accuracy of full, with little memory and a small file to share"
+
+    kind: Literal["lora"]
+    rank: PositiveInt = Field(8, description="Rank of the update.")
+    alpha: PositiveInt = Field(16, description="Scale of the update: alpha / rank.")
+    dropout: OpenShare = Field(0.1, description="Dropout on the input of the update.")
+    targets: list[str] | None = Field(
+        None, description="Names of the linear layers to adapt; the attention's query and value where absent."
+    )
+    merge: bool = Field(False, description="Fold the update into the encoder: a plain transformers folder is saved.")
+
+
+StrategyConfig = Annotated[FullConfig | FrozenConfig | LoraConfig, Field(discriminator="kind")]
+
+STRATEGY_CONFIGS: dict[str, type[FullConfig] | type[FrozenConfig] | type[LoraConfig]] = {
+    "full": FullConfig,
+    "frozen": FrozenConfig,
+    "lora": LoraConfig,
+}
+"""Section of each strategy by its kind."""
+
+
+class TrainingConfig(Section):
+    """How the weights are trained."""
+
+    epochs: Annotated[float, Field(gt=0)] = Field(3.0, description="Passes over train; a fraction is allowed.")
+    max_steps: PositiveInt | None = Field(None, description="Stop after this many updates; overrides epochs.")
+    batch_size: PositiveInt = Field(32, description="Examples per update, over all processes together.")
+    microbatch_size: PositiveInt | None = Field(
+        None, description="Most examples in one forward pass of one process; the whole batch where absent."
+    )
+    learning_rate: Annotated[float, Field(gt=0)] | None = Field(None, description="Peak rate; by strategy if absent.")
+    head_learning_rate: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Peak rate of the newly initialised weights; learning_rate where absent."
+    )
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="sgd is plain, without momentum.")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.01, description="Decoupled; not on biases and norms.")
+    beta_1: OpenShare = Field(0.9, description="AdamW's decay of the gradient mean.")
+    beta_2: OpenShare = Field(0.999, description="AdamW's decay of the squared gradient mean.")
+    epsilon: Annotated[float, Field(gt=0)] = Field(1e-8, description="AdamW's denominator term.")
+    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="After the warm-up, towards zero.")
+    warmup_share: OpenShare = Field(0.06, description="Share of the steps that warm up; RoBERTa's choice.")
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = Field(1.0, description="Clip gradients; null for never.")
+    label_smoothing: OpenShare = Field(0.0, description="Share of each target spread over all classes.")
+    class_weights: Literal["balanced"] | dict[str, float] | None = Field(
+        None, description="Weight of each class in the loss; balanced: inverse to its frequency in train."
+    )
+    focal_gamma: Annotated[float, Field(ge=0)] = Field(0.0, description="Focal loss (Lin et al. 2017); 0 is off.")
+    group_by_length: bool = Field(True, description="Batches of similar length: less padding, same gradients.")
+    gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, more time.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="Number format of training.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to train.")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="Head, order and dropout.")
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] | None = Field(
+        None, min_length=1, description="Run all of these and report mean and spread; overrides seed."
+    )
+    evaluate_every: PositiveInt | None = Field(None, description="Steps between looks at validation; epochs if absent.")
+    select_by: str | None = Field(None, description="Validation metric that chooses the best weights.")
+    restore_best: bool = Field(True, description="End with the weights that did best on validation.")
+    early_stopping: PositiveInt | None = Field(None, description="Looks without improvement before training stops.")
+    checkpoint_every: PositiveInt | None = Field(
+        None, description="Steps between checkpoints; one an epoch where absent."
+    )
+    keep_checkpoints: PositiveInt = Field(2, description="How many checkpoints stay on disk besides the best.")
+    log_every: PositiveInt = Field(10, description="Steps between two readings of the loss for display.")
+    trackers: list[Literal["tensorboard", "trackio", "wandb", "mlflow"]] = Field(
+        default_factory=list, description="Where figures are sent, through accelerate."
+    )
+
+
+class EvaluationConfig(Section):
+    """What is measured."""
+
+    metrics: list[str] | None = Field(None, min_length=1, description="Report keys; by task where absent.")
+    batch_size: PositiveInt = Field(64, description="Examples in one forward pass without gradients.")
+    resamples: Annotated[int, Field(ge=100)] = Field(1000, description="Bootstrap resamples of every interval.")
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(0.95, description="Coverage of the intervals.")
+    tfidf: bool = Field(True, description="Score TF-IDF with logistic regression on the same splits.")
+    control: bool = Field(False, description="Train the no-transfer control: same encoder, random weights.")
+    control_learning_rates: list[Annotated[float, Field(gt=0)]] = Field(
+        default_factory=lambda: [1e-4, 3e-4, 1e-3],
+        min_length=1,
+        description="Rates the control is tried with; validation chooses. Chosen: what random encoders need.",
+    )
+    worst_errors: Annotated[int, Field(ge=0)] = Field(20, description="Most confident mistakes shown in the report.")
+
+
+class ReportConfig(Section):
+    """What a run leaves and where."""
+
+    output_dir: str = Field("runs/run", min_length=1, description="Folder of the run.")
+    title: str | None = Field(None, description="Heading of the report and the model card.")
+    license: str | None = Field(None, description="Licence identifier for the model card, such as apache-2.0.")
+    language: str | None = Field(None, description="Language code for the model card, such as en.")
+
+
+class Recipe(Section):
+    """One run, described completely.
+
+    Example:
+        >>> recipe = Recipe.model_validate({"strategy": {"kind": "lora", "rank": 4}})
+        >>> recipe.strategy.rank, recipe.training.learning_rate, recipe.evaluation.metrics[:2]
+        (4, 0.0005, ['accuracy', 'f1_macro'])
+    """
+
+    description: str = Field("", description="One line for `nlp-transfer list`.")
+    task: TaskConfig = Field(default_factory=TaskConfig)
+    encoder: EncoderConfig = Field(default_factory=EncoderConfig)
+    data: DataConfig = Field(default_factory=DataConfig)
+    strategy: StrategyConfig = Field(default_factory=lambda: FullConfig(kind="full"))
+    methods: list[dict[str, Any]] = Field(
+        default_factory=list, max_length=0, description="Methods that wrap the strategy. None ships yet."
+    )
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    report: ReportConfig = Field(default_factory=ReportConfig)
+
+    @model_validator(mode="after")
+    def _resolve(self) -> Self:
+        """Fill in what depends on other sections, then check what spans sections."""
+        kind = self.task.kind
+        training: dict[str, Any] = {}
+        if self.training.learning_rate is None:
+            training["learning_rate"] = LEARNING_RATES[self.strategy.kind]
+        if self.training.select_by is None:
+            training["select_by"] = SELECTION_METRICS[kind]
+        if training:
+            object.__setattr__(self, "training", self.training.model_copy(update=training))
+        if self.evaluation.metrics is None:
+            metrics = {"metrics": list(DEFAULT_METRICS[kind])}
+            object.__setattr__(self, "evaluation", self.evaluation.model_copy(update=metrics))
+        return self

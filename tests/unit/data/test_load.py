@@ -1,0 +1,304 @@
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from datasets import ClassLabel, Dataset, Features, Value
+
+from nlp_transfer.data.load import load_splits
+from nlp_transfer.errors import DataError, LabelError
+from nlp_transfer.recipe.schema import DataConfig, TaskConfig
+
+
+def make_frame(count=40, start=0, **columns):
+    frame = pd.DataFrame({"text": [f"text {start + n}" for n in range(count)], "label": ["bad", "good"] * (count // 2)})
+    return frame.assign(**columns)
+
+
+def make_splits(**columns):
+    return {
+        split: make_frame(count, start, **columns)
+        for split, count, start in (("train", 40, 0), ("validation", 10, 100), ("test", 20, 200))
+    }
+
+
+def load(source, *, kind="classification", labels=None, seed=0, **data):
+    return load_splits(DataConfig(**data), TaskConfig(kind=kind, labels=labels), seed=seed, source=source)
+
+
+def test_given_splits_keep_rows_order_and_columns():
+    source = make_splits(domain="d", n=3)
+    splits = load(source)
+    assert list(splits.tables) == ["train", "validation", "test"]
+    for split, table in splits.tables.items():
+        assert table.column_names == ["id", "text", "label", "domain", "n"]
+        assert table["text"][:] == source[split]["text"].tolist()
+        assert [splits.labels.names[label] for label in table["label"]] == source[split]["label"].tolist()
+        assert table["id"][:] == [str(n) for n in range(len(table))]
+    assert splits.tables["train"].features["label"] == Value("int64")
+    assert splits.facts.rows == {"train": 40, "validation": 10, "test": 20}
+    assert splits.facts.label_counts["test"] == {"bad": 10, "good": 10}
+    assert (splits.facts.drawn, splits.facts.notes, splits.facts.warnings) == ([], [], [])
+
+
+def test_missing_splits_are_drawn_stratified_and_said(tmp_path):
+    frame = make_frame(200)
+    frame.to_csv(tmp_path / "all.csv", index=False)
+    splits = load(None, path=str(tmp_path / "all.csv"))
+    facts = splits.facts
+    assert facts.rows == {"train": 140, "validation": 20, "test": 40}
+    assert facts.drawn == ["validation", "test"]
+    assert facts.label_counts["test"] == {"bad": 20, "good": 20}
+    assert len([note for note in facts.notes if "drawn from train" in note]) == 2
+    ids = [int(row) for table in splits.tables.values() for row in table["id"]]
+    assert sorted(ids) == list(range(200))
+    for table in splits.tables.values():
+        assert table["text"][:] == [f"text {row}" for row in table["id"]]
+    assert load(frame, seed=5).tables["test"]["id"][:] == splits.tables["test"]["id"][:]
+    assert load(frame, seed=5).facts.source == "data"
+    assert load(frame).tables["test"]["id"][:] != load(frame, seed=0).tables["train"]["id"][:]
+    other = load_splits(DataConfig(seed=1), TaskConfig(), seed=0, source=frame)
+    assert other.tables["test"]["id"][:] != splits.tables["test"]["id"][:]
+
+
+def test_repeated_texts_are_never_drawn_apart():
+    frame = pd.concat([make_frame(30), make_frame(30).assign(text=lambda f: f["text"].str.upper() + "!")])
+    facts = load(frame).facts
+    assert facts.leaked == {}
+    assert sum(facts.rows.values()) == 60
+
+
+def test_limit_takes_the_rows_of_the_seed_zero_shuffle():
+    source = make_splits()
+    expected = Dataset.from_pandas(source["train"]).shuffle(seed=0).select(range(15))
+    splits = load(source, limit=15, seed=3)
+    assert splits.tables["train"]["text"][:] == expected["text"][:]
+    assert splits.facts.rows == {"train": 15, "validation": 10, "test": 20}
+    assert any("all are used" in note for note in load(source, limit=100).facts.notes)
+    with pytest.raises(DataError, match=r"data\.limit: expected rows of two classes"):
+        load(source, limit=1)
+
+
+def test_shots_take_rows_of_every_class_by_the_training_seed():
+    source = make_splits()
+    source["train"].loc[0:2, "label"] = "rare"
+    drawn = load(source, shots=5, seed=1)
+    assert drawn.facts.label_counts["train"] == {"bad": 5, "good": 5, "rare": 3}
+    assert drawn.facts.warnings == ['data.shots: fewer than 5 rows, all used, of "rare".']
+    assert load(source, shots=5, seed=1).tables["train"]["id"][:] == drawn.tables["train"]["id"][:]
+    assert load(source, shots=5, seed=2).tables["train"]["id"][:] != drawn.tables["train"]["id"][:]
+    with pytest.raises(DataError, match=r"data\.shots: expected a task with one class a row"):
+        load(make_splits(label=1.5), kind="regression", shots=2)
+
+
+def test_leaks_are_counted_and_dropped_when_asked():
+    source = make_splits()
+    source["test"].loc[0, "text"] = "text 3"
+    source["test"].loc[1, "text"] = "TEXT 4."
+    source["validation"].loc[0, "text"] = source["test"].loc[5, "text"]
+    found = {"train/test": {"exact": 1, "near": 1}, "validation/test": {"exact": 1, "near": 0}}
+    warned = load(source)
+    assert warned.facts.leaked == found
+    assert warned.facts.rows["train"] == 40
+    assert len(warned.facts.warnings) == 2
+    dropped = load(source, leaks="drop")
+    assert dropped.facts.leaked == found
+    assert dropped.facts.dropped == {"leaked": 2}
+    assert {"3", "4"}.isdisjoint(dropped.tables["train"]["id"])
+    assert dropped.facts.rows == {"train": 38, "validation": 10, "test": 20}
+
+
+def test_conflicting_duplicates_warn_and_are_counted():
+    source = make_splits()
+    source["train"].loc[1, "text"] = "text 0"
+    facts = load(source).facts
+    assert facts.conflicting == 2
+    assert "2 rows have a text that also occurs with another label" in facts.warnings[0]
+
+
+def test_a_text_of_ten_megabytes_warns_and_is_counted():
+    source = make_splits()
+    source["train"].loc[0, "text"] = "word " * 2_000_000
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        splits = load(source)
+    assert len(splits.facts.warnings) == 1
+    assert splits.facts.warnings[0].startswith(
+        "train: 1 text of more than a million bytes (the longest has 10,000,000)"
+    )
+    assert splits.facts.rows["train"] == 40
+
+
+def test_invalid_rows_are_refused_or_dropped_and_counted(tmp_path):
+    rows = ["text,label", *[f"text {n},{'bad' if n % 2 else 'good'}" for n in range(20)], " ,bad", "x,", ",", "NA,bad"]
+    (tmp_path / "train.csv").write_text("\n".join(rows) + "\n")
+    expected = (
+        r"train\.csv: expected a text, came none in 2 rows \(21, 23\); expected a label, came none in 1 row \(22\)"
+    )
+    with pytest.raises(DataError, match=expected + ".*data.invalid=drop"):
+        load(None, path=str(tmp_path))
+    splits = load(None, path=str(tmp_path), invalid="drop")
+    assert splits.facts.dropped == {"empty_text": 2, "missing_label": 1}
+    assert sum(splits.facts.rows.values()) == 21
+    assert sorted(int(row) for table in splits.tables.values() for row in table["id"]) == [*range(20), 23]
+
+
+@pytest.mark.parametrize("values", [[-1] * 20, [None] * 20])
+def test_a_test_split_without_labels_has_no_label_column(values):
+    source = make_splits()
+    for split in source:
+        source[split]["label"] = (source[split]["label"] == "good").astype(int)
+    source["test"]["label"] = values
+    splits = load(source)
+    assert splits.is_labelled("validation")
+    assert not splits.is_labelled("test")
+    assert splits.tables["test"].column_names == ["id", "text"]
+    assert "test" not in splits.facts.label_counts
+    assert any("predicted, not scored" in note for note in splits.facts.notes)
+    del source["test"]["label"]
+    assert not load(source).is_labelled("test")
+
+
+def test_glue_form_is_read_with_its_class_names():
+    features = Features(
+        {"sentence1": Value("string"), "sentence2": Value("string"), "label": ClassLabel(names=["no", "yes"]),
+         "idx": Value("int32")}
+    )  # fmt: skip
+
+    def make(count, start, label):
+        rows = range(start, start + count)
+        columns = {"sentence1": [f"a {n}" for n in rows], "sentence2": [f"b {n}" for n in rows], "idx": list(rows)}
+        return Dataset.from_dict({**columns, "label": [label(n) for n in rows]}, features=features)
+
+    source = {
+        "train": make(10, 0, lambda n: n % 2),
+        "validation": make(4, 20, lambda n: 1),
+        "test": make(5, 30, lambda n: -1),
+    }
+    splits = load(source)
+    assert splits.is_pair
+    assert splits.labels.names == ("no", "yes")
+    assert splits.tables["train"].column_names == ["id", "text", "text_b", "label", "idx"]
+    assert splits.tables["test"].column_names == ["id", "text", "text_b", "idx"]
+
+
+def test_label_text_names_the_numbers():
+    source = make_splits()
+    for frame in source.values():
+        frame["label_text"] = frame["label"]
+        frame["label"] = (frame["label"] == "bad").astype(int)
+    splits = load(source)
+    assert splits.labels.names == ("good", "bad")
+    assert splits.facts.label_counts["train"] == {"good": 20, "bad": 20}
+    assert any("label_text" in note for note in splits.facts.notes)
+    source["test"]["label_text"] = source["test"]["label_text"].map({"good": "bad", "bad": "good"})
+    with pytest.raises(LabelError, match='expected label 1 to mean "bad" as in train, came "good"'):
+        load(source)
+
+
+def test_every_task_has_its_labels():
+    numbers = np.arange(40) % 5
+    ordinal = load(make_frame(label=numbers), kind="ordinal")
+    assert ordinal.labels.names == ("0", "1", "2", "3", "4")
+    regression = load(make_frame(label=numbers / 2), kind="regression")
+    assert regression.labels.names == ("label",)
+    assert regression.tables["train"].features["label"] == Value("float64")
+    assert regression.facts.label_counts == {"train": {}, "validation": {}, "test": {}}
+    flags = make_frame(x=numbers % 2, y=1 - numbers % 2).drop(columns="label")
+    multi = load(flags, kind="multi_label", label=["x", "y"])
+    assert multi.labels.names == ("x", "y")
+    assert multi.tables["train"].column_names == ["id", "text", "label"]
+    assert multi.tables["train"]["label"][0] in ([0.0, 1.0], [1.0, 0.0])
+    cells = load(make_frame(label=["a|b", "b"] * 20), kind="multi_label", label_separator="|")
+    assert cells.labels.names == ("a", "b")
+    assert cells.facts.label_counts["test"]["b"] == cells.facts.rows["test"]
+
+
+def test_the_ids_of_the_source_are_kept_as_text():
+    splits = load(make_splits(key=7), id="key")
+    assert set(splits.tables["train"]["id"]) == {"7"}
+    assert any("repeat an earlier one" in warning for warning in splits.facts.warnings)
+
+
+def test_labels_that_look_alike_and_labels_without_rows_are_mentioned():
+    source = make_splits()
+    source["train"].loc[0, "label"] = "Bad"
+    assert any("differ in case or spaces only" in warning for warning in load(source).facts.warnings)
+    warned = load(make_splits(), labels=["bad", "good", "none"]).facts.warnings
+    assert warned == ['train: no rows of the label "none".']
+
+
+def change(split, **columns):
+    def apply(source):
+        source[split] = source[split].assign(**columns)
+        return source
+
+    return apply
+
+
+def drop(split, *columns):
+    def apply(source):
+        source[split] = source[split].drop(columns=list(columns))
+        return source
+
+    return apply
+
+
+REFUSED = {
+    "label absent from train": (change("test", label="new"), {}, LabelError, 'came "new" .in 20 rows'),
+    "label beside task.labels": (change("test", label="new"), {"labels": ["bad", "good"]}, LabelError, 'came "new"'),
+    "declared label without train rows": (
+        change("test", label="none"), {"labels": ["bad", "good", "none"]}, LabelError, 'came "none" in 20 rows of test',
+    ),
+    "one class": (change("train", label="bad"), {}, DataError, "came only 'bad'"),
+    "no label column": (drop("train", "label"), {}, DataError, "expected a column of labels"),
+    "validation without labels": (drop("validation", "label"), {}, DataError, "came none in the whole split"),
+    "train without labels": (change("train", label=None), {}, DataError, "data, train: .* none in the whole split"),
+    "partly labelled test": (
+        change("test", label=["bad"] * 19 + [None]), {}, DataError, r"expected a label, came none in 1 row \(20\)",
+    ),
+    "text column missing in test": (drop("test", "text"), {}, DataError, "data.text: expected a column of data, test"),
+    "only numbers": (change("train", text=[str(n) for n in range(40)]), {}, DataError, "came numbers only"),
+    "numbers": (change("train", text=list(range(40))), {}, DataError, "came numbers. Write them as text"),
+    "mixed types": (change("train", text=["a", 1] * 20), {}, DataError, "row 2: expected one type of value"),
+    "nested": (change("train", text=[["a"]] * 40), {}, DataError, "came nested values"),
+    "missing text column": ((lambda s: s), {"text": "txt"}, DataError, 'Did you mean "text"'),
+    "words for a regression": ((lambda s: s), {"kind": "regression"}, DataError, "expected a number in 'label'"),
+    "words for an order": ((lambda s: s), {"kind": "ordinal"}, LabelError, "task.labels"),
+    "fractions for classes": (change("train", label=0.5), {}, DataError, "task.kind=regression"),
+    "all train rows leak": (
+        change("validation", text=[f"text {n}" for n in range(10)]),
+        {"leaks": "drop", "splits": {"train": "validation", "validation": "validation"}}, DataError, "came none",
+    ),
+    "no valid row": (change("train", text=" "), {"invalid": "drop"}, DataError, "expected rows with a text"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_tables_that_cannot_be_used_are_refused(case):
+    apply, options, error, expected = REFUSED[case]
+    with pytest.raises(error, match=expected) as caught:
+        load(apply(make_splits()), **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_permuted_class_names_between_splits_are_refused():
+    def make(names, start):
+        features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
+        return Dataset.from_dict(
+            {"text": [f"t {start + n}" for n in range(4)], "label": [0, 1, 0, 1]}, features=features
+        )
+
+    source = {"train": make(["a", "b"], 0), "validation": make(["a", "b"], 10), "test": make(["b", "a"], 20)}
+    with pytest.raises(
+        LabelError, match='data, test: expected the labels "a", "b" in this order, came the same labels'
+    ):
+        load(source)
+
+
+def test_an_input_is_never_changed():
+    source = make_splits(domain="d")
+    before = {split: frame.copy() for split, frame in source.items()}
+    load(source, leaks="drop", invalid="drop", limit=10)
+    for split, frame in source.items():
+        pd.testing.assert_frame_equal(frame, before[split])

@@ -1,7 +1,7 @@
 """One run, from a recipe to a report: the one place that wires the levels together."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ from nlp_transfer.data.load import load_splits
 from nlp_transfer.errors import TransferError
 from nlp_transfer.methods.control import train_control
 from nlp_transfer.methods.outcome import build_record, keep_best_seed, score_run
-from nlp_transfer.methods.seed import SeedResult, Workspace, make_accelerator, train_seed
+from nlp_transfer.methods.seed import SeedResult, Workspace, check_machine, make_accelerator, train_seed
 from nlp_transfer.models.encoder import load_tokenizer, read_config
 from nlp_transfer.models.sources import resolve_encoder
-from nlp_transfer.publishing.card import render_card
 from nlp_transfer.publishing.artifact import write_atomically
+from nlp_transfer.publishing.card import render_card
 from nlp_transfer.publishing.folder import RunFolder, claim_folder
 from nlp_transfer.publishing.report import Report
 from nlp_transfer.recipe.load import load_recipe
@@ -59,6 +59,7 @@ def run(
     console = console or Console(quiet=True)
     loaded = _override(recipe, overrides, data, output_dir)
     source = None if data is None or isinstance(data, str | Path) else data
+    check_machine(loaded)
     # Accelerate decides from the environment; a run that asked for the CPU must not start on a GPU.
     state = PartialState(cpu=loaded.training.device == "cpu" or None)
     with _claim(loaded, state) as folder:
@@ -100,17 +101,14 @@ def _claim(recipe: Recipe, state: PartialState) -> Iterator[RunFolder]:
             raise message[0]
         yield message[0]
         return
-    try:
-        claimed = claim_folder(recipe)
-        folder = claimed.__enter__()
-    except TransferError as error:
-        broadcast_object_list([error])
-        raise
-    broadcast_object_list([folder])
-    try:
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(claim_folder(recipe))
+        except TransferError as error:
+            broadcast_object_list([error])
+            raise
+        broadcast_object_list([folder])
         yield folder
-    finally:
-        claimed.__exit__(None, None, None)
 
 
 def _run_in(folder: RunFolder, source: object | None, state: PartialState, console: Console) -> Report:
@@ -145,9 +143,7 @@ def _run_in(folder: RunFolder, source: object | None, state: PartialState, conso
     return report
 
 
-def _prepare(
-    recipe: Recipe, seeds: Sequence[int], source: object | None, console: Console
-) -> dict[int, Workspace]:
+def _prepare(recipe: Recipe, seeds: Sequence[int], source: object | None, console: Console) -> dict[int, Workspace]:
     """Load and tokenize once, or once a seed where the seed draws the rows."""
     origin = resolve_encoder(recipe.encoder)
     tokenizer = load_tokenizer(origin, trust_remote_code=recipe.encoder.trust_remote_code)

@@ -109,13 +109,19 @@ def draw_splits(
                     break
     rows_side = side[group_of]
     drawn = {split: np.flatnonzero(rows_side == split) for split in ("train", *shares)}
+    num_bare = sum(len(groups_) == 1 for groups_ in members.values())
     for split in shares:
+        if not len(drawn[split]) and num_bare == len(members) > 1:
+            raise DataError(
+                f"{where}: expected classes of several texts to draw a {split} split, came {num_bare} classes of one "
+                f"text each. Name the column of the classes with data.label, or add a {split} file."
+            )
         if not len(drawn[split]):
             raise DataError(
                 f"{where}: expected enough rows to draw a {split} split of share {shares[split]:g}, came {num_rows}. "
                 f"Add rows, or a {split} file."
             )
-    return drawn, sum(len(groups_) == 1 for groups_ in members.values())
+    return drawn, num_bare
 
 
 def _share_out(counts: Mapping[int, int], share: float) -> dict[int, int]:

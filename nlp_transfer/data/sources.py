@@ -107,6 +107,8 @@ def _exists(path: Path) -> bool:
 
 def _explain_missing(name: str, path: Path) -> str:
     """Say that nothing was found, and what is nearest."""
+    if path.is_symlink():
+        return f"data.path: expected a file or folder, came the link {name!r}, which leads to nothing. Mend the link."
     folder = path.parent
     name = name if len(name) <= 200 else f"{name[:200]}..."
     try:
@@ -210,7 +212,7 @@ def _open_saved(data: DataConfig, folder: Path, name: str) -> Source:
         saved = datasets.load_from_disk(str(folder))
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise DataError(
-            f"{name}: expected a data set saved by datasets, came a broken one: {error}. Save it anew."
+            f"{name}: expected a data set saved by datasets, came a broken one: {str(error).rstrip('.')}. Save it anew."
         ) from None
     return _open_memory(data, saved, name=name)
 

@@ -22,6 +22,9 @@ BATCH_ROWS = 20_000
 """Rows a batch holds; chosen: large enough to be fast, small enough for long texts."""
 
 CHUNK_BYTES = 1 << 20
+LEAST_NUMBER = -(2**63) + 1
+"""Whole numbers below it, or above its opposite, do not fit a column."""
+
 FIELD_LIMIT = 2**31 - 1
 """Longest csv cell; the module's own limit of 128 KB refuses long documents."""
 
@@ -42,7 +45,7 @@ def check_encoding(path: Path, encoding: str) -> str:
     try:
         name = codecs.lookup(encoding).name
         "".encode(encoding)
-    except LookupError:
+    except (LookupError, ValueError):  # ValueError: the name holds a null character.
         raise DataError(
             f"data.encoding: expected the name of a text encoding, came {encoding!r}. "
             "Use utf-8, utf-16, cp1252 or latin-1, for instance."
@@ -108,7 +111,7 @@ def read_delimited(path: Path, *, encoding: str = "utf-8", delimiter: str = ",")
     """
     codec = check_encoding(path, encoding)
     with path.open(encoding=codec, newline="") as file:
-        first = file.readline()
+        first = next((line for line in file if line.strip("\r\n")), "")
     if not first:
         raise DataError(f"{path}: expected a header and rows, came an empty file. Fill it, or name another file.")
     if delimiter == "," and "," not in first:
@@ -251,6 +254,9 @@ def _make_json_batch(path: Path, rows: list[dict[str, Any]], lines: list[int], k
     names = list(dict.fromkeys(key for row in rows for key in row))
     columns = []
     for name in names:
+        if not _is_encodable(name):
+            line = next(line for line, row in zip(lines, rows, strict=True) if name in row)
+            raise DataError(f"{path}, line {line}: expected keys of text, came half a surrogate pair: {name!r}. Rename it.")
         values = [row.get(name) for row in rows]
         kind = kinds.get(name)
         try:
@@ -296,6 +302,8 @@ def find_mixed_value(values: Any, kind: str | None = None, *, only_first: bool =
         came = _name_kind(value)
         if isinstance(value, str) and not _is_encodable(value):
             return index, "text with half a surrogate pair"
+        if isinstance(value, int) and not LEAST_NUMBER <= value <= -LEAST_NUMBER:
+            return index, "a number of more than 64 bits"
         if kind and came != kind:
             return index, f"{came} after {kind}"
         if only_first:

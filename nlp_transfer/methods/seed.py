@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from nlp_transfer.models.sources import EncoderSource
 from nlp_transfer.publishing.artifact import load_artifact, save_artifact, write_atomically
 from nlp_transfer.recipe.schema import Recipe
 
-__all__ = ["SeedResult", "Workspace", "build_predictions", "make_accelerator", "train_seed"]
+__all__ = ["SeedResult", "Workspace", "build_predictions", "check_machine", "make_accelerator", "train_seed"]
 
 SEED_FILE = "seed.json"
 PREDICTIONS_FILE = "predictions.parquet"
@@ -74,6 +75,27 @@ class SeedResult:
     probabilities: dict[str, np.ndarray]
 
 
+def check_machine(recipe: Recipe) -> tuple[str, str]:
+    """Refuse what this machine does not have, before anything is loaded.
+
+    Args:
+        recipe: Device, precision and trackers.
+
+    Returns:
+        Device kind and number format of the run.
+
+    Raises:
+        RecipeError: The device or the number format is not to be had here.
+        MissingExtraError: A tracker is not installed.
+    """
+    device = choose_device(recipe.training.device)
+    precision = choose_precision(recipe.training.precision, device)
+    for tracker in recipe.training.trackers:
+        if find_spec(tracker) is None:
+            raise MissingExtraError(tracker, extra=tracker, purpose=f"training.trackers: {tracker}")
+    return device, precision
+
+
 def make_accelerator(recipe: Recipe, folder: Path | None = None) -> Accelerator:
     """Build the accelerator of one fit.
 
@@ -88,25 +110,14 @@ def make_accelerator(recipe: Recipe, folder: Path | None = None) -> Accelerator:
         RecipeError: The device or the number format is not to be had here.
         MissingExtraError: A tracker is not installed.
     """
-    device = choose_device(recipe.training.device)
-    precision = choose_precision(recipe.training.precision, device)
+    device, precision = check_machine(recipe)
     trackers = list(recipe.training.trackers) if folder is not None else []
-    for tracker in trackers:
-        _require_tracker(tracker)
     return Accelerator(
         cpu=device == "cpu",
         mixed_precision="no" if precision == "fp32" else precision,
         log_with=trackers or None,
         project_dir=str(folder / "trackers") if trackers and folder is not None else None,
     )
-
-
-def _require_tracker(tracker: str) -> None:
-    """Refuse a tracker that is not installed, before anything is trained."""
-    from importlib.util import find_spec
-
-    if find_spec(tracker) is None:
-        raise MissingExtraError(tracker, extra=tracker, purpose=f"training.trackers: {tracker}")
 
 
 def train_seed(recipe: Recipe, seed: int, space: Workspace, folder: Path, console: Console) -> SeedResult:

@@ -2,6 +2,8 @@
 
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,12 +57,16 @@ class LoadedEncoder:
 
 
 class quiet_loading:  # noqa: N801 - reads as a verb phrase in `with`
-    """Keep transformers' loading tables and progress bars off the terminal while loading.
+    """Keep the libraries' loading tables, progress bars and notices to each other off the terminal while loading.
 
     What they say (which weights are new) is checked and reported by this package instead.
     """
 
     def __enter__(self) -> None:
+        # peft asks transformers in words that transformers is about to give up; no user can change that.
+        self._warnings = warnings.catch_warnings()
+        self._warnings.__enter__()
+        warnings.simplefilter("ignore", FutureWarning)
         self._verbosity = transformers_logging.get_verbosity()
         self._bars = transformers_logging.is_progress_bar_enabled()
         transformers_logging.set_verbosity_error()
@@ -70,6 +76,7 @@ class quiet_loading:  # noqa: N801 - reads as a verb phrase in `with`
         transformers_logging.set_verbosity(self._verbosity)
         if self._bars:
             transformers_logging.enable_progress_bar()
+        self._warnings.__exit__(None, None, None)
 
 
 def load_tokenizer(source: EncoderSource, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -139,8 +146,7 @@ def load_encoder(config: EncoderConfig, labels: LabelSpace, *, seed: int) -> Loa
     settings = _configure(base, config, labels)
     set_seed(seed)
     try:
-        with quiet_loading(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet_loading():
             if config.init == "random":
                 model = AutoModelForSequenceClassification.from_config(
                     settings, trust_remote_code=config.trust_remote_code

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from nlp_transfer.publishing.summary import (
     format_count,
     name_baseline,
     name_metric,
+    name_place,
     name_title,
     read_score,
     show_text,
@@ -128,7 +130,7 @@ def render_card(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(md=escape_markdown, baseline=name_baseline)
+    environment.filters.update(md=escape_markdown, baseline=partial(name_baseline, record))
     body = environment.get_template("card.md.j2").render(
         title=name_title(record),
         headline=write_headline(record),
@@ -149,7 +151,8 @@ def render_card(
         confidence=find_section(record, "recipe", "evaluation").get("confidence", 0.95),
         seeds=record.get("seeds") or [],
         limits=_list_limits(record, kind),
-        recipe=_fence(yaml.safe_dump(find_section(record, "recipe"), sort_keys=False, allow_unicode=False)),
+        source=name_place(str(find_section(record, "data").get("source") or "")),
+        recipe=_fence(yaml.safe_dump(_drop_places(find_section(record, "recipe")), sort_keys=False)),
         count=format_count,
     )
     metadata = _collect_metadata(record, format).to_yaml(line_break="\n")
@@ -157,13 +160,13 @@ def render_card(
 
 
 def _name_encoder(record: Mapping[str, Any]) -> tuple[str, str | None]:
-    """Encoder as the reader may see it, and its Hub id where it has one; of a local folder only the last name."""
+    """Encoder as the reader may see it, and its Hub id where it has one; of an absolute path only the last part."""
     model = find_section(record, "model")
     name = str(model.get("encoder") or find_section(record, "recipe", "encoder").get("name", ""))
     hub_id = model.get("hub_id") or ALIASES.get(name)
     if hub_id is None and "hub_id" not in model and _is_on_hub(name):
         hub_id = name
-    return (name if name in (hub_id, *ALIASES) else Path(name).name or "encoder"), hub_id
+    return name_place(name) or "encoder", hub_id
 
 
 def _is_on_hub(name: str) -> bool:
@@ -186,7 +189,7 @@ def _collect_metadata(record: Mapping[str, Any], library: str) -> ModelCardData:
             EvalResult(
                 task_type="text-classification",
                 dataset_type=source if is_hub_data else "custom",
-                dataset_name=show_text(source if is_hub_data else Path(source).name, 100) or "data",
+                dataset_name=show_text(name_place(source), 100),
                 dataset_split="test",
                 metric_type=show_text(metric, 100),
                 metric_name=name_metric(metric),
@@ -233,6 +236,15 @@ def _list_limits(record: Mapping[str, Any], kind: TaskKind) -> list[str]:
         limits.append("Probabilities are the model's own; ECE, where it is listed, says how far they can be trusted.")
     limits.append("Fairness across groups, robustness to attack and toxicity of content were not measured.")
     return limits
+
+
+def _drop_places(value: Any) -> Any:
+    """Copy a recipe with absolute paths cut to their last part: a card is read by strangers."""
+    if isinstance(value, Mapping):
+        return {key: _drop_places(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_drop_places(item) for item in value]
+    return name_place(value) if isinstance(value, str) else value
 
 
 def _fence(text: str) -> str:

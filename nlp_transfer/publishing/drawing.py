@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -34,6 +35,7 @@ __all__ = [
     "new_figure",
     "place",
     "shorten",
+    "shorten_all",
     "tidy_bars",
     "write_above",
     "write_heading",
@@ -90,21 +92,44 @@ _STYLE = {
 
 
 def shorten(name: object, width: int) -> str:
-    """Cut a name to a display width, wide (East Asian) letters counted twice, with an ellipsis where it was cut.
+    """Cut a name to a display width, wide (East Asian) letters counted twice, with an ellipsis for its middle.
+
+    Names of classes tend to share their start, so the end is kept too.
 
     Example:
         >>> shorten("card_payment_fee_charged", 12), shorten("short", 12)
-        ('card_paymen…', 'short')
+        ('card_pa…rged', 'short')
     """
     text = show_text(name, 200)
     if measure_text(text) <= width:
         return text
+    tail_width = (width - 1) * 2 // 5
+    head = _take(text, width - 1 - tail_width)
+    tail = _take(text[::-1], tail_width)[::-1]
+    return f"{head}…{tail}"
+
+
+def shorten_all(names: Sequence[str], width: int) -> list[str]:
+    """Cut names to a width; numbered where cutting makes two of them look the same.
+
+    Example:
+        >>> shorten_all(["a long name: 1 of it", "a long name: 2 of it"], 10)
+        ['1 a lo…it', '2 a lo…it']
+    """
+    short = [shorten(name, width) for name in names]
+    if len(set(short)) == len(short):
+        return short
+    return [f"{position} {shorten(name, width - 3)}" for position, name in enumerate(names, start=1)]
+
+
+def _take(text: str, width: int) -> str:
+    """The start of a text, as far as a display width goes."""
     kept = ""
     for letter in text:
-        if measure_text(kept + letter) > width - 1:
+        if measure_text(kept + letter) > width:
             break
         kept += letter
-    return f"{kept}…"
+    return kept
 
 
 @contextmanager
@@ -140,7 +165,8 @@ def write_svg(figure: Figure, title: str) -> str:
     width, height = (float(size) * 72 for size in figure.get_size_inches())
     safe = html.escape(title)
     opening = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{safe}" '
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'role="img" aria-label="{safe}" '
         f'viewBox="0 0 {width:g} {height:g}" style="width: 100%; max-width: {width * 1.7:.0f}px; height: auto">'
         f"<title>{safe}</title>"
     )
@@ -157,12 +183,21 @@ def write_heading(axes: Axes, text: str) -> None:
     axes.set_title(text, loc="left", fontsize=9.5, color=MUTED, pad=7)
 
 
-def write_above(axes: Axes, position: float, text: str, detail: str = "") -> None:
-    """Write a bar's name above its start, and a detail above the right end of the axes."""
-    place = axes.get_yaxis_transform()
-    axes.text(0.0, position - 0.33, text, transform=place, va="center", ha="left", fontsize=9.5)
-    if detail:
-        axes.text(1.0, position - 0.33, detail, transform=place, va="center", ha="right", fontsize=8.5, color=MUTED)
+def write_above(axes: Axes, top: float, text: str, detail: str = "") -> None:
+    """Write a bar's name above its top edge at the left, and a detail at the right."""
+    for share, words, side, size, color in ((0.0, text, "left", 9.5, INK), (1.0, detail, "right", 8.5, MUTED)):
+        axes.annotate(
+            words,
+            (share, top),
+            xycoords=axes.get_yaxis_transform(),
+            xytext=(0, 2.5),
+            textcoords="offset points",
+            ha=side,
+            va="bottom",
+            fontsize=size,
+            color=color,
+            annotation_clip=False,
+        )
 
 
 def tidy_bars(axes: Axes, count: int) -> None:
@@ -176,16 +211,16 @@ def tidy_bars(axes: Axes, count: int) -> None:
 
 
 def draw_bars(rows: Sequence[tuple[str, float, str]], *, color: str, title: str) -> str:
-    """Draw horizontal bars of shares, each under its own text."""
+    """Draw horizontal bars of shares, each under its own text of two lines."""
     if not rows:
         return ""
-    with new_figure(WIDTH, 48 + 36 * len(rows)) as figure:
+    with new_figure(WIDTH, 48 + 48 * len(rows)) as figure:
         axes = figure.subplots()
         place(figure, left=14, right=18, bottom=34, top=8)
-        axes.barh(range(len(rows)), [share for _, share, _ in rows], height=0.3, color=color, linewidth=0)
+        axes.barh(np.arange(len(rows)) + 0.18, [share for _, share, _ in rows], height=0.22, color=color, linewidth=0)
         for position, (text, _, detail) in enumerate(rows):
-            write_above(axes, position, text, detail)
+            write_above(axes, position + 0.07, text, detail)
         tidy_bars(axes, len(rows))
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
         axes.set_xlabel("Share of the true class")
         return write_svg(figure, title)

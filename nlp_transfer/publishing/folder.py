@@ -1,14 +1,16 @@
 """Whose folder is it: a run resumes its own, starts beside a finished one, and touches nobody else's."""
 
+import errno
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from nlp_transfer.errors import OutputError, RecipeError, StorageError
+from nlp_transfer.errors import OutputError, RecipeError, StorageError, TransferError
 from nlp_transfer.publishing.artifact import write_atomically
 from nlp_transfer.recipe.load import load_recipe, recipe_to_yaml
 from nlp_transfer.recipe.schema import Recipe
@@ -19,6 +21,7 @@ RECIPE_FILE = "recipe.yaml"
 REPORT_FILE = "report.json"
 LOCK_FILE = ".lock"
 MOST_SIBLINGS = 1000
+MACHINE_ERRORS = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 
 
 @dataclass(frozen=True)
@@ -63,21 +66,58 @@ def claim_folder(recipe: Recipe) -> Iterator[RunFolder]:
         recipe: Its ``report.output_dir`` is where to look first.
 
     Yields:
-        The folder; the lock is held until the block ends, and ends with the process.
+        The folder; the lock is held until the block ends, and ends with the process. A block that fails before it
+        left anything beside the recipe leaves no folder, so that a corrected recipe may take the same one.
 
     Raises:
         OutputError: The folder is another run's, or no run's, or in use.
         StorageError: It cannot be written to.
     """
     wanted = Path(recipe.report.output_dir).expanduser()
+    path = _choose_folder(wanted, recipe)
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    lock = _lock_folder(path)
+    is_new = is_done = False
+    try:
+        _refuse_foreign(path, recipe)
+        is_resumed = (path / RECIPE_FILE).is_file()
+        said = ""
+        if path != wanted and not is_resumed:
+            said = f"{wanted} holds a finished run of this recipe and is left alone; this run goes to {path}."
+        elif is_resumed:
+            said = f"{path} holds an unfinished run of this recipe; going on with it."
+        placed = recipe.model_copy(update={"report": recipe.report.model_copy(update={"output_dir": str(path)})})
+        if not is_resumed:
+            write_atomically(path / RECIPE_FILE, recipe_to_yaml(placed))
+            is_new = True
+        yield RunFolder(path, placed, is_resumed, said)
+        is_done = True
+    finally:
+        if is_new and not is_done:
+            _remove_bare(path)
+        lock.release()
+        (path / LOCK_FILE).unlink(missing_ok=True)
+        if not is_done:
+            with suppress(OSError):  # One that holds something stays.
+                for folder in made:
+                    folder.rmdir()
+
+
+def _choose_folder(wanted: Path, recipe: Recipe) -> Path:
+    """The folder itself, or the first sibling that holds no finished run."""
     for number in range(1, MOST_SIBLINGS):
         path = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
-        _refuse_foreign(path, recipe)
-        if (path / REPORT_FILE).is_file():
-            continue
-        break
-    else:
-        raise OutputError(f"report.output_dir: {wanted} and {MOST_SIBLINGS} siblings hold finished runs. Name another.")
+        try:
+            _refuse_foreign(path, recipe)
+            if not (path / REPORT_FILE).is_file():
+                return path
+        except OSError as error:
+            raise _explain_failure(path, error) from error
+    raise OutputError(f"report.output_dir: {wanted} and {MOST_SIBLINGS} siblings hold finished runs. Name another.")
+
+
+def _lock_folder(path: Path) -> FileLock:
+    """Make a folder and lock it against other runs."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path / LOCK_FILE)
@@ -86,25 +126,27 @@ def claim_folder(recipe: Recipe) -> Iterator[RunFolder]:
         raise OutputError(
             f"report.output_dir: {path} is in use by a run that is still going. Wait for it or name another folder."
         ) from error
-    except OSError as error:
-        if isinstance(error, PermissionError | FileExistsError | NotADirectoryError):
-            raise OutputError(f"report.output_dir: {path} cannot be written to: {error.strerror}.") from error
-        raise StorageError(f"report.output_dir: {path}: {error}") from error
-    try:
-        _refuse_foreign(path, recipe)
-        is_resumed = (path / RECIPE_FILE).is_file()
-        said = ""
-        if number > 1 and not is_resumed:
-            said = f"{wanted} holds a finished run of this recipe and is left alone; this run goes to {path}."
-        elif is_resumed:
-            said = f"{path} holds an unfinished run of this recipe; going on with it."
-        placed = recipe.model_copy(update={"report": recipe.report.model_copy(update={"output_dir": str(path)})})
-        if not is_resumed:
-            write_atomically(path / RECIPE_FILE, recipe_to_yaml(placed))
-        yield RunFolder(path, placed, is_resumed, said)
-    finally:
-        lock.release()
-        (path / LOCK_FILE).unlink(missing_ok=True)
+    except (OSError, ValueError) as error:
+        raise _explain_failure(path, error) from error
+    return lock
+
+
+def _explain_failure(path: Path, error: OSError | ValueError) -> TransferError:
+    """Tell a folder that cannot be from a machine that fails."""
+    if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
+        return StorageError(f"report.output_dir: {path}: {error.strerror}. Free space, or name a folder elsewhere.")
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    return OutputError(f"report.output_dir: {path} cannot be written to: {reason}. Name another folder.")
+
+
+def _remove_bare(path: Path) -> None:
+    """Empty a folder in which a run left nothing but its recipe and empty folders."""
+    if any(entry.is_file() and entry.name not in (RECIPE_FILE, LOCK_FILE) for entry in path.rglob("*")):
+        return
+    for entry in path.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+    (path / RECIPE_FILE).unlink(missing_ok=True)
 
 
 def _refuse_foreign(path: Path, recipe: Recipe) -> None:

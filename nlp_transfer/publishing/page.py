@@ -4,6 +4,7 @@ Neither loads anything from outside nor runs a script; everything that comes fro
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from markupsafe import Markup, escape
 
 from nlp_transfer.contracts import TaskKind
 from nlp_transfer.publishing import outcomes, plots
-from nlp_transfer.publishing.card import write_loading_code
+from nlp_transfer.publishing.card import ArtifactFormat, write_loading_code
 from nlp_transfer.publishing.scoreboard import collect_class_scores, collect_scores
 from nlp_transfer.publishing.summary import (
     choose_metric,
     choose_split,
     describe_gain,
+    find_kind,
     find_section,
     format_bytes,
     format_count,
@@ -53,6 +55,9 @@ MAX_ROWS = 200
 """Rows of a table of classes."""
 
 PICTURES = ("learning", "comparison", "labels", "confusion", "reliability", "outcomes", "numbers")
+
+UNBOUNDED = frozenset({"mse", "mae", "log_loss"})
+"""Metrics that a scale from 0 to 1 says nothing about."""
 
 VERDICTS = {"gain": "Transfer helped", "harm": "Transfer did harm", "unclear": "No clear gain", "unknown": "No control"}
 
@@ -100,7 +105,7 @@ def _render(template: str, record: Mapping[str, Any], predictions: pd.DataFrame 
         count=format_count,
         bytes=format_bytes,
         duration=format_duration,
-        baseline=name_baseline,
+        baseline=partial(name_baseline, record),
         breakable=_make_breakable,
     )
     return environment.get_template(template).render(_collect(record, predictions, folder))
@@ -109,7 +114,7 @@ def _render(template: str, record: Mapping[str, Any], predictions: pd.DataFrame 
 def _collect(record: Mapping[str, Any], predictions: pd.DataFrame | None, folder: Path | None) -> dict[str, Any]:
     """Gather what the templates show."""
     recipe = find_section(record, "recipe")
-    kind: TaskKind = find_section(recipe, "task").get("kind") or "classification"
+    kind = find_kind(record)
     columns = [] if predictions is None else list(predictions.columns)
     names = name_label_columns(record, columns)
     labelled, shown = _select_rows(record, predictions)
@@ -129,9 +134,11 @@ def _collect(record: Mapping[str, Any], predictions: pd.DataFrame | None, folder
         "confidence": f"{find_section(recipe, 'evaluation').get('confidence', 0.95) * 100:g} %",
         "pictures": _draw_pictures(record, labelled, names, kind),
         "pairs_only": len(names) > plots.MAX_MATRIX_CLASSES,
+        "many_labels": len(names) > plots.MAX_LABELS,
         "many_classes": len(names) > MANY_CLASSES,
         "shown_split": shown,
         "errors": _list_errors(record, labelled, names, kind),
+        "has_test": "test" in find_section(record, "data", "rows"),
         "max_text": MAX_TEXT,
         "open_errors": OPEN_ERRORS,
         "data": _collect_data(record),
@@ -170,7 +177,15 @@ def _collect_hero(record: Mapping[str, Any]) -> dict[str, Any] | None:
     score = read_score(record["scores"][split][metric])
     low, high, value = score.get("low"), score.get("high"), score.get("value")
     bar = {}
-    if low is not None and high is not None and value is not None and 0 <= low <= high <= 1 and 0 <= value <= 1:
+    is_share = metric not in UNBOUNDED
+    if (
+        is_share
+        and low is not None
+        and high is not None
+        and value is not None
+        and 0 <= low <= high <= 1
+        and 0 <= value <= 1
+    ):
         bar = {"low": round(low * 100, 2), "wide": round((high - low) * 100, 2), "at": round(value * 100, 2)}
     return {
         "metric": name_metric(metric),
@@ -182,7 +197,7 @@ def _collect_hero(record: Mapping[str, Any]) -> dict[str, Any] | None:
         "seeds": len(score.get("per_seed") or []),
         "bar": bar,
         "baselines": [
-            (name_baseline(key), format_number(found["value"]))
+            (name_baseline(record, key), format_number(found["value"]))
             for key, found in list_baselines(record, split, metric).items()
         ],
     }
@@ -251,7 +266,7 @@ def _draw_pictures(
     if split is not None and metric is not None:
         found = list_baselines(record, split, metric)
         rows = [("This model", read_score(record["scores"][split][metric]))]
-        rows += [(name_baseline(key), score) for key, score in found.items()]
+        rows += [(name_baseline(record, key), score) for key, score in found.items()]
         svgs["comparison"] = plots.draw_comparison(rows, metric=name_metric(metric)) if found else ""
     if len(labelled):
         svgs |= _draw_outcomes(labelled, names, kind)
@@ -351,13 +366,14 @@ def _list_code(record: Mapping[str, Any], names: list[str], kind: TaskKind, fold
     place = show_path(folder) if folder else str(find_section(recipe, "report").get("output_dir") or ".")
     path = (Path(place) / str(record.get("artifact") or "model")).as_posix()
     is_adapter = strategy.get("kind") == "lora" and not strategy.get("merge")
-    loader = find_section(record, "model").get("loader") or ("peft" if is_adapter else "transformers")
+    loader = find_section(record, "model").get("loader")
+    format_: ArtifactFormat = "peft" if loader == "peft" or (loader is None and is_adapter) else "transformers"
     ours = (
         "import nlp_transfer as nt\n"
         f"classifier = nt.Classifier.from_pretrained({path!a})\n"
         'classifier.predict(["a text to read"])'
     )
-    return [write_loading_code(path, loader, names, kind)[0], ours]
+    return [write_loading_code(path, format_, names, kind)[0], ours]
 
 
 def _list_environment(record: Mapping[str, Any]) -> list[tuple[str, str]]:

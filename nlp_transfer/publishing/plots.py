@@ -29,6 +29,7 @@ from nlp_transfer.publishing.drawing import (
     new_figure,
     place,
     shorten,
+    shorten_all,
     tidy_bars,
     write_above,
     write_heading,
@@ -38,6 +39,7 @@ from nlp_transfer.publishing.outcomes import list_confused_pairs
 from nlp_transfer.publishing.summary import format_number
 
 __all__ = [
+    "MAX_LABELS",
     "MAX_MATRIX_CLASSES",
     "draw_comparison",
     "draw_confusion",
@@ -47,6 +49,9 @@ __all__ = [
     "draw_numbers",
     "draw_reliability",
 ]
+
+MAX_LABELS = 20
+"""Above this many labels only the most frequent and the rarest are shown."""
 
 MAX_MATRIX_CLASSES = 30
 """Above this many classes the most confused pairs are shown in place of the matrix."""
@@ -187,7 +192,7 @@ def draw_comparison(rows: Sequence[tuple[str, Mapping[str, Any]]], *, metric: st
             if low is not None and high is not None:
                 axes.plot([low, high], [position, position], color=INK, linewidth=1.6)
                 axes.plot([low, high], [position, position], color=INK, marker="|", markersize=7, linestyle="none")
-            write_above(axes, position, shorten(name, 44))
+            write_above(axes, position - 0.2, shorten(name, 44))
             axes.annotate(
                 format_number(value),
                 (max(value, ends[position], 0.0), position),
@@ -219,26 +224,26 @@ def draw_labels(counts: Mapping[str, Mapping[str, int]]) -> str:
         return ""
     first = next(iter(counts.values()))
     names = list(dict.fromkeys(name for labels in counts.values() for name in labels))
-    if len(names) > 20:
+    if len(names) > MAX_LABELS:
         ranked = sorted(names, key=lambda name: -first.get(name, 0))
         names = ranked[:8] + ranked[-8:]
     colors = [BLUE, SOFT, GREEN, RED]
     splits = list(counts)[: len(colors)]
-    step = 20 + 8 * len(splits)
+    step = 22 + 8 * len(splits)
     with new_figure(WIDTH, 62 + step * len(names)) as figure:
         axes = figure.subplots()
         place(figure, left=14, right=18, bottom=34, top=24)
-        height = 0.62 / len(splits) * 0.9
+        height = 0.56 / len(splits)
         for order, split in enumerate(splits):
             total = sum(counts[split].values())
             shares = [counts[split].get(name, 0) / total for name in names]
-            offsets = [position - 0.12 + order * height for position in range(len(names))]
-            axes.barh(offsets, shares, height=height * 0.86, color=colors[order], label=split, linewidth=0)
+            offsets = [position - 0.2 + (order + 0.5) * height for position in range(len(names))]
+            axes.barh(offsets, shares, height=height * 0.9, color=colors[order], label=split, linewidth=0)
         for position, name in enumerate(names):
             detail = " · ".join(f"{counts[split].get(name, 0):,}" for split in splits)
-            write_above(axes, position, shorten(name, 30), detail, raise_by=gap)
+            write_above(axes, position - 0.2, shorten(name, 30), detail)
         tidy_bars(axes, len(names))
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
         axes.set_xlabel("Share of the split")
         handles = [Rectangle((0, 0), 1, 1, color=colors[order]) for order in range(len(splits))]
         figure.legend(handles, splits, loc="upper left", ncols=len(splits), frameon=False, fontsize=9, handlelength=1)
@@ -267,7 +272,7 @@ def draw_label_outcomes(rows: Sequence[tuple[str, int, int, int]]) -> str:
             axes.barh(np.arange(len(shown)), widths, left=left, height=0.36, color=color, linewidth=0)
             left += widths
         for position, row in enumerate(shown):
-            write_above(axes, position, shorten(row[0], 30), f"{row[1]} · {row[2]} · {row[3]}")
+            write_above(axes, position - 0.18, shorten(row[0], 30), f"{row[1]} · {row[2]} · {row[3]}")
         tidy_bars(axes, len(shown))
         axes.set_xlabel("Examples")
         handles = [Rectangle((0, 0), 1, 1, color=color) for _, color, _ in series]
@@ -330,7 +335,7 @@ def _mark_best(axes: Sequence[Axes], step: int, value: float) -> None:
 def _draw_matrix(matrix: np.ndarray, names: Sequence[str]) -> str:
     """Draw a row-normalized matrix; counts stand in the cells."""
     num = len(names)
-    short = [shorten(name, 16) for name in names]
+    short = shorten_all(names, 16)
     size = 9.0 if num <= 12 else 7.5
     side = max(max(measure_text(name) for name in short) * size * LETTER + 14, 40.0)
     flat = num <= 4 and all(measure_text(name) * size * LETTER < (WIDTH - side - 12) / num for name in short)

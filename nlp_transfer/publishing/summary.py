@@ -7,9 +7,10 @@ the terminal is the business of whoever shows it.
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any, get_args
 
-from nlp_transfer.contracts import SPLITS
+from nlp_transfer.contracts import SPLITS, TaskKind
 from nlp_transfer.recipe.schema import LOWER_IS_BETTER
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "choose_metric",
     "choose_split",
     "describe_gain",
+    "find_kind",
     "find_section",
     "format_bytes",
     "format_count",
@@ -30,6 +32,7 @@ __all__ = [
     "name_baseline",
     "name_label_columns",
     "name_metric",
+    "name_place",
     "name_title",
     "read_score",
     "show_text",
@@ -45,6 +48,8 @@ BASELINES = {
 """What stands beside the model, in the order it is shown."""
 
 SHORT_BASELINES = {"tfidf": "TF-IDF", "no_transfer": "No transfer", "majority": "Majority"}
+
+REGRESSION_BASELINES = {"tfidf": "TF-IDF + ridge regression", "majority": "Mean of train"}
 
 METRIC_NAMES = {
     "accuracy": "Accuracy",
@@ -146,7 +151,7 @@ def format_duration(seconds: float | None) -> str:
     """Write a wall time.
 
     Example:
-        >>> format_duration(4.24), format_duration(75), format_duration(7300)
+        >>> format_duration(4.24), format_duration(75), format_duration(7330)
         ('4.2 s', '1 min 15 s', '2 h 2 min')
     """
     if seconds is None:
@@ -245,9 +250,23 @@ def list_baselines(record: Mapping[str, Any], split: str, metric: str) -> dict[s
     return found
 
 
-def name_baseline(key: str, *, short: bool = False) -> str:
-    """Name a baseline for the reader; short for the head of a column."""
-    return (SHORT_BASELINES if short else BASELINES).get(key) or show_text(key.replace("_", " "))
+def name_baseline(record: Mapping[str, Any], key: str, *, short: bool = False) -> str:
+    """Name a baseline for the reader; short for the head of a column.
+
+    Example:
+        >>> name_baseline({}, "tfidf"), name_baseline({}, "tfidf", short=True)
+        ('TF-IDF + logistic regression', 'TF-IDF')
+    """
+    names = BASELINES | REGRESSION_BASELINES if find_kind(record) == "regression" else BASELINES
+    if short:
+        names = SHORT_BASELINES | ({"majority": "Mean"} if names is not BASELINES else {})
+    return names.get(key) or show_text(key.replace("_", " "))
+
+
+def find_kind(record: Mapping[str, Any]) -> TaskKind:
+    """Kind of the run's task."""
+    kind = find_section(record, "data").get("kind") or find_section(record, "recipe", "task").get("kind")
+    return next((known for known in get_args(TaskKind) if known == kind), "classification")
 
 
 def write_headline(record: Mapping[str, Any]) -> str:
@@ -299,7 +318,7 @@ def describe_gain(record: Mapping[str, Any]) -> tuple[str, str]:
     if value is None or metric is None:
         return "unknown", "No control was scored with this run, so it does not show whether transfer helped."
     baselines = find_section(record, "baselines")
-    over = name_baseline(str(gain.get("over", "")))
+    over = name_baseline(record, str(gain.get("over", "")))
     both = "tfidf" in baselines and "no_transfer" in baselines
     control = f"{over}, the better of two controls" if both else over
     interval = format_interval(gain)
@@ -339,4 +358,17 @@ def name_title(record: Mapping[str, Any]) -> str:
         return show_text(title, 120)
     encoder = find_section(record, "model").get("encoder") or "encoder"
     source = find_section(record, "data").get("source") or find_section(record, "recipe", "data").get("path")
-    return show_text(f"{encoder} on {source}" if source else str(encoder), 120)
+    encoder, source = name_place(str(encoder)), name_place(str(source or ""))
+    return show_text(f"{encoder} on {source}" if source else encoder, 120)
+
+
+def name_place(place: str) -> str:
+    """Name a file, folder or repository; of an absolute path only the last part, which says nothing of its owner.
+
+    Example:
+        >>> name_place("/home/someone/reviews.csv"), name_place("stanfordnlp/sst2")
+        ('reviews.csv', 'stanfordnlp/sst2')
+    """
+    if PurePosixPath(place).is_absolute() or PureWindowsPath(place).is_absolute():
+        return PureWindowsPath(place).name or place
+    return place

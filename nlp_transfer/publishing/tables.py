@@ -11,26 +11,24 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from nlp_transfer.publishing.scoreboard import collect_scores
 from nlp_transfer.publishing.summary import (
     describe_gain,
     find_section,
     format_bytes,
     format_count,
     format_duration,
-    format_interval,
-    format_number,
-    list_baselines,
-    list_metrics,
     list_splits,
     name_baseline,
-    name_metric,
     name_title,
-    read_score,
     show_text,
     write_headline,
 )
 
 __all__ = ["facts_lines", "result_block", "scores_table", "show_path"]
+
+MAX_BASELINES = 3
+"""Columns of baselines that 80 columns have room for."""
 
 VERDICT_STYLES = {"gain": "green", "harm": "bold red", "unclear": "yellow", "unknown": "dim"}
 
@@ -50,44 +48,31 @@ def scores_table(record: Mapping[str, Any]) -> Table:
         record: The report.
 
     Returns:
-        A table of at most 80 columns; without rows where nothing was scored.
+        A table of at most 80 columns, a row for every split's name and every score; empty where nothing was scored.
 
     Example:
         >>> scores_table({"scores": {"test": {"accuracy": {"value": 0.9, "low": 0.8, "high": 1.0, "n": 9}}}}).row_count
-        1
+        2
     """
     confidence = find_section(record, "recipe", "evaluation").get("confidence", 0.95)
-    cells = {
-        (split, metric): list_baselines(record, split, metric)
-        for split in list_splits(record)
-        for metric in list_metrics(record, split)
-    }
-    keys = list(dict.fromkeys(key for found in cells.values() for key in found))[:3]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
-    table.add_column("Split")
+    boards = collect_scores(record)
+    has_spread = any(row.spread for board in boards for row in board.rows)
+    # The box itself puts a space between columns; with spreads there is no room for another.
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0 if has_spread else 1, 0, 0), show_edge=False)
     table.add_column("Metric", overflow="ellipsis", no_wrap=True, max_width=18)
     table.add_column("Value", justify="right", no_wrap=True)
     table.add_column(f"{confidence * 100:g} % interval", no_wrap=True)
     table.add_column("n", justify="right", no_wrap=True)
-    for key in keys:
-        table.add_column(name_baseline(key, short=True), justify="right", max_width=8, style="dim")
-    shown = ""
-    for (split, metric), found in cells.items():
-        score = read_score(record["scores"][split][metric])
-        if shown and split != shown:
-            table.add_section()
-        value = format_number(score.get("value"))
-        if score.get("spread") is not None:
-            value += f" ±{format_number(score['spread'])}"
-        table.add_row(
-            Text("" if split == shown else show_text(split, 12)),
-            Text(name_metric(metric)),
-            Text(value, style="bold"),
-            Text(format_interval(score)),
-            format_count(score.get("n")),
-            *(format_number(found[key]["value"]) if key in found else "—" for key in keys),
-        )
-        shown = split
+    for key in boards[0].baselines[:MAX_BASELINES] if boards else ():
+        table.add_column(name_baseline(record, key, short=True), justify="right", max_width=8, style="dim")
+    for board in boards:
+        # The name of a split stands in the rule's place, so that it takes no column.
+        table.add_section()
+        table.add_row(Text(show_text(board.split, 18).capitalize(), style="cyan"))
+        for row in board.rows:
+            value = f"{row.value} {row.spread.replace(' ', '')}".strip()
+            cells = [Text(row.metric), Text(value, style="bold"), Text(row.interval), Text(row.n)]
+            table.add_row(*cells, *row.beside[:MAX_BASELINES])
     return table
 
 

@@ -3,7 +3,7 @@
 from peft import LoraConfig as PeftLoraConfig
 from peft import TaskType, get_peft_model
 
-from nlp_transfer.models.encoder import LoadedEncoder
+from nlp_transfer.models.encoder import LoadedEncoder, quiet_loading
 from nlp_transfer.models.heads import find_head_modules, find_new_modules
 from nlp_transfer.models.layers import find_lora_targets
 from nlp_transfer.recipe.schema import LoraConfig
@@ -43,7 +43,8 @@ def adapt_lora(loaded: LoadedEncoder, config: LoraConfig) -> Adapted:
         revision=loaded.source.revision,
     )
     new = set(loaded.new_parameters)
-    wrapped = get_peft_model(model, settings)
+    with quiet_loading():
+        wrapped = get_peft_model(model, settings)
     opened = frozenset(
         name
         for name, parameter in wrapped.named_parameters()

@@ -1,0 +1,296 @@
+"""What a run leaves loads in a process that has never heard of this package, to the same logits."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification
+
+from nlp_transfer.classifier import Classifier
+from nlp_transfer.contracts import LabelSpace
+from nlp_transfer.data.encode import encode_splits
+from nlp_transfer.methods.fit import fit_model
+from nlp_transfer.models.encoder import load_encoder, load_tokenizer
+from nlp_transfer.models.sources import resolve_encoder
+from nlp_transfer.pipeline import run
+from nlp_transfer.publishing.artifact import load_artifact, save_artifact
+from nlp_transfer.publishing.card import write_loading_code
+from nlp_transfer.recipe.load import load_recipe
+from nlp_transfer.recipe.schema import EncoderConfig
+from tests.tiny import FAMILIES, make_splits
+
+RUN_FAMILIES = ("bert", "roberta", "distilbert", "deberta-v3", "modernbert")
+"""Families that go through a whole run; the others are saved from a fit."""
+
+NAMES = {2: ["bad", "good"], 3: ["it's", "naïve \\ way", "10"], 5: ["a", "b", "c", "d", 'e"f']}
+"""Label names by count, with what a literal call must quote."""
+
+TEXTS = ["A superb and lovely hotel.", "awful, cold, rude", "the room", "Monday again, rather plain and usual today"]
+
+SCRIPT = r"""
+import json, sys, torch
+from safetensors.torch import load_file
+torch.set_num_threads(1)
+jobs = json.load(open(sys.argv[1]))
+answers = []
+for job in jobs:
+    found = {}
+    exec(job["code"], found)
+    model, tokenizer = found["model"], found["tokenizer"]
+    model.eval()
+    inputs = load_file(job["inputs"])
+    with torch.no_grad():
+        logits = model(**inputs).logits
+    answer = {"logits": logits.tolist(), "labels": [model.config.id2label[i] for i in range(logits.shape[1])]}
+    answer["attention"] = model.config._attn_implementation
+    if job["pipeline"]:
+        from transformers import pipeline
+        classify = pipeline("text-classification", model=job["folder"])
+        answer["pipeline"] = [each["label"] for each in classify(job["texts"], padding=True, truncation=True)]
+    answers.append(answer)
+assert "nlp_transfer" not in sys.modules
+json.dump(answers, open(sys.argv[2], "w"))
+"""
+
+
+def encode(folder: Path, texts: list[str]) -> dict[str, torch.Tensor]:
+    tokenizer = load_artifact(folder).tokenizer
+    inputs = dict(tokenizer(texts, padding=True, return_tensors="pt"))
+    assert inputs["attention_mask"].min() == 0
+    return inputs
+
+
+def read_code(folder: Path) -> str:
+    """The Python of the card that ends in a model, to the letter."""
+    blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(blocks) == 2
+    return "\n".join(block for block in blocks if not block.startswith("from transformers import pipeline"))
+
+
+def reload_elsewhere(folders: list[Path], place: Path, *, is_adapter: bool) -> None:
+    """Load artefacts in one fresh process and hold every logit and label against this one."""
+    jobs: list[dict[str, Any]] = []
+    expected = []
+    for number, folder in enumerate(folders):
+        artifact = load_artifact(folder)
+        inputs = encode(folder, TEXTS)
+        with torch.no_grad():
+            logits = artifact.model(**inputs).logits
+        save_file(inputs, place / f"{number}.safetensors")
+        expected.append((artifact, logits))
+        kind = artifact.labels.kind
+        code = (
+            read_code(folder)
+            if (folder / "README.md").exists()
+            else "\n".join(
+                block
+                for block in write_loading_code(str(folder), artifact.metadata["loader"], artifact.labels.names, kind)
+                if "import pipeline" not in block
+            )
+        )
+        assert ("AutoPeftModelForSequenceClassification" in code) == is_adapter
+        jobs.append(
+            {
+                "code": code,
+                "folder": str(folder),
+                "inputs": str(place / f"{number}.safetensors"),
+                "pipeline": not is_adapter,
+                "texts": TEXTS,
+            }
+        )
+    (place / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
+    (place / "empty").mkdir()
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONPATH", None)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(place / "jobs.json"), str(place / "answers.json")],
+        cwd=place / "empty",
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    answers = json.loads((place / "answers.json").read_text(encoding="utf-8"))
+    assert len(answers) == len(folders) > 0
+    for folder, (artifact, logits), answer in zip(folders, expected, answers, strict=True):
+        assert torch.equal(torch.tensor(answer["logits"]), logits), folder
+        assert answer["labels"] == list(artifact.labels.names)
+        assert answer["attention"] == artifact.model.config._attn_implementation
+        if not is_adapter:
+            named = [artifact.labels.names[index] for index in logits.argmax(dim=1).tolist()]
+            assert answer["pipeline"] == named
+        else:
+            assert Classifier.from_pretrained(folder).labels == list(artifact.labels.names)
+
+
+def run_tiny(encoder: Path, out: Path, num_labels: int, **strategy: object) -> Path:
+    """Run two steps and give the artefact's folder."""
+    tables = make_splits(24, num_labels, names=NAMES[num_labels]).tables
+    report = run(
+        {
+            "encoder": {"name": str(encoder)},
+            "strategy": strategy,
+            "training": {"max_steps": 2, "batch_size": 8, "learning_rate": 1e-2, "device": "cpu"},
+            "evaluation": {"resamples": 100, "tfidf": False},
+            "data": {"max_length": 48},
+        },
+        data=tables,
+        output_dir=out,
+    )
+    return report.model_path
+
+
+def fit_tiny(encoder: Path, folder: Path, **strategy: object) -> Path:
+    """Train two steps without a run and save."""
+    recipe = load_recipe(
+        {
+            "encoder": {"name": str(encoder)},
+            "strategy": strategy,
+            "training": {"max_steps": 2, "batch_size": 8, "learning_rate": 1e-2, "device": "cpu"},
+            "data": {"max_length": 48},
+        }
+    )
+    splits = make_splits(16, 3, names=NAMES[3])
+    tokenizer = load_tokenizer(resolve_encoder(recipe.encoder))
+    fitted = fit_model(recipe, splits, encode_splits(splits, tokenizer, recipe.data), Accelerator(cpu=True))
+    save_artifact(
+        folder,
+        fitted.adapted.model,
+        tokenizer,
+        labels=splits.labels,
+        source=fitted.loaded.source,
+        merge=fitted.adapted.merge,
+        metadata={},
+    )
+    return folder
+
+
+def make_all(tiny_encoder, place: Path, **strategy: object) -> list[Path]:
+    """One artefact a family; those of whole runs hold two, three and five classes by turns."""
+    folders = []
+    for family in FAMILIES:
+        encoder = tiny_encoder(family, "masked_lm")
+        if family in RUN_FAMILIES:
+            num_labels = (2, 3, 5)[RUN_FAMILIES.index(family) % 3]
+            folders.append(run_tiny(encoder, place / family, num_labels, **strategy))
+        else:
+            folders.append(fit_tiny(encoder, place / family, **strategy))
+    assert len(folders) == len(FAMILIES) >= 9
+    assert {len(load_artifact(folder).labels.names) for folder in folders} == {2, 3, 5}
+    return folders
+
+
+def test_full_loads_with_plain_transformers_to_the_same_logits(tiny_encoder, tmp_path):
+    reload_elsewhere(make_all(tiny_encoder, tmp_path, kind="full"), tmp_path, is_adapter=False)
+
+
+def test_merged_lora_loads_with_plain_transformers_to_the_same_logits(tiny_encoder, tmp_path):
+    folders = make_all(tiny_encoder, tmp_path, kind="lora", merge=True)
+    reload_elsewhere(folders, tmp_path, is_adapter=False)
+
+
+def test_lora_loads_with_the_call_its_card_prints_to_the_same_logits(tiny_encoder, tmp_path):
+    folders = make_all(tiny_encoder, tmp_path, kind="lora")
+    reload_elsewhere(folders, tmp_path, is_adapter=True)
+
+
+def list_encoder(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Weights of the encoder in a plain classifier."""
+    prefix = f"{model.base_model_prefix}."
+    return {name: value for name, value in model.state_dict().items() if name.startswith(prefix)}
+
+
+CHAINS = ("bert", "distilbert", "roberta", "deberta-v3", "modernbert")
+
+
+@pytest.mark.parametrize("kind", ["full", "lora"])
+@pytest.mark.parametrize("family", CHAINS)
+def test_an_earlier_artifact_gives_its_encoder_and_loses_its_head(family, kind, tiny_encoder, tmp_path):
+    earlier = fit_tiny(tiny_encoder(family, "masked_lm"), tmp_path / "earlier" / "model", kind=kind)
+    reference = load_artifact(earlier).model
+    if kind == "lora":
+        reference = reference.merge_and_unload()
+    kept = list_encoder(reference)
+    seen = 0
+    for names in (("x", "y", "z"), ("x", "y")):
+        # The run's folder is as good as the artefact's.
+        source = EncoderConfig(name=str(earlier.parent))
+        loaded = load_encoder(source, LabelSpace("classification", names), seed=1)
+        assert loaded.source.is_artifact
+        fresh = list_encoder(loaded.model)
+        assert fresh.keys() == kept.keys()
+        assert all(torch.equal(fresh[name], kept[name]) for name in kept)
+        assert loaded.model.config.id2label == dict(enumerate(names))
+        old = dict(reference.named_parameters())
+        assert loaded.new_parameters
+        for name, parameter in loaded.model.named_parameters():
+            if name in kept:
+                assert name not in loaded.new_parameters
+                continue
+            seen += 1
+            assert name in loaded.new_parameters
+            # Biases and the scales of norms start at the same value in every head.
+            if parameter.ndim > 1 and parameter.shape == old[name].shape:
+                assert not torch.equal(parameter, old[name]), name
+                assert parameter.std() > 0
+            elif parameter.ndim == 1:
+                assert parameter.unique().numel() == 1, name
+        again = load_encoder(source, LabelSpace("classification", names), seed=1).model
+        other = load_encoder(source, LabelSpace("classification", names), seed=2).model
+        assert all(torch.equal(a, b) for a, b in zip(again.parameters(), loaded.model.parameters(), strict=True))
+        assert not all(torch.equal(a, b) for a, b in zip(other.parameters(), loaded.model.parameters(), strict=True))
+    assert seen >= 4
+
+
+@pytest.mark.parametrize("earlier_kind", ["full", "lora"])
+def test_lora_on_an_earlier_artifact_reloads_by_its_literal_call(earlier_kind, tiny_encoder, tmp_path):
+    folders = []
+    for family in ("bert", "distilbert", "modernbert"):
+        earlier = run_tiny(tiny_encoder(family, "masked_lm"), tmp_path / family / "first", 3, kind=earlier_kind)
+        folders.append(run_tiny(earlier, tmp_path / family / "second", 5, kind="lora"))
+        base = folders[-1].parent / "base"
+        assert (base / "model.safetensors").is_file()
+        assert not [name for name in load_file(base / "model.safetensors") if "lora" in name or "classifier" in name]
+        assert json.loads((folders[-1] / "adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
+    reload_elsewhere(folders, tmp_path, is_adapter=True)
+
+
+def test_full_on_an_adapter_artifact_trains_and_reloads_plain(tiny_encoder, tmp_path):
+    earlier = run_tiny(tiny_encoder("bert", "masked_lm"), tmp_path / "first", 3, kind="lora")
+    second = run_tiny(earlier, tmp_path / "second", 2, kind="full")
+    assert not (second.parent / "base").exists()
+    reload_elsewhere([second], tmp_path, is_adapter=False)
+
+
+def test_predictions_of_a_run_are_those_of_its_reloaded_artifact(tiny_encoder, tmp_path):
+    folder = run_tiny(tiny_encoder("bert"), tmp_path / "run", 3, kind="lora")
+    table = pd.read_parquet(folder.parent / "predictions.parquet")
+    assert len(table) == 24
+    classifier = Classifier.from_pretrained(folder.parent)
+    assert classifier.predict(table["text"].tolist()) == table["predicted"].tolist()
+    found = classifier.predict_proba(table["text"].tolist())
+    stated = table[[f"probability_{name}" for name in classifier.labels]].to_numpy()
+    assert abs(found - stated).max() < 1e-6
+
+
+def test_a_changed_head_is_noticed(tiny_encoder, tmp_path):
+    folder = fit_tiny(tiny_encoder("bert"), tmp_path / "model", kind="full")
+    weights = load_file(folder / "model.safetensors")
+    inputs = encode(folder, TEXTS)
+    with torch.no_grad():
+        before = load_artifact(folder).model(**inputs).logits
+        weights["classifier.bias"][0] += 1e-6
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        after = AutoModelForSequenceClassification.from_pretrained(folder).eval()(**inputs).logits
+    assert not torch.equal(before, after)

@@ -1,0 +1,100 @@
+"""What the tests of the loop share: one small fit, and a hook that breaks off."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+from transformers import AutoTokenizer
+
+from nlp_transfer.contracts import Evaluation, Prepared, RunLog, Splits
+from nlp_transfer.data.encode import encode_splits
+from nlp_transfer.engine.checkpoint import CheckpointStore
+from nlp_transfer.engine.forward import Feeder
+from nlp_transfer.engine.loop import LoopSetup, run_loop
+from nlp_transfer.engine.objectives import build_objective
+from nlp_transfer.models.encoder import load_encoder
+from nlp_transfer.recipe.load import load_recipe
+from nlp_transfer.recipe.schema import Recipe
+from nlp_transfer.strategies import STRATEGIES, Adapted
+from tests.tiny import make_splits
+
+
+def make_recipe(encoder: Path, **overrides: object) -> Recipe:
+    """A recipe without dropout, on a tiny encoder; double underscores stand for dots."""
+    plain = {key.replace("__", "."): value for key, value in overrides.items()}
+    return load_recipe({"encoder": {"name": str(encoder), "dropout": 0.0}}, plain)
+
+
+def prepare(recipe: Recipe, splits: Splits | None = None, **settings: object) -> tuple[Splits, Prepared]:
+    """Made-up splits and their tokens."""
+    splits = splits or make_splits(**settings)  # type: ignore[arg-type]
+    return splits, encode_splits(splits, AutoTokenizer.from_pretrained(recipe.encoder.name), recipe.data)
+
+
+def adapt(recipe: Recipe, prepared: Prepared) -> Adapted:
+    """The recipe's encoder, adapted by its strategy."""
+    loaded = load_encoder(recipe.encoder, prepared.labels, seed=recipe.training.seed)
+    return STRATEGIES[recipe.strategy.kind].adapt(loaded, recipe.strategy)
+
+
+def fit(
+    recipe: Recipe,
+    splits: Splits,
+    prepared: Prepared,
+    *,
+    adapted: Adapted | None = None,
+    plan: Callable[[int], list[np.ndarray]] | None = None,
+    hooks: tuple[object, ...] = (),
+    folder: Path | None = None,
+    evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
+    objective: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+) -> tuple[nn.Module, RunLog]:
+    """Run the loop on the CPU; gives the model and the log."""
+    accelerator = Accelerator(cpu=True)
+    adapted = adapted or adapt(recipe, prepared)
+    setup = LoopSetup(
+        model=adapted.model,
+        feeder=Feeder(prepared, "train", accelerator.device),
+        objective=objective or build_objective(prepared.labels, recipe.training, splits.facts.label_counts.get("train", {})),
+        training=recipe.training,
+        accelerator=accelerator,
+        new_parameters=adapted.new_parameters,
+        still=adapted.still,
+        evaluate=evaluate,
+        hooks=hooks,  # type: ignore[arg-type]
+        store=None if folder is None else CheckpointStore(folder, keep=2),
+        plan=plan,
+    )
+    return adapted.model, run_loop(setup)
+
+
+def copy_weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Every parameter and buffer, copied."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def find_largest_gap(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> float:
+    """Largest absolute difference between two sets of weights."""
+    assert left.keys() == right.keys()
+    assert len(left) > 10
+    return max(float((left[name].double() - right[name].double()).abs().max()) for name in left)
+
+
+class Breaker:
+    """Breaks off after a step, as a kill would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def after_step(self, log: RunLog, loss: float | None, learning_rate: float) -> None:
+        if log.steps == self.step:
+            raise KeyboardInterrupt
+
+    def after_evaluation(self, log: RunLog, evaluation: Evaluation) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

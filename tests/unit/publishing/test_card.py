@@ -1,0 +1,155 @@
+"""The model card: metadata that the Hub reads, code that runs, text that stays text."""
+
+import ast
+import re
+
+import pytest
+from huggingface_hub import ModelCard
+
+from nlp_transfer.publishing.card import escape_markdown, render_card, write_loading_code
+
+NAMES = ("it's", 'a "quoted" one', "back\\slash", "new\nline", "<script>alert(1)</script>", "| `x` |", "日本\u202e")
+
+
+def read_code(card: str) -> list[ast.Module]:
+    return [ast.parse(block) for block in re.findall(r"```python\n(.*?)\n```", card, flags=re.DOTALL)]
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    def refuse(*arguments, **settings):
+        raise AssertionError("the card must not ask the network")
+
+    monkeypatch.setattr("socket.create_connection", refuse)
+
+
+def test_metadata_names_library_task_base_and_every_test_score(make):
+    record, _ = make()
+    card = ModelCard(render_card(record, format="transformers", kind="classification", labels=("negative", "positive")))
+    data = card.data
+    assert data.library_name == "transformers"
+    assert data.pipeline_tag == "text-classification"
+    assert data.base_model == "sentence-transformers/all-MiniLM-L6-v2"
+    assert data.license == "apache-2.0"
+    assert data.language == "en"
+    assert data.datasets is None
+    assert {result.metric_type: result.metric_value for result in data.eval_results} == {
+        metric: score["value"] for metric, score in record["scores"]["test"].items()
+    }
+    assert len(data.eval_results) == 5
+
+
+@pytest.mark.parametrize(
+    ("model", "source", "base", "datasets"),
+    [
+        (
+            {"encoder": "google-bert/bert-base-uncased"},
+            "stanfordnlp/sst2",
+            "google-bert/bert-base-uncased",
+            ["stanfordnlp/sst2"],
+        ),
+        ({"encoder": "/home/someone/models/mine"}, "/data/reviews.csv", None, None),
+        ({"encoder": "/home/someone/mine", "hub_id": "owner/mine"}, "data/reviews.csv", "owner/mine", None),
+        ({"encoder": "runs/first/model", "hub_id": None}, "reviews", None, None),
+    ],
+)
+def test_base_model_and_data_set_are_named_only_where_the_hub_knows_them(make, model, source, base, datasets):
+    record, _ = make(controls=False)
+    record["model"] = model
+    record["data"]["source"] = source
+    record["recipe"]["encoder"]["name"] = model["encoder"]
+    text = render_card(record, format="transformers", kind="classification", labels=("no", "yes"))
+    card = ModelCard(text)
+    assert card.data.base_model == base
+    assert card.data.datasets == datasets
+    assert "/home/someone" not in text
+
+
+def test_adapter_call_holds_the_real_labels_as_valid_python(make):
+    record, _ = make(lora=True)
+    card = render_card(record, format="peft", kind="classification", labels=NAMES, path="runs/it's/model")
+    assert ModelCard(card).data.library_name == "peft"
+    modules = read_code(card)
+    assert len(modules) == 2
+    call = next(node for node in ast.walk(modules[0]) if isinstance(node, ast.Call))
+    assert ast.unparse(call.func) == "AutoPeftModelForSequenceClassification.from_pretrained"
+    assert ast.literal_eval(call.args[0]) == "runs/it's/model"
+    given = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+    assert given == {
+        "num_labels": 7,
+        "id2label": dict(enumerate(NAMES)),
+        "label2id": {name: index for index, name in enumerate(NAMES)},
+    }
+
+
+@pytest.mark.parametrize("kind", ["classification", "multi_label", "regression", "ordinal"])
+def test_every_task_has_a_card_whose_code_parses(make, kind):
+    labels = ("y",) if kind == "regression" else ("a", "b", "c")
+    record, _ = make(kind, labels, num=30)
+    card = render_card(record, format="transformers", kind=kind, labels=labels)
+    assert len(read_code(card)) == 2
+    assert "pipeline(" in card
+    assert "AutoModelForSequenceClassification" in card
+    assert "| 330 |" not in card
+    assert "| 30 |" in card
+    assert "## Limits" in card
+
+
+def test_score_tables_are_rectangular(make):
+    record, _ = make("classification", NAMES, num=30)
+    record["scores"]["test"]["f1_| `x` |"] = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 30}
+    card = render_card(record, format="transformers", kind="classification", labels=NAMES)
+    rows = [line for line in card.splitlines() if line.startswith("|")]
+    assert len(rows) > 12
+    widths = [len(re.findall(r"(?<!\\)\|", row)) for row in rows]
+    assert set(widths) == {8, 3}
+
+
+def test_hostile_text_stays_text(make):
+    record, _ = make()
+    hostile = "<img src=x onerror=alert(1)> [click](javascript:alert(1)) ![i](http://evil.example/x.png)\n# heading ```"
+    record["data"].update(source=hostile, notes=[hostile], warnings=[hostile])
+    record["recipe"]["report"]["title"] = hostile
+    record["recipe"]["description"] = hostile
+    card = render_card(record, format="transformers", kind="classification", labels=(hostile, "b"))
+    assert ModelCard(card).data.library_name == "transformers"
+    prose = re.sub(r"(`{3,})\w*\n.*?\n\1", "", ModelCard(card).text, flags=re.DOTALL)
+    assert "<img" not in prose
+    assert not re.search(r"(?<!\\)\]\(", prose)
+    assert "http://" not in prose
+    assert len(re.findall(r"^# ", prose, flags=re.MULTILINE)) == 1
+    assert len(re.findall(r"&lt;img", prose)) >= 4
+
+
+def test_technique_that_neither_library_loads_says_so_in_place_of_code(make):
+    record, _ = make()
+    note = "Load it with nlp_transfer.Classifier.from_pretrained."
+    card = render_card(record, format="transformers", kind="classification", labels=("a", "b"), loader_note=note)
+    assert "Classifier.from" in card
+    assert read_code(card) == []
+
+
+def test_limits_say_what_was_not_measured(make):
+    record, _ = make(labelled_test=False, controls=False)
+    card = render_card(record, format="transformers", kind="classification", labels=("a", "b"))
+    assert "The no-transfer control (same encoder, random weights) was not trained." in card
+    assert "The test split has no labels." in card
+    assert ModelCard(card).data.eval_results is None
+
+
+def test_undefined_score_stays_out_of_the_metadata(make):
+    record, _ = make()
+    record["scores"]["test"]["mcc"]["value"] = None
+    card = render_card(record, format="transformers", kind="classification", labels=("a", "b"))
+    assert len(ModelCard(card).data.eval_results) == 4
+    assert "undefined" in card
+
+
+def test_loading_code_of_a_regression_reads_raw_numbers():
+    assert 'function_to_apply="none"' in write_loading_code("m", "transformers", ["y"], "regression")[0]
+    assert "function_to_apply" not in write_loading_code("m", "transformers", ["a", "b"], "classification")[0]
+
+
+def test_markdown_is_escaped_and_long_text_cut():
+    assert escape_markdown("*a* _b_ <c>") == r"\*a\* \_b\_ &lt;c&gt;"
+    assert len(escape_markdown("x" * 10_000)) == 301

@@ -210,6 +210,8 @@ class Classifier:
         rows = read_table(table, encoding=encoding)
         where = where or (str(table) if isinstance(table, str | Path) else "table")
         ready = prepare_inference_table(rows, text=text, text_b=text_b, is_pair=self._reads_pairs(text_b), where=where)
+        if label is not None and label in (text, text_b):
+            raise DataError(f"data.label: expected another column than the text, came {label!r}. Name another.")
         truth = map_labels(rows, self.space, label=label, where=where).with_format("numpy")["label"][:]
         probabilities = self._score(ready, batch_size=batch_size, progress=progress)
         wanted = metrics or Recipe(task=TaskConfig(kind=self.space.kind)).evaluation.metrics or []
@@ -262,7 +264,8 @@ class Classifier:
             raise DataError(f"texts_b: this classifier reads {reads}, got {got}.")
         tokenizer = self._artifact.tokenizer
         encoded: Encoded = encode_table(
-            table,
+            # A label column of its own is no matter of the prediction.
+            table.select_columns(["text", "text_b"] if is_pair else ["text"]),
             tokenizer,
             is_pair=is_pair,
             max_length=self._max_length,

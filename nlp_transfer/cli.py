@@ -1,14 +1,17 @@
 """The command line: parses, calls, prints. Nothing heavy is imported before it is needed."""
 
 import os
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated
 
 import typer
 
-from nlp_transfer.errors import TransferError
+from nlp_transfer.errors import DataError, TransferError
 
 __all__ = ["app", "main"]
 
@@ -122,6 +125,7 @@ def predict(
     ] = None,
     text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
     text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
+    encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv and jsonl files.")] = "utf-8",
     batch_size: Annotated[int, typer.Option(min=1, help="Texts in one forward pass.")] = 64,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is there.")] = False,
 ) -> None:
@@ -131,12 +135,13 @@ def predict(
     check_output(out, table, overwrite=overwrite)
     _quiet_libraries()
     from nlp_transfer.classifier import Classifier
-    from nlp_transfer.data.tables import read_table
     from nlp_transfer.data.exchange import read_stdin
+    from nlp_transfer.data.tables import read_table
 
-    rows = read_stdin(sys.stdin) if table == "-" else read_table(table)
+    with _name_options():
+        rows = read_stdin(sys.stdin) if table == "-" else read_table(table, encoding=encoding)
     classifier = Classifier.from_pretrained(artifact)
-    with _show_progress("predicting", rows.num_rows) as advance:
+    with _name_options(), _show_progress("predicting", rows.num_rows) as advance:
         found = classifier.predict_table(
             rows,
             text=text,
@@ -157,6 +162,7 @@ def evaluate(
     text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
     metric: Annotated[list[str] | None, typer.Option(help="Report key; may be given several times.")] = None,
+    encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv and jsonl files.")] = "utf-8",
     batch_size: Annotated[int, typer.Option(min=1, help="Texts in one forward pass.")] = 64,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
 ) -> None:
@@ -170,9 +176,10 @@ def evaluate(
     from nlp_transfer.data.exchange import read_split
     from nlp_transfer.publishing.tables import scores_table
 
-    rows, where = read_split(data, split)
+    with _name_options():
+        rows, where = read_split(data, split, encoding=encoding)
     classifier = Classifier.from_pretrained(artifact)
-    with _show_progress("scoring", rows.num_rows) as advance:
+    with _name_options(), _show_progress("scoring", rows.num_rows) as advance:
         scores = classifier.evaluate(
             rows,
             text=text,
@@ -205,6 +212,17 @@ def doctor() -> None:
     for name, finding in examine().items():
         table.add_row(name, finding)
     Console().print(table)
+
+
+@contextmanager
+def _name_options() -> Iterator[None]:
+    """Let messages about a table name this command's options, where the same key of a recipe would be `data.text`."""
+    try:
+        yield
+    except DataError as error:
+        names = {"path": "DATA", "text": "--text", "text_b": "--text-b", "label": "--label", "encoding": "--encoding"}
+        message = re.sub(r"\bdata\.(path|text_b|text|label|encoding)\b", lambda key: names[key[1]], str(error))
+        raise type(error)(message) from error
 
 
 class _show_progress:  # noqa: N801 - reads as a verb phrase in `with`

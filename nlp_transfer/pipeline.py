@@ -1,5 +1,6 @@
 """One run, from a recipe to a report: the one place that wires the levels together."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,14 +17,14 @@ from nlp_transfer.errors import TransferError
 from nlp_transfer.methods.control import train_control
 from nlp_transfer.methods.outcome import build_record, keep_best_seed, score_run
 from nlp_transfer.methods.seed import SeedResult, Workspace, check_machine, make_accelerator, train_seed
-from nlp_transfer.models.encoder import load_tokenizer, read_config
+from nlp_transfer.models.encoder import check_vocabulary, load_tokenizer, read_config
 from nlp_transfer.models.sources import resolve_encoder
 from nlp_transfer.publishing.artifact import write_atomically
 from nlp_transfer.publishing.card import render_card
 from nlp_transfer.publishing.folder import RunFolder, claim_folder
 from nlp_transfer.publishing.report import Report
 from nlp_transfer.recipe.load import load_recipe
-from nlp_transfer.recipe.schema import Recipe
+from nlp_transfer.recipe.schema import DataConfig, Recipe
 
 __all__ = ["run"]
 
@@ -75,16 +76,33 @@ def _override(
     data: object | None,
     output_dir: str | Path | None,
 ) -> Recipe:
-    """Load a recipe with everything that was said beside it."""
-    loaded = load_recipe(recipe, overrides)
-    extra: dict[str, Any] = {}
+    """Load a recipe with everything that was said beside it, all at once, so that what was said together holds."""
+    extra: dict[str, str] = {}
     if isinstance(data, str | Path):
         extra["data.path"] = str(data)
     elif data is not None:
         extra["data.path"] = f"in-memory-{type(data).__name__}"
     if output_dir is not None:
         extra["report.output_dir"] = str(output_dir)
-    return load_recipe(loaded, extra) if extra else loaded
+    if data is not None and not _names_data(recipe):
+        # Columns of a recipe that names no data were written for the data given here, so they must stay.
+        place = extra.pop("data.path")
+        loaded = load_recipe(recipe)
+        recipe = loaded.model_copy(update={"data": loaded.data.model_copy(update={"path": place})})
+    if isinstance(overrides, Mapping):
+        return load_recipe(recipe, {**overrides, **extra})
+    texts = [overrides] if isinstance(overrides, str) else overrides
+    return load_recipe(recipe, [*texts, *(f"{key}={json.dumps(value)}" for key, value in extra.items())])
+
+
+def _names_data(recipe: str | Path | Mapping[str, Any] | Recipe) -> bool:
+    """Whether a recipe says itself which data it is for."""
+    if isinstance(recipe, Recipe):
+        return "path" in recipe.data.model_fields_set
+    if isinstance(recipe, Mapping):
+        section = recipe.get("data")
+        return "path" in section if isinstance(section, Mapping) else isinstance(section, DataConfig)
+    return True
 
 
 @contextmanager
@@ -148,6 +166,7 @@ def _prepare(recipe: Recipe, seeds: Sequence[int], source: object | None, consol
     origin = resolve_encoder(recipe.encoder)
     tokenizer = load_tokenizer(origin, trust_remote_code=recipe.encoder.trust_remote_code)
     settings = read_config(origin, trust_remote_code=recipe.encoder.trust_remote_code)
+    check_vocabulary(tokenizer, settings, where=f"encoder.name: {origin.name}")
     max_length = resolve_max_length(tokenizer, settings, recipe.data.max_length)
     spaces: dict[int, Workspace] = {}
     for seed in seeds:

@@ -1,4 +1,4 @@
-"""What the tests of bad inputs share: a case, the command line called in this process, and trees held against each other."""
+"""What the tests of bad inputs share: a case, the command line called in this process, trees held side by side."""
 
 import hashlib
 import io

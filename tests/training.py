@@ -55,10 +55,11 @@ def fit(
     """Run the loop on the CPU; gives the model and the log."""
     accelerator = Accelerator(cpu=True)
     adapted = adapted or adapt(recipe, prepared)
+    counts = splits.facts.label_counts.get("train", {})
     setup = LoopSetup(
         model=adapted.model,
         feeder=Feeder(prepared, "train", accelerator.device),
-        objective=objective or build_objective(prepared.labels, recipe.training, splits.facts.label_counts.get("train", {})),
+        objective=objective or build_objective(prepared.labels, recipe.training, counts),
         training=recipe.training,
         accelerator=accelerator,
         new_parameters=adapted.new_parameters,

@@ -119,9 +119,15 @@ def encode_splits(
         StorageError: The cache cannot be written.
 
     Example:
-        >>> prepared = encode_splits(splits, tokenizer, DataConfig(max_length=64))  # doctest: +SKIP
-        >>> prepared.splits["train"].lengths.max() <= 64  # doctest: +SKIP
-        True
+        >>> from nlp_transfer.contracts import DataFacts, LabelSpace
+        >>> from transformers import BertTokenizer
+        >>> tokenizer = BertTokenizer(vocab={"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "good": 4})
+        >>> table = Dataset.from_dict({"text": ["good good good", "good"], "label": [0, 1]})
+        >>> splits = Splits({"train": table}, LabelSpace("classification", ("a", "b")), DataFacts())
+        >>> encode_splits(splits, tokenizer, DataConfig(max_length=4)).splits["train"].lengths.tolist()
+        [4, 3]
+        >>> splits.facts.truncated
+        {'train': 1}
     """
     pad, padding_side = read_padding(tokenizer)
     encoded = {}
@@ -172,8 +178,11 @@ def encode_table(
         StorageError: The cache cannot be written.
 
     Example:
-        >>> encode_table(table, tokenizer, is_pair=False, max_length=64).num_examples  # doctest: +SKIP
-        1000
+        >>> from transformers import BertTokenizer
+        >>> tokenizer = BertTokenizer(vocab={"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "good": 4})
+        >>> table = Dataset.from_dict({"text": ["good good"], "text_b": ["good"]})
+        >>> encode_table(table, tokenizer, is_pair=True, max_length=8).rows["input_ids"][0]
+        [2, 4, 4, 3, 4, 3]
     """
     maker = RowMaker(
         tokenizer, is_pair=is_pair, max_length=max_length, long_text=long_text, window_overlap=window_overlap

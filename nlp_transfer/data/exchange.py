@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -11,7 +12,8 @@ from datasets import Dataset
 from nlp_transfer.data.columns import TEXT_NAMES
 from nlp_transfer.data.examples import find_example
 from nlp_transfer.data.sources import open_source
-from nlp_transfer.data.tables import read_table
+from nlp_transfer.data.tables import TABLE_SUFFIXES, read_table
+from nlp_transfer.data.textfiles import FIELD_LIMIT
 from nlp_transfer.errors import DataError, OutputError, StorageError
 from nlp_transfer.recipe.schema import DataConfig
 
@@ -51,7 +53,7 @@ def check_output(out: Path | None, source: str, *, overwrite: bool) -> None:
 
 
 def read_stdin(stream: TextIO) -> Dataset:
-    """Read a table from a stream: jsonl, csv with a header that names a text column, or one text a line.
+    r"""Read a table from a stream: jsonl, csv with a header that names a text column, or one text a line.
 
     Args:
         stream: Text.
@@ -63,54 +65,81 @@ def read_stdin(stream: TextIO) -> Dataset:
         DataError: Nothing came, or a line is not what the first one promised.
 
     Example:
-        >>> read_stdin(io.StringIO("a joy to watch\\na bore\\n"))["text"][:]
+        >>> read_stdin(io.StringIO("a joy to watch\na bore\n"))["text"][:]
         ['a joy to watch', 'a bore']
     """
     try:
         content = stream.read()
     except UnicodeDecodeError as error:
         raise DataError(f"stdin: is not {error.encoding} text. Convert it first.") from error
-    lines = [line for line in content.splitlines() if line.strip()]
-    if not lines:
+    # Not splitlines(), which also breaks at characters that belong to a text, such as U+2028.
+    lines = content.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
+    filled = {number: line for number, line in enumerate(lines, start=1) if line.strip()}
+    if not filled:
         raise DataError("stdin: expected texts, got nothing. Pipe a file in, or name one.")
-    if lines[0].lstrip().startswith("{"):
-        return _parse_json_lines(lines)
-    header = next(csv.reader([lines[0]]))
-    if any(name.strip().lower() in TEXT_NAMES for name in header):
-        rows = list(csv.DictReader(io.StringIO(content)))
-        for number, row in enumerate(rows, start=1):
-            if None in row or None in row.values():
-                raise DataError(f"stdin: row {number}: expected {len(header)} cells. Quote cells that hold commas.")
-        if not rows:
-            raise DataError("stdin: has a header and no rows.")
-        return Dataset.from_dict({name: [row[name] for row in rows] for name in header})
-    return Dataset.from_dict({"text": lines})
+    first = next(iter(filled.values()))
+    if first.lstrip().startswith("{"):
+        return _parse_json_lines(filled)
+    if any(name.strip(' "').lower() in ("text", *TEXT_NAMES) for name in first.split(",")):
+        return _parse_csv("\n".join(lines))
+    return Dataset.from_dict({"text": list(filled.values())})
 
 
-def _parse_json_lines(lines: list[str]) -> Dataset:
+def _parse_csv(content: str) -> Dataset:
+    """Parse rows below a header; every cell is text."""
+    limit = csv.field_size_limit(FIELD_LIMIT)
+    try:
+        header, *rows = [row for row in csv.reader(io.StringIO(content), strict=True) if row]
+    except csv.Error as error:
+        raise DataError(
+            f"stdin: expected csv, came: {error}. Write a quote inside a quoted cell twice, and close every quote."
+        ) from error
+    finally:
+        csv.field_size_limit(limit)
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(header):
+            raise DataError(
+                f"stdin: row {number}: expected {len(header)} cells, got {len(row)}. Quote cells that hold commas."
+            )
+    if not rows:
+        raise DataError("stdin: expected rows below the header, got the header only. Add rows.")
+    if len(set(header)) < len(header):
+        raise DataError(f"stdin: line 1: expected different column names, got {', '.join(header)}. Rename one.")
+    return Dataset.from_dict({name: list(column) for name, column in zip(header, zip(*rows, strict=True), strict=True)})
+
+
+def _parse_json_lines(lines: Mapping[int, str]) -> Dataset:
     """Parse one object a line."""
     rows = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in lines.items():
         try:
             row = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"stdin: line {number}: expected a JSON object: {error}.") from error
+        except (ValueError, RecursionError) as error:
+            raise DataError(
+                f"stdin: line {number}: expected a JSON object: {error}. Write every row as one object on one line."
+            ) from error
         if not isinstance(row, dict):
-            raise DataError(f"stdin: line {number}: expected a JSON object, got {type(row).__name__}.")
+            raise DataError(
+                f"stdin: line {number}: expected a JSON object, got {type(row).__name__}. "
+                'Write every row as {"text": ...} on one line.'
+            )
         rows.append(row)
     names = list(dict.fromkeys(name for row in rows for name in row))
     try:
         return Dataset.from_dict({name: [row.get(name) for row in rows] for name in names})
-    except (ValueError, TypeError) as error:
-        raise DataError(f"stdin: a column holds values of several types: {error}.") from error
+    except (ValueError, TypeError, OverflowError) as error:
+        raise DataError(
+            f"stdin: a column holds values of several types: {error}. Write all values of a column alike."
+        ) from error
 
 
-def read_split(path: str, split: str) -> tuple[Dataset, str]:
+def read_split(path: str, split: str, *, encoding: str = "utf-8") -> tuple[Dataset, str]:
     """Read one labelled table to evaluate on.
 
     Args:
         path: A file, a folder of splits, a bundled name or a Hub id.
         split: Which split; a file is read whole.
+        encoding: Character encoding of csv, tsv and jsonl files.
 
     Returns:
         The table and how messages name it.
@@ -124,12 +153,12 @@ def read_split(path: str, split: str) -> tuple[Dataset, str]:
         assert folder is not None
         found = sorted(file for file in folder.iterdir() if file.stem == split and file.is_file())
         if len(found) == 1:
-            return read_table(found[0]), str(found[0])
+            return read_table(found[0], encoding=encoding), str(found[0])
         if len(found) > 1:
             raise DataError(f"{path}: has {found[0].name} and {found[1].name}. Name the file.")
-    elif place.exists() or "/" not in path or place.suffix:
-        return read_table(place), path
-    source = open_source(DataConfig.model_validate({"path": path}))
+    elif place.exists() or place.suffix.lower() in TABLE_SUFFIXES:
+        return read_table(place, encoding=encoding), path
+    source = open_source(DataConfig.model_validate({"path": path, "encoding": encoding}))
     if split not in source.tables:
         raise DataError(f"{path}: expected a split {split!r}, came: {', '.join(source.tables)}. Use --split.")
     return source.tables[split], source.where[split]

@@ -222,7 +222,9 @@ def map_labels(
     texts = [name for name in ("text", "text_b") if name in table.column_names]
     columns = find_label_columns(table, label=label, kind=space.kind, texts=texts, where=where)
     if not columns:
-        raise DataError(f"{where}: expected a column of labels, came {', '.join(table.column_names)}. Name it.")
+        raise DataError(
+            f"{where}: expected a column of labels, came {', '.join(table.column_names)}. Name it with data.label."
+        )
     raw = read_labels(table, columns, space.kind, separator=label_separator, where=where, names=space.names)
     names = name_by_label_text(table, raw, columns[0])
     if names and not {str(value) for value in pc.unique(raw.values).to_pylist()} <= set(space.names):

@@ -48,7 +48,7 @@ class Snapshot:
 def collect_weights(model: nn.Module) -> dict[str, Tensor]:
     """Copy what training changes: trainable parameters and persistent buffers, on the CPU."""
     persistent = set(model.state_dict().keys())
-    tensors = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    tensors: dict[str, Tensor] = {n: parameter for n, parameter in model.named_parameters() if parameter.requires_grad}
     tensors |= {name: buffer for name, buffer in model.named_buffers() if name in persistent}
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
 

@@ -135,13 +135,8 @@ def run_loop(setup: LoopSetup) -> RunLog:
     try:
         loop.resume()
         while not loop.is_done:
-            for window in loop.remaining_windows():
-                loop.take_step(window)
-                loop.look_and_save()
-                if loop.is_done:
-                    break
-            else:
-                loop.start_epoch()
+            loop.take_step(loop.next_window())
+            loop.look_and_save()
         return loop.finish()
     finally:
         for hook in setup.hooks:
@@ -179,15 +174,13 @@ class _Loop:
         for name in self.setup.still:
             self.setup.model.get_submodule(name).eval()
 
-    def remaining_windows(self) -> Sequence[np.ndarray]:
-        """Windows of this epoch that are still to be taken."""
-        return self.windows[self.state.position :]
-
-    def start_epoch(self) -> None:
-        """Go on to the next epoch."""
-        self.state.epoch += 1
-        self.state.position = 0
-        self.windows = self.setup.windows(self.state.epoch)
+    def next_window(self) -> np.ndarray:
+        """The next examples; plans the next epoch where this one is through."""
+        if self.state.position == len(self.windows):
+            self.state.epoch += 1
+            self.state.position = 0
+            self.windows = self.setup.windows(self.state.epoch)
+        return self.windows[self.state.position]
 
     def take_step(self, window: np.ndarray) -> None:
         """One update: the summed loss of the window, divided by what the window holds."""
@@ -217,7 +210,7 @@ class _Loop:
             log.padded_tokens += batch.num_padded if scale else 0
         if self.training.max_grad_norm is not None:
             self.accelerator.clip_grad_norm_(self.parameters, self.training.max_grad_norm)
-        rate = self.schedule.get_last_lr()[0]
+        rate = float(self.schedule.get_last_lr()[0])
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()

@@ -16,7 +16,7 @@ from nlp_transfer.engine.loop import LoopSetup, count_steps, run_loop
 from nlp_transfer.engine.objectives import build_objective
 from nlp_transfer.evaluation.predictions import predict_labels, to_probabilities
 from nlp_transfer.evaluation.scoring import compute_metrics
-from nlp_transfer.models.encoder import LoadedEncoder, load_encoder
+from nlp_transfer.models.encoder import LoadedEncoder, load_encoder, quiet_loading
 from nlp_transfer.recipe.schema import Recipe
 from nlp_transfer.strategies import STRATEGIES, Adapted
 
@@ -72,7 +72,8 @@ def fit_model(
     loaded = load_encoder(recipe.encoder, prepared.labels, seed=training.seed)
     adapted = STRATEGIES[recipe.strategy.kind].adapt(loaded, recipe.strategy)
     if training.gradient_checkpointing:
-        loaded.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        with quiet_loading():
+            loaded.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     device = accelerator.device
     multiple = 8 if device.type == "cuda" else None
     feeder = Feeder(prepared, "train", device, pad_to_multiple_of=multiple)

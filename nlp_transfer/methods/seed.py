@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -71,7 +71,7 @@ class SeedResult:
     folder: Path
     log: RunLog
     model: dict[str, Any]
-    loader: str
+    loader: Literal["transformers", "peft"]
     probabilities: dict[str, np.ndarray]
 
 
@@ -183,7 +183,7 @@ def train_seed(recipe: Recipe, seed: int, space: Workspace, folder: Path, consol
     return result
 
 
-def _save(recipe: Recipe, fitted: Fitted, space: Workspace, folder: Path, accelerator: Accelerator) -> str:
+def _save(recipe: Recipe, fitted: Fitted, space: Workspace, folder: Path, accelerator: Accelerator) -> Literal["transformers", "peft"]:
     """Save the artefact on the main process; every process learns how it loads."""
     data = recipe.data
     is_plain = fitted.adapted.format == "transformers" or fitted.adapted.merge
@@ -248,7 +248,8 @@ def build_predictions(
             for column, name in enumerate(space.names):
                 frame[f"probability_{name}"] = found[:, column]
         frames.append(frame)
-    return pd.concat(frames, ignore_index=True)
+    joined: pd.DataFrame = pd.concat(frames, ignore_index=True)
+    return joined
 
 
 def _name_values(values: np.ndarray, splits: Splits) -> list[Any]:

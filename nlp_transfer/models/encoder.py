@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import (
@@ -28,7 +29,22 @@ from nlp_transfer.models.heads import list_head_parameters, reinitialize_head
 from nlp_transfer.models.sources import ADAPTER_FILE, ARTIFACT_FILE, EncoderSource, resolve_encoder
 from nlp_transfer.recipe.schema import EncoderConfig
 
-__all__ = ["PROBLEM_TYPES", "LoadedEncoder", "load_encoder", "load_tokenizer", "quiet_loading", "read_config"]
+__all__ = [
+    "LOADING_ERRORS",
+    "PROBLEM_TYPES",
+    "LoadedEncoder",
+    "check_vocabulary",
+    "load_encoder",
+    "load_tokenizer",
+    "quiet_loading",
+    "read_config",
+]
+
+LOADING_ERRORS = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError),
+    *(SafetensorError, StrictDataclassError),
+)
+"""What the libraries raise for files that are missing, damaged or of another kind."""
 
 PROBLEM_TYPES = {
     "classification": "single_label_classification",
@@ -97,11 +113,38 @@ def load_tokenizer(source: EncoderSource, *, trust_remote_code: bool = False) ->
             tokenizer = AutoTokenizer.from_pretrained(
                 source.location, revision=source.revision, trust_remote_code=trust_remote_code, use_fast=True
             )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except LOADING_ERRORS as error:
         raise EncoderError(f"encoder.name: {source.name}: its tokenizer cannot be loaded: {_explain(error)}") from error
     if not tokenizer.is_fast:
         raise EncoderError(f"encoder.name: {source.name}: has no fast tokenizer (tokenizer.json). Convert it first.")
     return tokenizer
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, settings: PretrainedConfig, *, where: str) -> None:
+    """Refuse a tokenizer that does not go with its encoder.
+
+    Where a folder holds no tokenizer, `transformers` makes one that knows nothing but its special tokens.
+
+    Args:
+        tokenizer: As it was loaded.
+        settings: The encoder's config.
+        where: What messages name.
+
+    Raises:
+        EncoderError: It knows no words, or more than the encoder has.
+    """
+    num_tokens, num_special = len(tokenizer), len(set(tokenizer.all_special_ids))
+    if num_tokens <= num_special:
+        raise EncoderError(
+            f"{where}: expected a tokenizer, came none: no tokenizer.json or vocabulary lies there. "
+            "Save the tokenizer into the same folder with save_pretrained."
+        )
+    num_known = getattr(settings, "vocab_size", None)
+    if isinstance(num_known, int) and num_tokens > num_known:
+        raise EncoderError(
+            f"{where}: expected a tokenizer of at most {num_known:,} tokens, as the encoder has, came one of "
+            f"{num_tokens:,}. It belongs to another encoder: save the right one there."
+        )
 
 
 def read_config(source: EncoderSource, *, trust_remote_code: bool = False) -> PretrainedConfig:
@@ -123,7 +166,7 @@ def read_config(source: EncoderSource, *, trust_remote_code: bool = False) -> Pr
             return AutoConfig.from_pretrained(
                 base.location, revision=base.revision, trust_remote_code=trust_remote_code
             )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except LOADING_ERRORS as error:
         raise EncoderError(f"encoder.name: {source.name}: {_explain(error)}") from error
 
 
@@ -154,7 +197,7 @@ def load_encoder(config: EncoderConfig, labels: LabelSpace, *, seed: int) -> Loa
                 new = [name for name, _ in model.named_parameters()]
             else:
                 model, new = _load_pretrained(source, base, settings, config, seed)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, ImportError) as error:
+    except LOADING_ERRORS as error:
         raise EncoderError(f"encoder.name: {source.name}: cannot be loaded: {_explain(error)}") from error
     return LoadedEncoder(model, source, tuple(new), str(settings.model_type))
 
@@ -205,8 +248,10 @@ def _load_pretrained(
 
 def _find_base(source: EncoderSource) -> EncoderSource:
     """Resolve the encoder that an earlier adapter artefact was made for."""
-    settings = _read_json(source, ADAPTER_FILE)
-    base = resolve_encoder(EncoderConfig.model_validate({"name": settings["base_model_name_or_path"]}))
+    name = _read_json(source, ADAPTER_FILE).get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        raise EncoderError(f"encoder.name: {source.name}/{ADAPTER_FILE} names no base. Save the adapter again.")
+    base = resolve_encoder(EncoderConfig.model_validate({"name": name}))
     if base.kind == "adapter":
         raise EncoderError(f"encoder.name: {source.name}: its base is an adapter too. Merge that one first.")
     return base
@@ -229,10 +274,12 @@ def _load_adapter(source: EncoderSource, base: EncoderSource, settings: Pretrain
 def _read_json(source: EncoderSource, file: str) -> dict[str, Any]:
     """Read one settings file of an earlier artefact."""
     try:
-        content: dict[str, Any] = json.loads((Path(source.location) / file).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EncoderError(f"encoder.name: {source.name}/{file} cannot be read: {error}") from error
-    return content
+        content = json.loads((Path(source.location) / file).read_text(encoding="utf-8"))
+        return dict(content)
+    except (OSError, ValueError, TypeError) as error:
+        raise EncoderError(
+            f"encoder.name: {source.name}/{file} cannot be read: {error}. Save the encoder again."
+        ) from error
 
 
 def _explain(error: BaseException) -> str:
@@ -251,4 +298,11 @@ def _explain(error: BaseException) -> str:
         )
     if "trust_remote_code" in lowered:
         return "it needs code from its repository. Set encoder.trust_remote_code=true only if you trust that code."
-    return text.splitlines()[0] if text else type(error).__name__
+    if "ignore_mismatched_sizes" in lowered:
+        return "its weights have other shapes than its config.json says. Save or download both again."
+    if "for this kind of automodel" in lowered:
+        return "its architecture has no sequence classifier. Name an encoder such as BERT, RoBERTa or DeBERTa."
+    reason = text.splitlines()[0].rstrip(".:") if text else type(error).__name__
+    if isinstance(error, SafetensorError):
+        reason = f"model.safetensors is damaged ({reason})"
+    return f"{reason}. Save or download the encoder again, or name another."

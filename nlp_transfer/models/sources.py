@@ -121,7 +121,9 @@ def _resolve_folder(name: str, folder: Path) -> EncoderSource:
     try:
         json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise EncoderError(f"{where}/config.json cannot be read: {error}") from error
+        raise EncoderError(
+            f"{where}/config.json cannot be read: {error}. Save or download the encoder again."
+        ) from error
     _require_safetensors(folder, where, "model")
     kind = "artifact" if (folder / ARTIFACT_FILE).is_file() else "folder"
     return EncoderSource(name, location, None, None, kind)

@@ -19,9 +19,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import ArtifactError, EncoderError, StorageError
-from nlp_transfer.models.encoder import PROBLEM_TYPES, quiet_loading
+from nlp_transfer.models.encoder import LOADING_ERRORS, PROBLEM_TYPES, check_vocabulary, quiet_loading
 from nlp_transfer.models.sources import ADAPTER_FILE, ARTIFACT_FILE, EncoderSource, is_hub_id, resolve_encoder
-from nlp_transfer.recipe.schema import EncoderConfig
+from nlp_transfer.recipe.schema import DataConfig, EncoderConfig
 
 __all__ = ["LoadedArtifact", "find_artifact", "load_artifact", "save_artifact", "write_atomically"]
 
@@ -195,7 +195,9 @@ def find_artifact(path: str | Path, *, revision: str | None = None) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES))
     except (RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise ArtifactError(f"{path}: is neither a folder here nor to be had from the Hub ({hint}).") from error
+        raise ArtifactError(
+            f"{path}: is neither a folder here nor to be had from the Hub ({hint}). Name the model/ folder of a run."
+        ) from error
 
 
 def load_artifact(path: str | Path, *, revision: str | None = None) -> LoadedArtifact:
@@ -226,8 +228,12 @@ def load_artifact(path: str | Path, *, revision: str | None = None) -> LoadedArt
         with quiet_loading():
             tokenizer = AutoTokenizer.from_pretrained(folder)
             model = _load_adapter(folder, metadata) if is_adapter else _load_plain(folder)
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
-        raise ArtifactError(f"{folder}: cannot be loaded, it may be damaged: {str(error).splitlines()[0]}") from error
+    except LOADING_ERRORS as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
+        raise ArtifactError(
+            f"{folder}: cannot be loaded, it may be damaged: {reason}. Copy it again, or train it again."
+        ) from error
+    check_vocabulary(tokenizer, model.config, where=str(folder))
     labels = _read_labels(folder, model, metadata)
     return LoadedArtifact(model.float().eval(), tokenizer, labels, metadata, folder)
 
@@ -270,8 +276,15 @@ def _read_metadata(folder: Path) -> dict[str, Any]:
         metadata: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version = metadata["format"]
         LabelSpace(metadata["labels"]["kind"], tuple(metadata["labels"]["names"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path}: cannot be read ({error}). Save the artefact again.") from error
+        if metadata["labels"]["kind"] not in PROBLEM_TYPES:
+            raise ValueError(f"unknown kind {metadata['labels']['kind']!r}")
+        reading = {key: value for key, value in metadata.get("reading", {}).items() if key != "is_pair"}
+        DataConfig.model_validate(reading)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise ArtifactError(
+            f"{path}: cannot be read ({reason}). Copy the artefact again, or train it again."
+        ) from error
     if version != ARTIFACT_VERSION:
         raise ArtifactError(
             f"{path}: has format {version}, this version reads {ARTIFACT_VERSION}. Upgrade nlp_transfer."
@@ -281,7 +294,12 @@ def _read_metadata(folder: Path) -> dict[str, Any]:
 
 def _read_labels(folder: Path, model: nn.Module, metadata: Mapping[str, Any]) -> LabelSpace:
     """Take the label contract from the artefact and hold it against the model's own config."""
-    config = model.config
+    config: Any = model.config
+    if set(config.id2label) != set(range(config.num_labels)):
+        raise ArtifactError(
+            f"{folder}: expected id2label in config.json to name the labels 0 to {config.num_labels - 1}, came "
+            f"{sorted(config.id2label)}. Restore it."
+        )
     names = tuple(str(config.id2label[index]) for index in range(config.num_labels))
     if metadata:
         space = LabelSpace(metadata["labels"]["kind"], tuple(metadata["labels"]["names"]))

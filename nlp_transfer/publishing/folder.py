@@ -173,6 +173,7 @@ def _refuse_foreign(path: Path, recipe: Recipe) -> None:
     there, now = (_without_place(each) for each in (earlier, recipe))
     differences = list_differences(there, now)
     if differences:
+        differences.sort(key=lambda difference: difference.startswith("description:"))
         more = f", and {len(differences) - 1} more" if len(differences) > 1 else ""
         raise OutputError(
             f"report.output_dir: {path} belongs to another recipe ({differences[0]}{more}). "

@@ -136,6 +136,7 @@ def _collect(record: Mapping[str, Any], predictions: pd.DataFrame | None, folder
         "pairs_only": len(names) > plots.MAX_MATRIX_CLASSES,
         "many_labels": len(names) > plots.MAX_LABELS,
         "many_classes": len(names) > MANY_CLASSES,
+        "kept_seed": find_section(record, "training").get("seed") if record.get("seeds") else None,
         "shown_split": shown,
         "errors": _list_errors(record, labelled, names, kind),
         "has_test": "test" in find_section(record, "data", "rows"),

@@ -1,0 +1,56 @@
+"""The built wheel, installed in a new environment, passes quickstart from an empty folder."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MOST_SECONDS = 120
+LEAST_ACCURACY = 0.80
+"""One seed on another machine may fall a little below the mean of three."""
+
+
+def run(command: list[str], folder: Path, **settings: str) -> str:
+    """Run a command in a folder, away from the checkout."""
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "HF_HOME")}
+    environment |= {"HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1", **settings}
+    # The tests keep to one thread because several of them run at once; this one runs as a user would.
+    environment.pop("OMP_NUM_THREADS", None)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}: {done.stdout[-1500:]}\n{done.stderr[-1500:]}"
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_wheel_passes_quickstart_in_a_new_environment(tmp_path: Path) -> None:
+    built, empty = tmp_path / "built", tmp_path / "empty"
+    empty.mkdir()
+    run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(built), str(ROOT)], tmp_path)
+    wheels = list(built.glob("nlp_transfer-*.whl"))
+    assert len(wheels) == 1
+    names = zipfile.ZipFile(wheels[0]).namelist()
+    carried = [name for name in names if name.startswith("nlp_transfer/_recipes/") and name.endswith(".yaml")]
+    assert len(carried) == len(list((ROOT / "recipes").rglob("*.yaml"))) > 20
+    assert "nlp_transfer/data/examples/reviews/train.csv" in names
+    assert "nlp_transfer/py.typed" in names
+    venv.create(tmp_path / "env", with_pip=True)
+    python = str(tmp_path / "env" / ("Scripts" if os.name == "nt" else "bin") / "python")
+    run([python, "-m", "pip", "install", "-q", f"{wheels[0]}[embedded]"], tmp_path)
+    command = str(Path(python).with_name("nlp-transfer"))
+    assert "sentiment/lora" in run([command, "list"], empty)
+    started = time.monotonic()
+    shown = run([command, "run", "quickstart"], empty)
+    seconds = time.monotonic() - started
+    assert "Accuracy" in shown
+    assert seconds <= MOST_SECONDS
+    report = json.loads((empty / "runs" / "quickstart" / "report.json").read_text(encoding="utf-8"))
+    assert report["scores"]["test"]["accuracy"]["value"] >= LEAST_ACCURACY
+    assert report["scores"]["test"]["accuracy"]["n"] == 336

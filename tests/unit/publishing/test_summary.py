@@ -1,0 +1,90 @@
+"""The sentences that terminal, page and card share."""
+
+import pytest
+
+from nlp_transfer.publishing.summary import (
+    choose_split,
+    describe_gain,
+    list_class_scores,
+    list_metrics,
+    name_baseline,
+    show_text,
+    write_headline,
+)
+
+
+@pytest.mark.parametrize(
+    ("metric", "low", "high", "verdict", "word"),
+    [
+        ("accuracy", 0.02, 0.1, "gain", "higher"),
+        ("accuracy", -0.02, 0.1, "unclear", "higher"),
+        ("accuracy", -0.2, -0.1, "harm", "lower"),
+        ("mse", -0.2, -0.1, "gain", "lower"),
+        ("mse", 0.1, 0.2, "harm", "higher"),
+        ("mse", None, None, "unclear", "higher"),
+    ],
+)
+def test_verdict_follows_the_interval_and_the_direction_of_the_metric(metric, low, high, verdict, word):
+    value = 0.1 if low is None else (low + high) / 2
+    record = {
+        "scores": {"test": {metric: {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}}},
+        "baselines": {"tfidf": {}, "no_transfer": {}},
+        "gain": {metric: {"value": value, "low": low, "high": high, "n": 9, "over": "no_transfer"}},
+    }
+    found, sentence = describe_gain(record)
+    assert found == verdict
+    assert f" {word} than with No transfer (random weights), the better of two controls" in sentence
+
+
+def test_without_a_control_no_gain_is_claimed(make):
+    record, _ = make(controls=False)
+    assert describe_gain(record)[0] == "unknown"
+    assert describe_gain({"scores": {}})[0] == "unknown"
+
+
+def test_headline_takes_test_before_validation_and_says_the_spread_over_seeds(make):
+    record, _ = make()
+    assert choose_split(record) == "test"
+    record["scores"]["test"]["accuracy"] |= {"spread": 0.004, "per_seed": [0.87, 0.88, 0.866]}
+    assert write_headline(record) == (
+        "Accuracy 0.872 [0.835, 0.905] on 330 test examples, mean of 3 seeds, spread 0.004"
+    )
+    del record["scores"]["test"]
+    assert choose_split(record) == "validation"
+    assert write_headline({"scores": {}}) == "Nothing was scored: no split has labels"
+
+
+def test_figures_of_single_classes_stand_apart_from_averages(make):
+    record, _ = make()
+    record["scores"]["test"] |= {
+        "f1_negative": {"value": 0.1},
+        "recall_negative": {"value": 0.2},
+        "f1_class_macro": {"value": 0.3},
+        "f1_micro": {"value": 0.4},
+    }
+    assert list_metrics(record, "test") == ["accuracy", "f1_macro", "mcc", "log_loss", "ece", "f1_micro"]
+    assert list_class_scores(record, "test") == {
+        "negative": {"f1": {"value": 0.1}, "recall": {"value": 0.2}},
+        "macro": {"f1": {"value": 0.3}},
+    }
+
+
+def test_baselines_of_a_regression_are_called_what_they_are():
+    regression = {"data": {"kind": "regression"}}
+    assert name_baseline(regression, "tfidf") == "TF-IDF + ridge regression"
+    assert name_baseline(regression, "majority") == "Mean of train"
+    assert name_baseline({}, "majority") == "Majority class"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\u202eb", "a\\u202eb"),
+        ("a\x00b", "a\\u0000b"),
+        ("a\x1b[31mb", "a\\u001b[31mb"),
+        ("a\r\n\tb", "a b"),
+        ("\u05d0\u200f", "\u05d0\u200f"),
+    ],
+)
+def test_hidden_characters_are_spelled_out_and_letters_are_kept(text, shown):
+    assert show_text(text) == shown

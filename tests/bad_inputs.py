@@ -13,7 +13,18 @@ import pytest
 
 from nlp_transfer import cli
 
-__all__ = ["Case", "Outcome", "call_cli", "check_refused", "hash_tree", "make_csv", "make_rows", "make_run", "write"]
+__all__ = [
+    "Case",
+    "Outcome",
+    "call_cli",
+    "check_counted",
+    "check_refused",
+    "hash_tree",
+    "make_csv",
+    "make_rows",
+    "make_run",
+    "write",
+]
 
 LEFTOVERS = (".writing", ".tmp", ".partial")
 """How files end while they are written."""
@@ -110,6 +121,20 @@ def check_refused(
     assert not outcome.stdout, "what is refused writes nothing to stdout"
     assert hash_tree(folder) == before
     assert not list_leftovers()
+
+
+def check_counted(cases: Sequence[Case], ran: set[str], request: pytest.FixtureRequest, *, at_least: int) -> None:
+    """Hold a table of cases against those that ran to their end in this process, after all of them."""
+    selected = {
+        item.callspec.params["case"].name
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.path == request.path and hasattr(item, "callspec")
+    }
+    assert selected <= ran, selected - ran
+    names = {case.name for case in cases}
+    assert len(names) == len(cases) >= at_least
+    if len(selected) > 1:
+        assert request.config.getoption("keyword") or selected == names
 
 
 def write(name: str, content: str | bytes) -> Callable[[Path], None]:

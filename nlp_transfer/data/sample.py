@@ -114,7 +114,7 @@ def draw_splits(
         if not len(drawn[split]) and num_bare == len(members) > 1:
             raise DataError(
                 f"{where}: expected classes of several texts to draw a {split} split, came {num_bare} classes of one "
-                f"text each. Name the column of the classes with data.label, or add a {split} file."
+                f"text each. Add rows, name another column with data.label, or add a {split} file."
             )
         if not len(drawn[split]):
             raise DataError(

@@ -146,6 +146,7 @@ class CheckpointStore:
             stage.mkdir(parents=True, exist_ok=True)
             save_file(captured, stage / f"random-{self.rank}.safetensors")
         except (OSError, SafetensorError) as error:
+            shutil.rmtree(stage, ignore_errors=True)
             raise _explain_storage(stage, error) from error
 
     def commit(self, step: int, snapshot: Snapshot) -> Path:

@@ -59,7 +59,14 @@ PICTURES = ("learning", "comparison", "labels", "confusion", "reliability", "out
 UNBOUNDED = frozenset({"mse", "mae", "log_loss"})
 """Metrics that a scale from 0 to 1 says nothing about."""
 
-VERDICTS = {"gain": "Transfer helped", "harm": "Transfer did harm", "unclear": "No clear gain", "unknown": "No control"}
+VERDICTS = {
+    "gain": "Transfer helped",
+    "harm": "Transfer did harm",
+    "better": "Better than the baseline",
+    "worse": "Worse than the baseline",
+    "unclear": "No clear gain",
+    "unknown": "No control",
+}
 
 
 def render_page(record: Mapping[str, Any], predictions: pd.DataFrame | None, *, folder: Path | None = None) -> str:

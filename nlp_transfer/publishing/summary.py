@@ -304,13 +304,14 @@ def describe_gain(record: Mapping[str, Any]) -> tuple[str, str]:
         record: The report; its ``gain`` holds the model minus the better control, in the metric's own direction.
 
     Returns:
-        A verdict (``gain``, ``unclear``, ``harm`` or ``unknown``) and the sentence.
+        A verdict and the sentence. Beside a no-transfer control the verdict is ``gain`` or ``harm``, beside TF-IDF
+        alone ``better`` or ``worse``; ``unclear`` where the interval holds 0, ``unknown`` where nothing was scored.
 
     Example:
         >>> gain = {"accuracy": {"value": 0.09, "low": 0.05, "high": 0.13, "n": 330, "over": "tfidf"}}
         >>> score = {"value": 0.872, "low": 0.835, "high": 0.905, "n": 330}
         >>> describe_gain({"gain": gain, "scores": {"test": {"accuracy": score}}})[0]
-        'gain'
+        'better'
     """
     metric = choose_metric(record)
     gain = {} if metric is None else read_score(find_section(record, "gain").get(metric))
@@ -328,9 +329,14 @@ def describe_gain(record: Mapping[str, Any]) -> tuple[str, str]:
         sentence += f" (difference {format_number(value)} {interval})"
     if low is None or high is None or low <= 0 <= high:
         return "unclear", f"No clear gain: {sentence}; that can be chance."
+    # Only beside the same encoder without its pretraining is a difference the transfer's doing.
+    has_control = "no_transfer" in baselines
     if (value < 0) == (metric in LOWER_IS_BETTER):
-        return "gain", f"Transfer helped: {sentence}."
-    return "harm", f"Transfer did harm: {sentence}."
+        verdict, said = ("gain", "Transfer helped") if has_control else ("better", "Better than the baseline")
+    else:
+        verdict, said = ("harm", "Transfer did harm") if has_control else ("worse", "Worse than the baseline")
+    hint = "" if has_control else " Whether transfer did it is not shown: add evaluation.control=true."
+    return verdict, f"{said}: {sentence}.{hint}"
 
 
 def name_label_columns(record: Mapping[str, Any], columns: Iterable[str] = ()) -> list[str]:

@@ -30,7 +30,14 @@ __all__ = ["facts_lines", "result_block", "scores_table", "show_path"]
 MAX_BASELINES = 3
 """Columns of baselines that 80 columns have room for."""
 
-VERDICT_STYLES = {"gain": "green", "harm": "bold red", "unclear": "yellow", "unknown": "dim"}
+VERDICT_STYLES = {
+    "gain": "green",
+    "better": "green",
+    "harm": "bold red",
+    "worse": "bold red",
+    "unclear": "yellow",
+    "unknown": "dim",
+}
 
 
 def show_path(path: Path) -> str:
@@ -139,7 +146,6 @@ def result_block(record: Mapping[str, Any], folder: Path) -> RenderableType:
         _line_up("Report", show_text(os.path.join(place, "report.html"))),
         _line_up("Model", show_text(model)),
         _line_up("Predict", f"nlp-transfer predict {shlex.quote(model)} INPUT.csv"),
-        _line_up("Publish", f"nlp-transfer push {shlex.quote(model)} OWNER/NAME"),
     ]
     return Group(*parts)
 

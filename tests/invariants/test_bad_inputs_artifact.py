@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
-from tests.bad_inputs import Case, call_cli, check_refused, make_csv, make_rows, make_run, write
+from tests.bad_inputs import Case, call_cli, check_counted, check_refused, make_csv, make_rows, make_run, write
 from tests.tiny import build_tokenizer, make_texts
 
 GOOD = make_csv(make_rows())
@@ -268,3 +268,8 @@ def test_bad_encoder_or_artifact_is_refused_with_its_place_and_the_way_out(
     write("t.csv", "text\na joy\na bore\n")(work_dir)
     check_refused(case, work_dir, monkeypatch, capsys)
     RAN.add(case.name)
+
+
+@pytest.mark.xdist_group("bad artefacts")
+def test_every_case_ran(request: pytest.FixtureRequest) -> None:
+    check_counted(CASES, RAN, request, at_least=70)

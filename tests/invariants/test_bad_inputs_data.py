@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
-from tests.bad_inputs import Case, check_refused, make_csv, make_rows, make_run, write
+from tests.bad_inputs import Case, check_counted, check_refused, make_csv, make_rows, make_run, write
 
 ROWS = make_rows()
 GOOD = make_csv(ROWS)
@@ -120,7 +120,13 @@ CASES = [
          ("d.csv", "a file, came a folder", "Name the file itself")),
     Case("a file that may not be read", write("d.csv", GOOD), make_run("d.csv"),
          ("d.csv", "permission denied", "Change its permissions"), forbid_reading),
+    csv_case("json lines with a key that is half a character", '{"text\\ud800": "a", "label": "b"}\n',
+             ("d.jsonl, line 1", "half a surrogate pair", "Rename it"), file="d.jsonl"),
+    json_case("a number too large to keep", [{"text": "a b", "label": 10**30}],
+              ("d.jsonl, line 1", "more than 64 bits", "alike")),
     # Nothing there.
+    Case("a link that leads nowhere", lambda folder: (folder / "d.csv").symlink_to("gone.csv"), make_run("d.csv"),
+         ("data.path", "'d.csv', which leads to nothing", "Mend the link")),
     Case("no such file", write("dates.csv", GOOD), make_run("data.csv"), ("data.path", "'data.csv'", '"dates.csv"')),
     Case("a bundled name with a letter missing", write("x.csv", GOOD), make_run("reviws"),
          ("data.path", "'reviws'", 'the bundled "reviews"')),
@@ -151,6 +157,8 @@ CASES = [
     Case("labels declared in another order", save_hub_like, make_run("saved"),
          ("saved, validation", '"bad", "good" in this order', "Bring them into the expected order")),
     csv_case("too few rows to draw splits", make_csv(ROWS[:2]), ("d.csv", "draw a", "Add rows")),
+    csv_case("a class for every text", make_csv([(text, text) for text, _ in ROWS]),
+             ("d.csv", "12 classes of one text each", "data.label")),
     # Columns.
     csv_case("no text column", make_csv(ROWS, ("a", "label")).replace("text", "1")
              .replace(",label", ",b,label").replace("here,", "here,there,"),
@@ -217,3 +225,8 @@ def test_bad_data_is_refused_with_its_place_and_the_way_out(
     shutil.copytree(tiny_encoder(), work_dir / "encoder")
     check_refused(case, work_dir, monkeypatch, capsys)
     RAN.add(case.name)
+
+
+@pytest.mark.xdist_group("bad data")
+def test_every_case_ran(request: pytest.FixtureRequest) -> None:
+    check_counted(CASES, RAN, request, at_least=65)

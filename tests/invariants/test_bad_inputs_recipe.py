@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tests.bad_inputs import Case, call_cli, check_refused, make_csv, make_rows, make_run, write
+from tests.bad_inputs import Case, check_counted, check_refused, make_csv, make_rows, make_run, write
 
 GOOD = make_csv(make_rows())
 RUN = make_run("d.csv")
@@ -136,3 +136,8 @@ def test_bad_recipe_is_refused_with_its_place_and_the_way_out(
         while HELD:
             HELD.pop().release()
     RAN.add(case.name)
+
+
+@pytest.mark.xdist_group("bad recipes")
+def test_every_case_ran(request: pytest.FixtureRequest) -> None:
+    check_counted(CASES, RAN, request, at_least=55)

@@ -36,6 +36,18 @@ def test_verdict_follows_the_interval_and_the_direction_of_the_metric(metric, lo
     assert f" {word} than with No transfer (random weights), the better of two controls" in sentence
 
 
+def test_beside_tfidf_alone_nothing_is_said_of_transfer():
+    record = {
+        "scores": {"test": {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}}},
+        "baselines": {"tfidf": {}},
+        "gain": {"accuracy": {"value": 0.1, "low": 0.05, "high": 0.15, "n": 9, "over": "tfidf"}},
+    }
+    verdict, sentence = describe_gain(record)
+    assert verdict == "better"
+    assert "Transfer helped" not in sentence
+    assert "evaluation.control=true" in sentence
+
+
 def test_without_a_control_no_gain_is_claimed(make):
     record, _ = make(controls=False)
     assert describe_gain(record)[0] == "unknown"

@@ -1,0 +1,106 @@
+import pytest
+import torch
+
+from nlp_transfer.contracts import LabelSpace
+from nlp_transfer.models.encoder import load_encoder
+from nlp_transfer.models.heads import find_head_modules, find_new_modules, list_head_parameters, reinitialize_head
+from nlp_transfer.recipe.schema import EncoderConfig
+from tests.tiny import FAMILIES
+
+LABELS = LabelSpace("classification", ("a", "b", "c"))
+
+HEADS = {
+    "bert": ["bert.pooler", "classifier"],
+    "roberta": ["classifier"],
+    "xlm-roberta": ["classifier"],
+    "distilbert": ["pre_classifier", "classifier"],
+    "albert": ["albert.pooler", "classifier"],
+    "electra": ["classifier"],
+    "deberta-v2": ["pooler", "classifier"],
+    "deberta-v3": ["pooler", "classifier"],
+    "mpnet": ["classifier"],
+    "modernbert": ["head", "classifier"],
+}
+"""Head of every family, read from its class by hand."""
+
+
+def load(folder, seed=0):
+    return load_encoder(EncoderConfig(name=str(folder)), LABELS, seed=seed)
+
+
+def test_the_head_of_every_family_is_known(family, tiny_encoder):
+    assert set(HEADS) == set(FAMILIES)
+    model = load(tiny_encoder(family)).model
+    assert find_head_modules(model) == HEADS[family]
+    names = list_head_parameters(model)
+    assert names
+    assert all(name.startswith(tuple(f"{head}." for head in HEADS[family])) for name in names)
+
+
+def test_head_and_encoder_are_all_there_is(family, tiny_encoder):
+    model = load(tiny_encoder(family)).model
+    head = set(list_head_parameters(model))
+    rest = {name for name, _ in model.named_parameters()} - head
+    assert rest
+    assert all(name.startswith(f"{model.base_model_prefix}.") for name in rest)
+
+
+def test_new_modules_cover_every_new_parameter_and_nothing_else(family, tiny_encoder):
+    for checkpoint in ("base", "masked_lm"):
+        loaded = load(tiny_encoder(family, checkpoint))
+        found = find_new_modules(loaded.model, loaded.new_parameters)
+        held = {f"{name}.{key}" for name in found for key, _ in loaded.model.get_submodule(name).named_parameters()}
+        assert held == set(loaded.new_parameters)
+        assert not [one for one in found for other in found if one.startswith(f"{other}.")]
+
+
+def test_a_checkpoint_without_a_pooler_makes_the_pooler_new(tiny_encoder):
+    new = {checkpoint: load(tiny_encoder("bert", checkpoint)).new_parameters for checkpoint in ("base", "masked_lm")}
+    assert set(new["masked_lm"]) - set(new["base"]) == {"bert.pooler.dense.weight", "bert.pooler.dense.bias"}
+
+
+def test_a_module_that_is_new_in_part_is_not_taken_whole():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    assert find_new_modules(model, ["0.weight", "0.bias", "1.weight"]) == ["0"]
+    assert find_new_modules(model, ["1.weight"]) == []
+    assert find_new_modules(model, []) == []
+
+
+def test_drawing_a_head_anew_draws_although_transformers_marks_loaded_weights(family, tiny_encoder, tmp_path):
+    # A classifier that was saved and loaded: every tensor carries the mark that initialisers pass over.
+    load(tiny_encoder(family)).model.save_pretrained(tmp_path)
+    loaded = load(tmp_path)
+    assert loaded.new_parameters == ()
+    model = loaded.model
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    torch.manual_seed(7)
+    drawn = reinitialize_head(model)
+    outside = {name for name in list_head_parameters(model) if not name.startswith(f"{model.base_model_prefix}.")}
+    assert set(drawn) == outside
+    changed = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+    # Biases and norms are drawn to the same constants; matrices never.
+    assert changed == {name for name in drawn if before[name].ndim > 1}
+    assert changed
+    for name in changed:
+        value = dict(model.named_parameters())[name]
+        assert 0.2 * before[name].std() < value.std() < 5 * before[name].std()
+
+
+def test_drawing_a_head_anew_depends_on_the_seed_alone(tiny_encoder):
+    model = load(tiny_encoder("roberta")).model
+    drawn = []
+    for seed in (1, 2, 1):
+        torch.manual_seed(seed)
+        reinitialize_head(model)
+        drawn.append(model.classifier.dense.weight.clone())
+    assert torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0], drawn[1])
+
+
+@pytest.mark.parametrize("family", ["bert", "albert"])
+def test_the_pooler_transfers_and_stays(family, tiny_encoder):
+    model = load(tiny_encoder(family)).model
+    pooler = {name: value.clone() for name, value in model.named_parameters() if ".pooler" in name}
+    assert pooler
+    reinitialize_head(model)
+    assert all(torch.equal(dict(model.named_parameters())[name], value) for name, value in pooler.items())

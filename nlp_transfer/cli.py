@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -279,7 +280,7 @@ def main() -> None:
         app()
     except TransferError as error:
         if is_verbose:
-            raise
+            traceback.print_exc()
         _complain(str(error))
         sys.exit(error.exit_status)
     except BrokenPipeError:
@@ -287,6 +288,6 @@ def main() -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     except OSError as error:
         if is_verbose:
-            raise
+            traceback.print_exc()
         _complain(f"{error}. The disk or a file could not be used; nothing earlier was changed.")
         sys.exit(1)

@@ -13,6 +13,7 @@ from rich.console import Console
 from nlp_transfer.contracts import Splits
 from nlp_transfer.data.encode import encode_splits, resolve_max_length
 from nlp_transfer.data.load import load_splits
+from nlp_transfer.engine.precision import choose_device
 from nlp_transfer.errors import TransferError
 from nlp_transfer.methods.control import train_control
 from nlp_transfer.methods.outcome import build_record, keep_best_seed, score_run
@@ -61,8 +62,8 @@ def run(
     loaded = _override(recipe, overrides, data, output_dir)
     source = None if data is None or isinstance(data, str | Path) else data
     check_machine(loaded)
-    # Accelerate decides from the environment; a run that asked for the CPU must not start on a GPU.
-    state = PartialState(cpu=loaded.training.device == "cpu" or None)
+    # Accelerate must be told of the CPU, or processes without a GPU do not find each other.
+    state = PartialState(cpu=choose_device(loaded.training.device) == "cpu")
     with _claim(loaded, state) as folder:
         talk = console if state.is_main_process else Console(quiet=True)
         if folder.said:

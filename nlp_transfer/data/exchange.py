@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
@@ -148,15 +149,17 @@ def read_split(path: str, split: str, *, encoding: str = "utf-8") -> tuple[Datas
         DataError: There is no such table.
     """
     place = Path(path).expanduser()
-    if place.is_dir() or (not place.exists() and find_example(path) is not None):
-        folder = place if place.is_dir() else find_example(path)
+    # Unlike Path's own, these raise no error for a name that is too long for the file system.
+    is_folder, is_there = os.path.isdir(place), os.path.exists(place)
+    if is_folder or (not is_there and find_example(path) is not None):
+        folder = place if is_folder else find_example(path)
         assert folder is not None
         found = sorted(file for file in folder.iterdir() if file.stem == split and file.is_file())
         if len(found) == 1:
             return read_table(found[0], encoding=encoding), str(found[0])
         if len(found) > 1:
             raise DataError(f"{path}: has {found[0].name} and {found[1].name}. Name the file.")
-    elif place.exists() or place.suffix.lower() in TABLE_SUFFIXES:
+    elif is_there or place.suffix.lower() in TABLE_SUFFIXES:
         return read_table(place, encoding=encoding), path
     source = open_source(DataConfig.model_validate({"path": path, "encoding": encoding}))
     if split not in source.tables:

@@ -107,7 +107,7 @@ def _exists(path: Path) -> bool:
 
 def _explain_missing(name: str, path: Path) -> str:
     """Say that nothing was found, and what is nearest."""
-    if path.is_symlink():
+    if os.path.islink(path):  # Unlike Path's own, no error for a name that is too long for the file system.
         return f"data.path: expected a file or folder, came the link {name!r}, which leads to nothing. Mend the link."
     folder = path.parent
     name = name if len(name) <= 200 else f"{name[:200]}..."

@@ -2,8 +2,6 @@
 
 import json
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,13 +131,13 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, settings: PretrainedCon
     Raises:
         EncoderError: It knows no words, or more than the encoder has.
     """
-    num_tokens, num_special = len(tokenizer), len(set(tokenizer.all_special_ids))
-    if num_tokens <= num_special:
+    # Not the length, which some families count with gaps between their special tokens.
+    if set(tokenizer.get_vocab().values()) <= set(tokenizer.all_special_ids):
         raise EncoderError(
             f"{where}: expected a tokenizer, came none: no tokenizer.json or vocabulary lies there. "
             "Save the tokenizer into the same folder with save_pretrained."
         )
-    num_known = getattr(settings, "vocab_size", None)
+    num_tokens, num_known = len(tokenizer), getattr(settings, "vocab_size", None)
     if isinstance(num_known, int) and num_tokens > num_known:
         raise EncoderError(
             f"{where}: expected a tokenizer of at most {num_known:,} tokens, as the encoder has, came one of "

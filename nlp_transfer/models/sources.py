@@ -79,7 +79,7 @@ def resolve_encoder(config: EncoderConfig) -> EncoderSource:
     """
     name = config.name
     folder = Path(name).expanduser()
-    if folder.exists():
+    if os.path.exists(folder):  # Unlike Path's own, no error for a name that is too long for the file system.
         return _resolve_folder(name, folder)
     if name in ALIASES:
         embedded = _find_embedded()

@@ -99,21 +99,23 @@ def save_artifact(
     Raises:
         StorageError: The disk is full or failing.
     """
-    stage = folder.with_name(f".{folder.name}.writing")
     base_folder = folder.with_name("base")
+    stage, base_stage = (place.with_name(f".{place.name}.writing") for place in (folder, base_folder))
     try:
-        shutil.rmtree(stage, ignore_errors=True)
+        for stale in (stage, base_stage):
+            shutil.rmtree(stale, ignore_errors=True)
         stage.mkdir(parents=True)
         if isinstance(model, PeftModel) and not merge:
             kind = "peft"
             if source.is_artifact:
-                _save_base(base_folder, model)
+                _save_base(base_stage, model)
             _save_adapter(stage, model, base_folder.resolve() if source.is_artifact else None, source)
         else:
             kind = "transformers"
             plain = model.merge_and_unload() if isinstance(model, PeftModel) else model
             assert isinstance(plain, PreTrainedModel)
-            plain.save_pretrained(stage)
+            with quiet_loading():
+                plain.save_pretrained(stage)
         tokenizer.save_pretrained(stage)
         record = {
             "format": ARTIFACT_VERSION,
@@ -123,19 +125,29 @@ def save_artifact(
             **metadata,
         }
         (stage / ARTIFACT_FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        for path in stage.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        if folder.exists():
-            shutil.rmtree(folder)
-        stage.rename(folder)
+        # Everything is on the disk before anything earlier goes; the adapter comes last, its base before it.
+        staged = [(part, place) for part, place in ((base_stage, base_folder), (stage, folder)) if part.exists()]
+        for part, _ in staged:
+            _sync_files(part)
+        for part, place in staged:
+            if place.exists():
+                shutil.rmtree(place)
+            part.rename(place)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(stage, ignore_errors=True)
+        for part in (stage, base_stage):
+            shutil.rmtree(part, ignore_errors=True)
         raise StorageError(
             f"{folder}: the model could not be saved: {error}. Free space and run the same command again: "
             "it goes on from the last checkpoint."
         ) from error
     return kind
+
+
+def _sync_files(folder: Path) -> None:
+    """Wait until the files of a folder are on the disk."""
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def _save_adapter(stage: Path, model: PeftModel, base_folder: Path | None, source: EncoderSource) -> None:
@@ -145,7 +157,8 @@ def _save_adapter(stage: Path, model: PeftModel, base_folder: Path | None, sourc
     settings.revision = source.revision
     settings.inference_mode = True
     # "auto" would ask the Hub whether the vocabulary grew; it never does here.
-    model.save_pretrained(stage, save_embedding_layers=False)
+    with quiet_loading():
+        model.save_pretrained(stage, save_embedding_layers=False)
     (stage / "README.md").unlink(missing_ok=True)
 
 
@@ -159,7 +172,8 @@ def _save_base(folder: Path, model: PeftModel) -> None:
         for name, value in plain.state_dict().items()
         if name.startswith(prefix) and ".lora_" not in name and ".modules_to_save." not in name
     }
-    encoder.save_pretrained(folder, state_dict=state)
+    with quiet_loading():
+        encoder.save_pretrained(folder, state_dict=state)
 
 
 def find_artifact(path: str | Path, *, revision: str | None = None) -> Path:
@@ -176,14 +190,15 @@ def find_artifact(path: str | Path, *, revision: str | None = None) -> Path:
         ArtifactError: There is no such artefact.
     """
     folder = Path(path).expanduser()
-    if folder.is_dir():
+    # Unlike Path's own, these raise no error for a name that is too long for the file system.
+    if os.path.isdir(folder):
         for candidate in (folder, folder / "model"):
             if any((candidate / name).is_file() for name in ("config.json", ADAPTER_FILE)):
                 return candidate
         raise ArtifactError(
             f"{path}: holds no artefact (config.json or {ADAPTER_FILE}). Name the model/ folder of a run."
         )
-    if folder.exists():
+    if os.path.exists(folder):
         raise ArtifactError(f"{path}: is a file. Name the model/ folder of a run.")
     name = str(path)
     if "/" not in name or not is_hub_id(name):

@@ -247,7 +247,9 @@ def test_merged_lora_is_a_plain_model_with_the_same_logits(cell, tmp_path):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sixteen_examples_can_be_learned_by_heart(family, tiny_encoder):
-    recipe = make_recipe("full", tiny_encoder(family), max_steps=60, batch_size=16, learning_rate=3e-3, evaluate_every=60)
+    recipe = make_recipe(
+        "full", tiny_encoder(family), max_steps=60, batch_size=16, learning_rate=3e-3, evaluate_every=60
+    )
     splits = make_splits(16, 2)
     prepared = prepare(recipe, splits)
     accelerator = Accelerator(cpu=True)

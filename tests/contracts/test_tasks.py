@@ -237,7 +237,12 @@ def test_early_stopping_and_looks_at_validation_follow_the_recipe(train):
 def test_the_best_weights_are_the_ones_saved(train):
     report = train(
         make_tables(),
-        {"training.max_steps": 9, "training.evaluate_every": 3, "training.learning_rate": 3e-2, "training.schedule": "constant"},
+        {
+            "training.max_steps": 9,
+            "training.evaluate_every": 3,
+            "training.learning_rate": 3e-2,
+            "training.schedule": "constant",
+        },
     )
     training = report.record["training"]
     looks = {look["step"]: look["metrics"]["accuracy"] for look in training["evaluations"]}
@@ -335,7 +340,9 @@ def test_tensorboard_gets_the_figures(train):
 
 def test_a_tracker_that_is_not_installed_is_refused_before_training(train, monkeypatch, tmp_path):
     real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "mlflow" else real(name, *rest))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "mlflow" else real(name, *rest)
+    )
     with pytest.raises(MissingExtraError, match="mlflow"):
         train(make_tables(), {"training.trackers": ["mlflow"]})
     assert not list(tmp_path.rglob("model.safetensors"))

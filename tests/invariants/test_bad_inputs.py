@@ -15,8 +15,6 @@ from tests.invariants import (
     test_bad_inputs_storage,
 )
 
-pytestmark = pytest.mark.xdist_group("odd data")
-
 TABLES = (test_bad_inputs_data, test_bad_inputs_recipe, test_bad_inputs_artifact)
 
 

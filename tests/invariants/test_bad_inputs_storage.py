@@ -15,10 +15,19 @@ import pytest
 from safetensors import SafetensorError
 
 from nlp_transfer.engine.checkpoint import CheckpointStore
-from tests.bad_inputs import LEFTOVERS, call_cli, hash_tree, list_leftovers, make_csv, make_rows, make_run, write
+from tests.bad_inputs import (
+    LEFTOVERS,
+    call_cli,
+    check_counted,
+    hash_tree,
+    list_leftovers,
+    make_csv,
+    make_rows,
+    make_run,
+    write,
+)
 
 RUN = make_run("d.csv", "training.max_steps=2", "training.checkpoint_every=1")
-RAN: set[str] = set()
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -167,7 +176,6 @@ def check_failure(folder: Path) -> Iterator[None]:
     assert not list_leftovers()
 
 
-@pytest.mark.xdist_group("bad storage")
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
 def test_full_disk_ends_with_a_message_and_the_same_command_goes_on(
     fault: Fault, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -192,10 +200,8 @@ def test_full_disk_ends_with_a_message_and_the_same_command_goes_on(
     weights = hash_tree(place / "runs/try/model")["model.safetensors"]
     assert hash_tree(second / "model")["model.safetensors"] == weights, "it ends where it would have ended"
     assert (second / "report.json").is_file()
-    RAN.add(fault.name)
 
 
-@pytest.mark.xdist_group("bad storage")
 def test_disk_that_takes_no_large_files_ends_with_a_message(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -214,7 +220,6 @@ def test_disk_that_takes_no_large_files_ends_with_a_message(
     assert not (place / "runs/try-2").exists()
 
 
-@pytest.mark.xdist_group("bad storage")
 @pytest.mark.parametrize("name", ["d.csv", "my.yaml"])
 def test_input_that_cannot_be_read_ends_with_status_1_and_its_name(
     name: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -231,7 +236,6 @@ def test_input_that_cannot_be_read_ends_with_status_1_and_its_name(
     assert hash_tree(place) == before
 
 
-@pytest.mark.xdist_group("bad storage")
 def test_full_cache_of_tokens_ends_with_a_message_and_no_folder(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -248,7 +252,6 @@ def test_full_cache_of_tokens_ends_with_a_message_and_no_folder(
     assert not list_leftovers()
 
 
-@pytest.mark.xdist_group("bad storage")
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
 def test_full_disk_leaves_no_half_predictions(
     suffix: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -268,12 +271,5 @@ def test_full_disk_leaves_no_half_predictions(
     assert (place / f"out.{suffix}").read_bytes() != b"mine"
 
 
-@pytest.mark.xdist_group("bad storage")
-def test_every_fault_ran(request: pytest.FixtureRequest) -> None:
-    selected = {
-        item.callspec.params["fault"].name
-        for item in request.session.items
-        if isinstance(item, pytest.Function) and hasattr(item, "callspec") and "fault" in item.callspec.params
-    }
-    assert selected <= RAN
-    assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= 12
+def test_every_fault_is_run(request: pytest.FixtureRequest) -> None:
+    check_counted(FAULTS, request, at_least=12)

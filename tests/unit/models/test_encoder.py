@@ -9,7 +9,14 @@ from transformers.utils import logging as transformers_logging
 
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import EncoderError
-from nlp_transfer.models.encoder import PROBLEM_TYPES, check_vocabulary, load_encoder, load_tokenizer, quiet_loading, read_config
+from nlp_transfer.models.encoder import (
+    PROBLEM_TYPES,
+    check_vocabulary,
+    load_encoder,
+    load_tokenizer,
+    quiet_loading,
+    read_config,
+)
 from nlp_transfer.models.sources import resolve_encoder
 from nlp_transfer.recipe.schema import METRICS, EncoderConfig
 

@@ -1,0 +1,238 @@
+import errno
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from nlp_transfer.contracts import LabelSpace
+from nlp_transfer.errors import ArtifactError, EncoderError, StorageError
+from nlp_transfer.models.encoder import load_encoder, load_tokenizer
+from nlp_transfer.publishing import artifact
+from nlp_transfer.publishing.artifact import find_artifact, load_artifact, save_artifact, write_atomically
+from nlp_transfer.recipe.schema import EncoderConfig, FullConfig, LoraConfig
+from nlp_transfer.strategies import STRATEGIES
+
+LABELS = LabelSpace("classification", ("no", "yes", "naïve"))
+SECTIONS = {"full": FullConfig(kind="full"), "lora": LoraConfig(kind="lora")}
+
+
+def save(encoder, folder, kind="full", labels=LABELS, metadata=None, seed=0):
+    loaded = load_encoder(EncoderConfig(name=str(encoder)), labels, seed=seed)
+    adapted = STRATEGIES[kind].adapt(loaded, SECTIONS[kind])
+    save_artifact(
+        folder,
+        adapted.model,
+        load_tokenizer(loaded.source),
+        labels=labels,
+        source=loaded.source,
+        merge=False,
+        metadata=metadata or {},
+    )
+    return folder
+
+
+@pytest.fixture
+def plain(tiny_encoder, tmp_path):
+    return save(tiny_encoder("bert"), tmp_path / "run" / "model", metadata={"reading": {"max_length": 9}})
+
+
+@pytest.fixture
+def adapter(tiny_encoder, tmp_path):
+    return save(tiny_encoder("bert"), tmp_path / "run" / "model", "lora")
+
+
+def edit(path: Path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+
+
+def list_bytes(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_artifact_comes_back_with_its_contract_and_metadata(plain):
+    loaded = load_artifact(plain)
+    assert loaded.labels == LABELS
+    assert loaded.metadata["reading"] == {"max_length": 9}
+    assert loaded.metadata["loader"] == "transformers"
+    assert loaded.folder == plain
+    assert not loaded.model.training
+    assert {value.dtype for value in load_file(plain / "model.safetensors").values()} == {torch.float32}
+    assert "naïve" in (plain / "nlp_transfer.json").read_text(encoding="utf-8")
+
+
+def test_the_folder_of_a_run_stands_for_its_model(plain):
+    assert find_artifact(plain) == find_artifact(plain.parent) == plain
+
+
+def test_an_adapter_names_its_base_by_a_path_that_can_be_found_from_anywhere(adapter, tiny_encoder):
+    settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    assert settings["base_model_name_or_path"] == str(tiny_encoder("bert").resolve())
+    assert settings["inference_mode"] is True
+    assert not (adapter / "README.md").exists()
+    assert load_artifact(adapter).labels == LABELS
+
+
+@pytest.mark.parametrize(
+    ("problem", "names", "kind"),
+    [
+        ("single_label_classification", ["a", "b"], "classification"),
+        ("multi_label_classification", ["a", "b"], "multi_label"),
+        ("regression", ["score"], "regression"),
+        (None, ["a", "b"], "classification"),
+        (None, ["score"], "regression"),
+    ],
+)
+def test_a_plain_classifier_of_another_tool_loads(problem, names, kind, tiny_encoder, tmp_path):
+    model = AutoModelForSequenceClassification.from_pretrained(
+        tiny_encoder("bert"), num_labels=len(names), id2label=dict(enumerate(names)), problem_type=problem
+    )
+    model.save_pretrained(tmp_path / "other")
+    AutoTokenizer.from_pretrained(tiny_encoder("bert")).save_pretrained(tmp_path / "other")
+    loaded = load_artifact(tmp_path / "other")
+    assert loaded.labels == LabelSpace(kind, tuple(names))
+    assert loaded.metadata == {}
+
+
+def test_a_bare_encoder_is_not_a_classifier(tiny_encoder):
+    with pytest.raises(ArtifactError, match="is not a classifier"):
+        load_artifact(tiny_encoder("bert"))
+
+
+def test_labels_that_contradict_each_other_are_refused_with_both_sides(plain):
+    edit(plain / "nlp_transfer.json", labels={"kind": "classification", "names": ["yes", "no", "naïve"]})
+    with pytest.raises(ArtifactError, match=r"\['yes', 'no', 'naïve'\].*\['no', 'yes', 'naïve'\]"):
+        load_artifact(plain)
+
+
+def test_another_class_count_is_refused(plain):
+    edit(plain / "nlp_transfer.json", labels={"kind": "classification", "names": ["no", "yes"]})
+    with pytest.raises(ArtifactError, match="labels"):
+        load_artifact(plain)
+
+
+def test_an_adapter_without_its_contract_is_refused(adapter):
+    (adapter / "nlp_transfer.json").unlink()
+    with pytest.raises(ArtifactError, match=r"nlp_transfer\.json"):
+        load_artifact(adapter)
+
+
+def test_an_adapter_without_its_base_names_it(adapter):
+    edit(adapter / "adapter_config.json", base_model_name_or_path="/gone/away")
+    with pytest.raises(EncoderError, match=r"base is missing.*/gone/away"):
+        load_artifact(adapter)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"format": 1, "labels": {"kind": "x"}}', "\x00"])
+def test_a_damaged_contract_is_refused(content, plain):
+    (plain / "nlp_transfer.json").write_text(content)
+    with pytest.raises(ArtifactError, match=r"nlp_transfer\.json: cannot be read"):
+        load_artifact(plain)
+
+
+def test_a_later_format_asks_for_an_upgrade(plain):
+    edit(plain / "nlp_transfer.json", format=99)
+    with pytest.raises(ArtifactError, match="format 99.*Upgrade"):
+        load_artifact(plain)
+
+
+def test_pickled_weights_are_refused(plain):
+    (plain / "model.safetensors").rename(plain / "pytorch_model.bin")
+    with pytest.raises(ArtifactError, match="Pickled weights are refused"):
+        load_artifact(plain)
+
+
+def test_cut_weights_are_refused(plain):
+    weights = plain / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:500])
+    with pytest.raises(ArtifactError, match="damaged"):
+        load_artifact(plain)
+
+
+def test_a_missing_head_is_refused(plain):
+    weights = load_file(plain / "model.safetensors")
+    del weights["classifier.weight"]
+    save_file(weights, plain / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ArtifactError, match=r"classifier\.weight is missing"):
+        load_artifact(plain)
+
+
+def test_a_missing_head_of_an_adapter_is_refused(adapter):
+    weights = load_file(adapter / "adapter_model.safetensors")
+    gone = [name for name in weights if "classifier" in name]
+    assert gone
+    save_file({k: v for k, v in weights.items() if k not in gone}, adapter / "adapter_model.safetensors")
+    with pytest.raises(ArtifactError, match="classifier"):
+        load_artifact(adapter)
+
+
+def test_what_is_not_there_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    for name, message in (
+        ("empty", "holds no artefact"),
+        ("file", "is a file"),
+        ("gone", "no such folder"),
+    ):
+        with pytest.raises(ArtifactError, match=message):
+            load_artifact(tmp_path / name)
+    with pytest.raises(ArtifactError, match="HF_HUB_OFFLINE"):
+        load_artifact("owner/name")
+
+
+def test_a_full_disk_leaves_the_earlier_artifact_whole_and_nothing_else(plain, tiny_encoder, monkeypatch):
+    before = list_bytes(plain.parent)
+
+    def fail(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(artifact.os, "fsync", fail)
+    with pytest.raises(StorageError, match="No space left") as caught:
+        save(tiny_encoder("bert"), plain, seed=1)
+    assert caught.value.exit_status == 1
+    monkeypatch.undo()
+    assert list_bytes(plain.parent) == before
+    save(tiny_encoder("bert"), plain, seed=1)
+    assert list_bytes(plain.parent) != before
+    assert list_bytes(plain.parent).keys() == before.keys()
+
+
+def test_a_full_disk_while_the_base_is_written_leaves_no_half_of_it(tiny_encoder, tmp_path, monkeypatch):
+    earlier = save(tiny_encoder("bert"), tmp_path / "first" / "model")
+    monkeypatch.setattr(artifact, "_save_adapter", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+    with pytest.raises(StorageError, match="full"):
+        save(earlier, tmp_path / "second" / "model", "lora")
+    assert [path for path in (tmp_path / "second").rglob("*") if path.is_file()] == []
+
+
+def test_left_overs_of_a_killed_save_are_cleared_away(plain, tiny_encoder):
+    stale = plain.with_name(".model.writing")
+    stale.mkdir()
+    (stale / "junk").write_text("half")
+    save(tiny_encoder("bert"), plain)
+    assert not stale.exists()
+    assert not (plain / "junk").exists()
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "report.json"
+    write_atomically(path, "ä")
+    assert path.read_bytes() == "ä".encode()
+    write_atomically(path, b"two")
+
+    def fail(descriptor):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(artifact.os, "fsync", fail)
+    with pytest.raises(StorageError, match="Input/output error"):
+        write_atomically(path, b"three")
+    assert path.read_bytes() == b"two"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_a_moved_artifact_loads_where_it_is_now(plain, tmp_path):
+    moved = shutil.move(plain, tmp_path / "elsewhere")
+    assert load_artifact(moved).labels == LABELS

@@ -115,9 +115,7 @@ class Classifier:
             return np.empty((0, self.space.num_outputs))
         return self._score(Dataset.from_dict(columns), batch_size=batch_size, progress=progress)
 
-    def predict(
-        self, texts: Sequence[str], texts_b: Sequence[str] | None = None, *, batch_size: int = 64
-    ) -> list[Any]:
+    def predict(self, texts: Sequence[str], texts_b: Sequence[str] | None = None, *, batch_size: int = 64) -> list[Any]:
         """Name the label of each text.
 
         Args:

@@ -303,4 +303,3 @@ class Tracker(Protocol):
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Send figures of one step."""
         ...
-

@@ -42,7 +42,7 @@ def examine() -> dict[str, str]:
         "memory": f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free",
         "minilm-l6": _examine_embedded(),
         "cache": _examine_cache(Path(hub_constants.HF_HOME)),
-        "network": "off: HF_HUB_OFFLINE is set" if hub_constants.HF_HUB_OFFLINE else "allowed; HF_HUB_OFFLINE=1 forbids",
+        "network": "off (HF_HUB_OFFLINE)" if hub_constants.HF_HUB_OFFLINE else "allowed; HF_HUB_OFFLINE=1 forbids it",
     }
     return found
 

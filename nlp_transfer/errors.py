@@ -94,9 +94,7 @@ class MissingExtraError(TransferError):
     """
 
     def __init__(self, package: str, *, extra: str, purpose: str) -> None:
-        super().__init__(
-            f"{purpose} needs {package}. Install it with: python -m pip install 'nlp_transfer[{extra}]'"
-        )
+        super().__init__(f"{purpose} needs {package}. Install it with: python -m pip install 'nlp_transfer[{extra}]'")
 
 
 class StorageError(TransferError):

@@ -1,12 +1,14 @@
 """One run, from a recipe to a report: the one place that wires the levels together."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
 from rich.console import Console
 
@@ -17,7 +19,7 @@ from nlp_transfer.engine.precision import choose_device
 from nlp_transfer.errors import TransferError
 from nlp_transfer.methods.control import train_control
 from nlp_transfer.methods.outcome import build_record, keep_best_seed, score_run
-from nlp_transfer.methods.seed import SeedResult, Workspace, check_machine, make_accelerator, train_seed
+from nlp_transfer.methods.seed import SeedResult, Workspace, check_machine, clear_progress, make_accelerator, train_seed
 from nlp_transfer.models.encoder import check_vocabulary, load_tokenizer, read_config
 from nlp_transfer.models.sources import resolve_encoder
 from nlp_transfer.publishing.artifact import write_atomically
@@ -36,6 +38,7 @@ def run(
     *,
     data: object | None = None,
     output_dir: str | Path | None = None,
+    progress: bool = True,
     console: Console | None = None,
 ) -> Report:
     """Run a recipe: load, train, score the saved weights, and write everything down.
@@ -46,7 +49,8 @@ def run(
         data: In place of ``data.path``: a path or Hub id, a `datasets.Dataset` or `DatasetDict`, a pandas frame, or a
             mapping of those by split name.
         output_dir: In place of ``report.output_dir``.
-        console: Where progress is shown; nothing is shown where absent.
+        progress: Whether to show what is loaded and how training goes.
+        console: Where that is shown; stderr, or the notebook's cell, where absent.
 
     Returns:
         The report: scores with intervals, predictions, and where the artefact is.
@@ -58,10 +62,13 @@ def run(
         OutputError: The output folder is not this run's.
         StorageError: The disk is full or failing.
     """
-    console = console or Console(quiet=True)
+    console = console or Console(stderr=True, quiet=not progress)
     loaded = _override(recipe, overrides, data, output_dir)
     source = None if data is None or isinstance(data, str | Path) else data
     check_machine(loaded)
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        # Accelerate keeps device and number format for the whole process; the next run may want others.
+        AcceleratorState._reset_state(reset_partial_state=True)
     # Accelerate must be told of the CPU, or processes without a GPU do not find each other.
     state = PartialState(cpu=choose_device(loaded.training.device) == "cpu")
     with _claim(loaded, state) as folder:
@@ -150,7 +157,7 @@ def _run_in(folder: RunFolder, source: object | None, state: PartialState, conso
         state.wait_for_everyone()
         return Report.load(folder.path)
     best = keep_best_seed(recipe, results, space.splits, folder.path)
-    scored = score_run(recipe, seeds, results, space.splits, control)
+    scored = score_run(recipe, results, space.splits, control)
     origin = {"name": space.source.name, "hub_id": space.source.hub_id, "revision": space.source.revision}
     record = build_record(recipe, seeds, results, best, space.splits, scored, encoder=origin)
     labels, model = space.splits.labels, folder.path / "model"
@@ -158,6 +165,7 @@ def _run_in(folder: RunFolder, source: object | None, state: PartialState, conso
     write_atomically(model / "README.md", card)
     report = Report(record, folder.path)
     report.save()
+    clear_progress(results)
     state.wait_for_everyone()
     return report
 

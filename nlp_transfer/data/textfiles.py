@@ -257,7 +257,7 @@ def _make_json_batch(path: Path, rows: list[dict[str, Any]], lines: list[int], k
         if not _is_encodable(name):
             line = next(line for line, row in zip(lines, rows, strict=True) if name in row)
             raise DataError(
-                f"{path}, line {line}: expected a key of text, came one with half a surrogate pair: {name!r}. Rename it."
+                f"{path}, line {line}: expected keys of text, came half a surrogate pair: {name!r}. Rename it."
             )
         values = [row.get(name) for row in rows]
         kind = kinds.get(name)

@@ -1,0 +1,1 @@
+"""What runs a model over data: the loop, the forward pass, losses, optimizer, precision, checkpoints."""

@@ -97,8 +97,8 @@ def sum_cross_entropy(
         Focal loss: Lin et al. 2017, equation 4, https://arxiv.org/abs/1708.02002.
 
     Example:
-        >>> sum_cross_entropy(torch.zeros(3, 2), torch.tensor([0, 1, 1])).item() / 3 == torch.log(torch.tensor(2.)).item()
-        True
+        >>> round(sum_cross_entropy(torch.zeros(3, 2), torch.tensor([0, 1, 1])).item() / 3, 4)
+        0.6931
     """
     if gamma == 0.0:
         return functional.cross_entropy(logits, labels, weight=weights, label_smoothing=smoothing, reduction="sum")

@@ -68,9 +68,7 @@ def build_optimizer(
     return torch.optim.AdamW(groups, betas=betas, eps=training.epsilon, fused=True)
 
 
-def build_schedule(
-    optimizer: torch.optim.Optimizer, training: TrainingConfig, num_steps: int
-) -> LambdaLR:
+def build_schedule(optimizer: torch.optim.Optimizer, training: TrainingConfig, num_steps: int) -> LambdaLR:
     """Build the schedule: a linear warm-up, then down to zero along a line or a cosine, or constant.
 
     The factors are those of transformers' schedules of the same names.

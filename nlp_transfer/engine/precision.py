@@ -55,5 +55,5 @@ def choose_precision(wanted: str, device: str) -> str:
     if wanted == "auto":
         return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     if wanted == "fp16" and device != "cuda":
-        raise RecipeError(f"training.precision: fp16 trains on cuda only, and this run is on {device}. Use fp32 or auto.")
+        raise RecipeError(f"training.precision: fp16 trains on cuda only, this run is on {device}. Use fp32 or auto.")
     return wanted

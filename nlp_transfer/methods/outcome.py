@@ -51,14 +51,11 @@ def read_labels(splits: Splits, split: str) -> np.ndarray:
     return np.asarray(splits.tables[split].select_columns(["label"]).with_format("numpy")["label"][:])
 
 
-def score_run(
-    recipe: Recipe, seeds: Sequence[int], results: Sequence[SeedResult], splits: Splits, control: Control | None
-) -> Outcome:
+def score_run(recipe: Recipe, results: Sequence[SeedResult], splits: Splits, control: Control | None) -> Outcome:
     """Score the model and its baselines on every labelled split but train.
 
     Args:
         recipe: Metrics, resamples and which baselines.
-        seeds: Training seeds.
         results: One a seed.
         splits: Labels and texts.
         control: The no-transfer control, if it was trained.

@@ -23,9 +23,18 @@ from nlp_transfer.models.sources import EncoderSource
 from nlp_transfer.publishing.artifact import load_artifact, save_artifact, write_atomically
 from nlp_transfer.recipe.schema import Recipe
 
-__all__ = ["SeedResult", "Workspace", "build_predictions", "check_machine", "make_accelerator", "train_seed"]
+__all__ = [
+    "SeedResult",
+    "Workspace",
+    "build_predictions",
+    "check_machine",
+    "clear_progress",
+    "make_accelerator",
+    "train_seed",
+]
 
-SEED_FILE = "seed.json"
+SEED_FILE = ".seed.json"
+PROBABILITIES_FILE = ".probabilities.npz"
 PREDICTIONS_FILE = "predictions.parquet"
 
 
@@ -140,7 +149,7 @@ def train_seed(recipe: Recipe, seed: int, space: Workspace, folder: Path, consol
         StorageError: The disk is full or failing.
     """
     if (folder / SEED_FILE).is_file() and (folder / PREDICTIONS_FILE).is_file():
-        return _read_seed(folder, seed, space.splits)
+        return _read_seed(folder, seed)
     training = recipe.training.model_copy(update={"seed": seed, "seeds": None})
     recipe = recipe.model_copy(update={"training": training})
     accelerator = make_accelerator(recipe, folder)
@@ -183,7 +192,9 @@ def train_seed(recipe: Recipe, seed: int, space: Workspace, folder: Path, consol
     return result
 
 
-def _save(recipe: Recipe, fitted: Fitted, space: Workspace, folder: Path, accelerator: Accelerator) -> Literal["transformers", "peft"]:
+def _save(
+    recipe: Recipe, fitted: Fitted, space: Workspace, folder: Path, accelerator: Accelerator
+) -> Literal["transformers", "peft"]:
     """Save the artefact on the main process; every process learns how it loads."""
     data = recipe.data
     is_plain = fitted.adapted.format == "transformers" or fitted.adapted.merge
@@ -220,9 +231,7 @@ def _is_collapsed(probabilities: dict[str, np.ndarray], space: Workspace) -> boo
     return len(np.unique(found.argmax(axis=1))) == 1
 
 
-def build_predictions(
-    splits: Splits, probabilities: dict[str, np.ndarray], *, with_text: bool = True
-) -> pd.DataFrame:
+def build_predictions(splits: Splits, probabilities: dict[str, np.ndarray], *, with_text: bool = True) -> pd.DataFrame:
     """Lay out predictions as a table.
 
     Args:
@@ -271,7 +280,7 @@ def _write_seed(result: SeedResult, splits: Splits) -> None:
         frame.to_parquet(aside, index=False, compression="zstd")
         aside.replace(result.folder / PREDICTIONS_FILE)
         raw = {split: np.asarray(values) for split, values in result.probabilities.items()}
-        with (result.folder / ".probabilities.npz").open("wb") as file:
+        with (result.folder / PROBABILITIES_FILE).open("wb") as file:
             np.savez(file, **raw)  # type: ignore[arg-type]
     except OSError as error:
         aside.unlink(missing_ok=True)
@@ -280,7 +289,14 @@ def _write_seed(result: SeedResult, splits: Splits) -> None:
     write_atomically(result.folder / SEED_FILE, json.dumps(record))
 
 
-def _read_seed(folder: Path, seed: int, splits: Splits) -> SeedResult:
+def clear_progress(results: Sequence[SeedResult]) -> None:
+    """Remove what a finished run no longer needs to go on from."""
+    for result in results:
+        for name in (SEED_FILE, PROBABILITIES_FILE):
+            (result.folder / name).unlink(missing_ok=True)
+
+
+def _read_seed(folder: Path, seed: int) -> SeedResult:
     """Read a finished seed back."""
     record = json.loads((folder / SEED_FILE).read_text(encoding="utf-8"))
     log = record["log"]

@@ -1,0 +1,1 @@
+"""Encoders: where they come from, how they load, what of them is the head."""

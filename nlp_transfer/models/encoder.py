@@ -266,6 +266,8 @@ def _load_adapter(source: EncoderSource, base: EncoderSource, settings: Pretrain
     prefix = f"{model.base_model_prefix}."
     encoder = {name: value for name, value in merged.state_dict().items() if name.startswith(prefix)}
     model.load_state_dict(encoder, strict=False)
+    # The config still names the adapter's own base.
+    model.name_or_path = source.location
     return model
 
 

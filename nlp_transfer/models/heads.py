@@ -37,9 +37,7 @@ def find_head_modules(model: PreTrainedModel) -> list[str]:
 def list_head_parameters(model: PreTrainedModel) -> list[str]:
     """Name every parameter of the head, pooler included."""
     modules = find_head_modules(model)
-    return [
-        name for name, _ in model.named_parameters() if any(name.startswith(f"{module}.") for module in modules)
-    ]
+    return [name for name, _ in model.named_parameters() if any(name.startswith(f"{module}.") for module in modules)]
 
 
 def find_new_modules(model: nn.Module, new_parameters: Iterable[str]) -> list[str]:

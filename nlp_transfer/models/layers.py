@@ -72,7 +72,5 @@ def find_lora_targets(model: PreTrainedModel, wanted: list[str] | None) -> list[
     return [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-        and name.rpartition(".")[2] in names
-        and not f"{name}.".startswith(heads)
+        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in names and not f"{name}.".startswith(heads)
     ]

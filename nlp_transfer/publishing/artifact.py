@@ -203,10 +203,7 @@ def find_artifact(path: str | Path, *, revision: str | None = None) -> Path:
     name = str(path)
     if "/" not in name or not is_hub_id(name):
         raise ArtifactError(f"{path}: no such folder. Name the model/ folder of a run, or a Hub id such as owner/name.")
-    if hub_constants.HF_HUB_OFFLINE:
-        hint = "HF_HUB_OFFLINE is set"
-    else:
-        hint = "check the name, or your network and login"
+    hint = "HF_HUB_OFFLINE is set" if hub_constants.HF_HUB_OFFLINE else "check the name, your network and login"
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES))
     except (RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:

@@ -28,9 +28,7 @@ def adapt_frozen(loaded: LoadedEncoder, config: FrozenConfig) -> Adapted:
     for name, parameter in loaded.model.named_parameters():
         parameter.requires_grad_(name in head)
     prefix = loaded.model.base_model_prefix
-    return Adapted(
-        loaded.model, "transformers", still=(prefix,), new_parameters=frozenset(loaded.new_parameters)
-    )
+    return Adapted(loaded.model, "transformers", still=(prefix,), new_parameters=frozenset(loaded.new_parameters))
 
 
 STRATEGY = Strategy(kind="frozen", adapt=adapt_frozen)

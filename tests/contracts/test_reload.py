@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -176,18 +177,19 @@ def fit_tiny(encoder: Path, folder: Path, **strategy: object) -> Path:
     return folder
 
 
-def make_all(tiny_encoder, place: Path, **strategy: object) -> list[Path]:
+def make_all(tiny_encoder, place: Path, whole_runs: Sequence[str] = RUN_FAMILIES, **strategy: object) -> list[Path]:
     """One artefact a family; those of whole runs hold two, three and five classes by turns."""
     folders = []
     for family in FAMILIES:
         encoder = tiny_encoder(family, "masked_lm")
-        if family in RUN_FAMILIES:
+        if family in whole_runs:
             num_labels = (2, 3, 5)[RUN_FAMILIES.index(family) % 3]
             folders.append(run_tiny(encoder, place / family, num_labels, **strategy))
         else:
             folders.append(fit_tiny(encoder, place / family, **strategy))
     assert len(folders) == len(FAMILIES) >= 9
-    assert {len(load_artifact(folder).labels.names) for folder in folders} == {2, 3, 5}
+    counts = {len(load_artifact(folder).labels.names) for folder in folders}
+    assert counts == {2, 3, 5} or len(whole_runs) < 3
     return folders
 
 
@@ -196,7 +198,7 @@ def test_full_loads_with_plain_transformers_to_the_same_logits(tiny_encoder, tmp
 
 
 def test_merged_lora_loads_with_plain_transformers_to_the_same_logits(tiny_encoder, tmp_path):
-    folders = make_all(tiny_encoder, tmp_path, kind="lora", merge=True)
+    folders = make_all(tiny_encoder, tmp_path, ["bert"], kind="lora", merge=True)
     reload_elsewhere(folders, tmp_path, is_adapter=False)
 
 
@@ -257,7 +259,7 @@ def test_an_earlier_artifact_gives_its_encoder_and_loses_its_head(family, kind, 
 def test_lora_on_an_earlier_artifact_reloads_by_its_literal_call(earlier_kind, tiny_encoder, tmp_path):
     folders = []
     for family in ("bert", "distilbert", "modernbert"):
-        earlier = run_tiny(tiny_encoder(family, "masked_lm"), tmp_path / family / "first", 3, kind=earlier_kind)
+        earlier = fit_tiny(tiny_encoder(family, "masked_lm"), tmp_path / family / "first" / "model", kind=earlier_kind)
         folders.append(run_tiny(earlier, tmp_path / family / "second", 5, kind="lora"))
         base = folders[-1].parent / "base"
         assert (base / "model.safetensors").is_file()
@@ -267,7 +269,7 @@ def test_lora_on_an_earlier_artifact_reloads_by_its_literal_call(earlier_kind, t
 
 
 def test_full_on_an_adapter_artifact_trains_and_reloads_plain(tiny_encoder, tmp_path):
-    earlier = run_tiny(tiny_encoder("bert", "masked_lm"), tmp_path / "first", 3, kind="lora")
+    earlier = fit_tiny(tiny_encoder("bert", "masked_lm"), tmp_path / "first" / "model", kind="lora")
     second = run_tiny(earlier, tmp_path / "second", 2, kind="full")
     assert not (second.parent / "base").exists()
     reload_elsewhere([second], tmp_path, is_adapter=False)

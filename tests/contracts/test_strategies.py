@@ -226,7 +226,7 @@ def test_lora_starts_as_the_encoder_with_the_same_head(family, tiny_encoder):
     recipe = make_recipe("lora", tiny_encoder(family, "masked_lm"))
     prepared = prepare(recipe, make_splits(16, 3))
     inputs = read_batch(prepared)
-    loaded, adapted = adapt(recipe, prepared)
+    _, adapted = adapt(recipe, prepared)
     plain = load_encoder(recipe.encoder, prepared.labels, seed=recipe.training.seed).model
     assert isinstance(adapted.model, PeftModel)
     assert any(".lora_A." in name for name, _ in adapted.model.named_parameters())

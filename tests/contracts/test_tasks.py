@@ -40,7 +40,7 @@ def test_columns_said_beside_the_data_hold(train, tiny_encoder, tmp_path):
         report = run("question/full", overrides, data=tables, output_dir=tmp_path / f"it's {number}")
         assert (report.recipe["data"]["text"], report.recipe["data"]["label"]) == ("a", "b")
         assert report.folder == tmp_path / f"it's {number}"
-    with pytest.raises(DataError, match="data.label"):
+    with pytest.raises(DataError, match=r"data\.label"):
         run("question/full", settings | {"data.text": "a"}, data=tables, output_dir=tmp_path / "none")
 
 

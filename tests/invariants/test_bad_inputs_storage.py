@@ -136,7 +136,7 @@ FAULTS = [
     Fault("the model, as safetensors says it", fail_save(MODEL, error=SafetensorError),
           ("runs/try-2/model", FULL, "goes on from the last checkpoint"), 2, False),
     Fault("the predictions", fail_parquet, ("predictions", FULL, "Free space"), 2, True),
-    Fault("the scores of a seed", fail_open(".seed.json.writing"), ("seed.json", FULL, "Free space"), 2, True),
+    Fault("the scores of a seed", fail_open("..seed.json.writing"), ("seed.json", FULL, "Free space"), 2, True),
     Fault("the model card", fail_open(".README.md.writing"), ("README.md", FULL, "Free space"), 2, True),
     Fault("the report's page", fail_open(".report.html.writing"), ("report.html", FULL, "Free space"), 2, True),
     Fault("the report", fail_open(".report.json.writing"), ("report.json", FULL, "run the same command"), 2, True),

@@ -41,9 +41,7 @@ def equal(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool
 
 @pytest.mark.parametrize("strategy", ["full", "frozen", "lora"])
 @pytest.mark.parametrize("broken_at", [1, 5, 9, 14])
-def test_a_broken_run_ends_in_the_same_weights(
-    recipe: Recipe, strategy: str, broken_at: int, tmp_path: Path
-) -> None:
+def test_a_broken_run_ends_in_the_same_weights(recipe: Recipe, strategy: str, broken_at: int, tmp_path: Path) -> None:
     recipe = make_recipe(
         Path(recipe.encoder.name),
         strategy__kind=strategy,

@@ -158,8 +158,9 @@ def test_an_adapter_of_an_adapter_is_refused(tmp_path):
 
 def test_quiet_loading_puts_everything_back():
     before = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled(), warnings.filters[:]
-    with pytest.raises(KeyError), quiet_loading():
+    with quiet_loading():
         warnings.warn("not for the user", FutureWarning, stacklevel=1)
+    with pytest.raises(KeyError), quiet_loading():
         raise KeyError
     after = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled(), warnings.filters[:]
     assert before == after

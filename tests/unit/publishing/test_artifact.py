@@ -135,7 +135,7 @@ def test_a_damaged_contract_is_refused(content, plain):
 
 def test_a_later_format_asks_for_an_upgrade(plain):
     edit(plain / "nlp_transfer.json", format=99)
-    with pytest.raises(ArtifactError, match="format 99.*Upgrade"):
+    with pytest.raises(ArtifactError, match=r"format 99.*Upgrade"):
         load_artifact(plain)
 
 

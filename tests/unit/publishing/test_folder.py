@@ -152,13 +152,14 @@ def test_a_run_that_failed_before_it_left_anything_leaves_no_folder(tmp_path):
     with pytest.raises(ZeroDivisionError), claim_folder(make_recipe(tmp_path / "a" / "run")):
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
-    with (
-        pytest.raises(ZeroDivisionError),
-        claim_folder(make_recipe(tmp_path / "a" / "run")) as claimed,
-    ):
-        (claimed.path / "seed.json").write_text("")
-        raise ZeroDivisionError
-    assert (tmp_path / "a" / "run" / "recipe.yaml").is_file()
+
+
+def test_a_run_that_failed_after_it_left_something_keeps_it(tmp_path):
+    claim = claim_folder(make_recipe(tmp_path / "run"))
+    claimed = claim.__enter__()
+    (claimed.path / ".seed.json").write_text("")
+    assert not claim.__exit__(ZeroDivisionError, ZeroDivisionError(), None)
+    assert (tmp_path / "run" / "recipe.yaml").is_file()
 
 
 def test_differences_name_the_dotted_key():

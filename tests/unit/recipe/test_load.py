@@ -67,8 +67,9 @@ def test_another_strategy_takes_its_own_rate():
 
 
 def test_overrides_as_texts_and_as_a_mapping_agree():
-    texts = ["training.epochs=2", "training.seeds=[0, 1]", "data.text=5", "strategy.rank=16"]
-    mapping = {"training.epochs": 2, "training.seeds": [0, 1], "data.text": "5", "strategy.rank": 16}
+    texts = ["training.epochs=2", "training.seeds=[0, 1]", "data.text=5", "strategy.kind=lora", "strategy.rank=16"]
+    mapping = {"training.epochs": 2, "training.seeds": [0, 1], "data.text": "5"}
+    mapping |= {"strategy.kind": "lora", "strategy.rank": 16}
     assert load_recipe("quickstart", texts) == load_recipe("quickstart", mapping)
     assert load_recipe("quickstart", texts) != load_recipe("quickstart")
 

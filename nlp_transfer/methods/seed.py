@@ -301,7 +301,7 @@ def _read_seed(folder: Path, seed: int) -> SeedResult:
     record = json.loads((folder / SEED_FILE).read_text(encoding="utf-8"))
     log = record["log"]
     log["evaluations"] = [Evaluation(**entry) for entry in log["evaluations"]]
-    with np.load(folder / ".probabilities.npz", allow_pickle=False) as stored:
+    with np.load(folder / PROBABILITIES_FILE, allow_pickle=False) as stored:
         probabilities = {split: stored[split] for split in stored.files}
     return SeedResult(seed, folder, RunLog(**log), record["model"], record["loader"], probabilities)
 

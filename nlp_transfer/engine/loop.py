@@ -27,7 +27,7 @@ from nlp_transfer.engine.checkpoint import (
 )
 from nlp_transfer.engine.forward import Feeder, compute_logits
 from nlp_transfer.engine.optimizer import build_optimizer, build_schedule
-from nlp_transfer.errors import StorageError
+from nlp_transfer.errors import OutputError, StorageError
 from nlp_transfer.recipe.schema import LOWER_IS_BETTER, TrainingConfig
 
 __all__ = ["LoopSetup", "count_steps", "run_loop"]
@@ -82,6 +82,7 @@ class LoopSetup:
 class LoopState:
     """Where the loop stands: what a checkpoint must hold beside tensors."""
 
+    data: str = ""
     epoch: int = 0
     position: int = 0
     best_value: float | None = None
@@ -130,6 +131,7 @@ def run_loop(setup: LoopSetup) -> RunLog:
 
     Raises:
         StorageError: A checkpoint could not be written.
+        OutputError: The checkpoints are of a run on other training rows.
     """
     loop = _Loop(setup)
     try:
@@ -155,7 +157,7 @@ class _Loop:
         self.plain_optimizer = optimizer
         self.model, self.optimizer = self.accelerator.prepare(setup.model, optimizer)
         self.parameters = [p for p in setup.model.parameters() if p.requires_grad]
-        self.state = LoopState()
+        self.state = LoopState(data=setup.feeder.fingerprint)
         self.state.log.device = self.accelerator.device.type
         self.state.log.num_processes = self.accelerator.num_processes
         self.best_weights: dict[str, Tensor] | None = None
@@ -287,6 +289,11 @@ class _Loop:
         snapshot = None if self.setup.store is None else self.setup.store.load_newest()
         if snapshot is None:
             return
+        if snapshot.state.get("data") != self.setup.feeder.fingerprint:
+            raise OutputError(
+                "checkpoints: the run was broken off on other training rows than these. Give it the same data, "
+                "or name another folder: report.output_dir=runs/NAME."
+            )
         try:
             self.state = LoopState.from_json(snapshot.state)
             restore_weights(self.setup.model, snapshot.weights)

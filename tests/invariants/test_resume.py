@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from nlp_transfer.engine.checkpoint import CheckpointStore, capture_random, restore_random
+from nlp_transfer.errors import OutputError
 from nlp_transfer.recipe.schema import Recipe
 from tests.training import Breaker, copy_weights, fit, make_recipe, prepare
 
@@ -72,6 +73,15 @@ def test_another_seed_ends_in_other_weights(recipe: Recipe, tmp_path: Path) -> N
     different, _ = fit(other, splits, prepared)
     assert equal(copy_weights(model), copy_weights(again))
     assert not equal(copy_weights(model), copy_weights(different))
+
+
+def test_a_run_does_not_go_on_with_other_rows(recipe: Recipe, tmp_path: Path) -> None:
+    splits, prepared = prepare(recipe, n=36)
+    with pytest.raises(KeyboardInterrupt):
+        fit(recipe, splits, prepared, folder=tmp_path, hooks=(Breaker(5),))
+    splits, prepared = prepare(recipe, n=36, seed=1)
+    with pytest.raises(OutputError, match="other training rows"):
+        fit(recipe, splits, prepared, folder=tmp_path)
 
 
 def test_a_damaged_checkpoint_is_skipped_for_the_one_before(recipe: Recipe, tmp_path: Path) -> None:

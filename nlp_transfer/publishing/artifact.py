@@ -105,17 +105,7 @@ def save_artifact(
         for stale in (stage, base_stage):
             shutil.rmtree(stale, ignore_errors=True)
         stage.mkdir(parents=True)
-        if isinstance(model, PeftModel) and not merge:
-            kind = "peft"
-            if source.is_artifact:
-                _save_base(base_stage, model)
-            _save_adapter(stage, model, base_folder.resolve() if source.is_artifact else None, source)
-        else:
-            kind = "transformers"
-            plain = model.merge_and_unload() if isinstance(model, PeftModel) else model
-            assert isinstance(plain, PreTrainedModel)
-            with quiet_loading():
-                plain.save_pretrained(stage)
+        kind = _stage_model(stage, base_stage, base_folder.resolve(), model, source=source, merge=merge)
         tokenizer.save_pretrained(stage)
         record = {
             "format": ARTIFACT_VERSION,
@@ -125,14 +115,7 @@ def save_artifact(
             **metadata,
         }
         (stage / ARTIFACT_FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        # Everything is on the disk before anything earlier goes; the adapter comes last, its base before it.
-        staged = [(part, place) for part, place in ((base_stage, base_folder), (stage, folder)) if part.exists()]
-        for part, _ in staged:
-            _sync_files(part)
-        for part, place in staged:
-            if place.exists():
-                shutil.rmtree(place)
-            part.rename(place)
+        _move_in([(part, place) for part, place in ((base_stage, base_folder), (stage, folder)) if part.exists()])
     except (OSError, SafetensorError) as error:
         for part in (stage, base_stage):
             shutil.rmtree(part, ignore_errors=True)
@@ -143,11 +126,32 @@ def save_artifact(
     return kind
 
 
-def _sync_files(folder: Path) -> None:
-    """Wait until the files of a folder are on the disk."""
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+def _stage_model(
+    stage: Path, base_stage: Path, base_folder: Path, model: nn.Module, *, source: EncoderSource, merge: bool
+) -> str:
+    """Write the weights aside, an adapter's own base too; say what loads them."""
+    if isinstance(model, PeftModel) and not merge:
+        if source.is_artifact:
+            _save_base(base_stage, model)
+        _save_adapter(stage, model, base_folder if source.is_artifact else None, source)
+        return "peft"
+    plain = model.merge_and_unload() if isinstance(model, PeftModel) else model
+    assert isinstance(plain, PreTrainedModel)
+    with quiet_loading():
+        plain.save_pretrained(stage)
+    return "transformers"
+
+
+def _move_in(staged: list[tuple[Path, Path]]) -> None:
+    """Rename what was written aside, in order: all of it is on the disk before anything earlier goes."""
+    for part, _ in staged:
+        for path in part.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    for part, place in staged:
+        if place.exists():
+            shutil.rmtree(place)
+        part.rename(place)
 
 
 def _save_adapter(stage: Path, model: PeftModel, base_folder: Path | None, source: EncoderSource) -> None:

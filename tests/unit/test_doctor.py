@@ -9,7 +9,7 @@ def test_the_machine_is_described(monkeypatch):
     found = doctor.examine()
     assert {"python", *doctor.PACKAGES, "device", "precision", "memory", "minilm-l6", "cache", "network"} == set(found)
     assert all(isinstance(value, str) and value for value in found.values())
-    assert found["network"] == "off: HF_HUB_OFFLINE is set"
+    assert found["network"] == "off (HF_HUB_OFFLINE)"
     monkeypatch.setattr(doctor.hub_constants, "HF_HUB_OFFLINE", False)
     assert "allowed" in doctor.examine()["network"]
 

@@ -235,6 +235,7 @@ class RunLog:
         best_step: Step of the weights that were kept.
         stopped_early: Whether patience ran out before the last epoch.
         resumed_at: Steps at which the run was resumed.
+        damaged_checkpoints: Checkpoints that did not hold when resuming, and why; an older one was used.
         precision: Number format that was used.
         device: Kind of device, ``cpu`` or ``cuda`` for instance.
         num_processes: Count of processes that trained together.
@@ -253,6 +254,7 @@ class RunLog:
     best_step: int = 0
     stopped_early: bool = False
     resumed_at: list[int] = field(default_factory=list)
+    damaged_checkpoints: list[str] = field(default_factory=list)
     precision: str = "fp32"
     device: str = "cpu"
     num_processes: int = 1

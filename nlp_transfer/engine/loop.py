@@ -286,7 +286,11 @@ class _Loop:
 
     def resume(self) -> None:
         """Go on from the newest whole checkpoint, if there is one."""
-        snapshot = None if self.setup.store is None else self.setup.store.load_newest()
+        store = self.setup.store
+        if store is None:
+            return
+        snapshot = store.load_newest()
+        self.state.log.damaged_checkpoints += store.skipped
         if snapshot is None:
             return
         if snapshot.state.get("data") != self.setup.feeder.fingerprint:
@@ -310,6 +314,7 @@ class _Loop:
         self.schedule._last_lr = [group["lr"] for group in self.plain_optimizer.param_groups]
         self.windows = self.setup.windows(self.state.epoch)
         self.state.log.resumed_at.append(self.state.log.steps)
+        self.state.log.damaged_checkpoints += store.skipped
         restore_random(snapshot.random)
 
     def finish(self) -> RunLog:

@@ -205,6 +205,7 @@ def build_record(
             "best_step": log.best_step,
             "stopped_early": log.stopped_early,
             "resumed_at": log.resumed_at,
+            "damaged_checkpoints": log.damaged_checkpoints,
             "collapsed": log.collapsed,
         },
         "scores": _scores_to_json(outcome.scores),

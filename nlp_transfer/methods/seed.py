@@ -168,6 +168,10 @@ def train_seed(recipe: Recipe, seed: int, space: Workspace, folder: Path, consol
         checkpoints=folder / "checkpoints",
         label=f"{recipe.strategy.kind}, seed {seed}",
     )
+    for damage in fitted.log.damaged_checkpoints:
+        console.print(f"  warning: checkpoint {damage}; an older one was used", style="yellow", highlight=False)
+    if fitted.log.resumed_at:
+        console.print(f"  went on from step {fitted.log.resumed_at[-1]:,}", highlight=False)
     model = {
         "family": fitted.loaded.family,
         "parameters": fitted.adapted.num_parameters,

@@ -362,6 +362,7 @@ def _list_training(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Weights kept from step", format_count(training.get("best_step"))),
         ("Stopped early", "yes" if training.get("stopped_early") else "no"),
         ("Resumed at step", resumed),
+        ("Damaged checkpoints", show_text("; ".join(training.get("damaged_checkpoints") or []), 300)),
         ("Collapsed", "yes: one class for every validation example" if training.get("collapsed") else ""),
     ]
     return [(name, value) for name, value in rows if value and value != "—"]

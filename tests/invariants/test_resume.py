@@ -100,6 +100,8 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before(recipe: Recipe, tmp_
     assert store.skipped == ["step-00000015: weights.safetensors is damaged"]
     manifest = json.loads((steps[0] / "manifest.json").read_text())
     assert len(manifest) >= 4
+    _, log = fit(recipe, splits, prepared, folder=tmp_path)
+    assert (log.resumed_at, log.damaged_checkpoints) == ([14], store.skipped)
 
 
 def test_random_state_comes_back_exactly() -> None:

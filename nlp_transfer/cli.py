@@ -8,16 +8,44 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from nlp_transfer.errors import DataError, TransferError
+from nlp_transfer.errors import DataError, StorageError, TransferError
 
 __all__ = ["app", "main"]
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it: 128 and the number of the signal."""
+
+
+class _Interrupted(Exception):  # noqa: N818 - nothing went wrong
+    """Ctrl-C during the command that is named; typer would end the program without a word."""
+
+
+class _ReaderGone(Exception):  # noqa: N818 - nothing went wrong
+    """Nobody reads stdout any more, as behind `| head`."""
+
+
+class _Commands(TyperGroup):
+    """The commands; interrupts and broken pipes, which typer would answer with a bare exit status, reach `main`."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise _Interrupted(ctx.invoked_subcommand) from error
+        except BrokenPipeError as error:
+            message = f"{error}: what this command was talking to has ended. Run it again with -v for the traceback."
+            raise StorageError(message) from error
+
+
 app = typer.Typer(
     name="nlp-transfer",
+    cls=_Commands,
     help="Transfer learning on text, with evidence.",
     epilog="Exit status: 0 done, 2 the input is at fault, 1 anything else. -v anywhere shows the traceback.",
     no_args_is_help=True,
@@ -35,30 +63,31 @@ def run(
     overrides: Annotated[list[str] | None, typer.Argument(help="Dotted keys: training.epochs=2 data.path=DIR")] = None,
 ) -> None:
     """Run a recipe: train, score, report, save."""
-    from nlp_transfer.recipe.load import load_recipe
+    from nlp_transfer.recipe.load import list_dropped, load_recipe
 
     # A recipe with a mistake is told at once, before the libraries are loaded.
     loaded = load_recipe(recipe, overrides or [])
+    is_first = os.environ.get("LOCAL_RANK", "0") == "0"
+    for note in list_dropped(recipe, overrides or []) if is_first else ():
+        print(f"note: {note}", file=sys.stderr)
     from rich.console import Console
 
     _quiet_libraries()
     from nlp_transfer.pipeline import run as run_recipe
 
     report = run_recipe(loaded, console=Console(stderr=True))
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        Console().print(report)
+    if is_first:
+        _show(report)
 
 
 @app.command(name="list")
 def list_all() -> None:
     """Show the shipped recipes and the strategies."""
-    from rich.console import Console
     from rich.table import Table
 
     from nlp_transfer.recipe.schema import STRATEGY_CONFIGS
     from nlp_transfer.recipe.shipped import list_shipped
 
-    console = Console()
     recipes = Table(title="Recipes", title_justify="left", box=None, padding=(0, 2, 0, 0))
     recipes.add_column("name", style="bold", no_wrap=True)
     recipes.add_column("what it does")
@@ -70,7 +99,7 @@ def list_all() -> None:
     strategies.add_column("use it when you have")
     for kind, section in STRATEGY_CONFIGS.items():
         strategies.add_row(kind, (section.__doc__ or "").splitlines()[0], section.use_when)
-    console.print(recipes, strategies)
+    _show(recipes, strategies)
 
 
 @app.command()
@@ -81,7 +110,7 @@ def copy(
     """Copy a shipped recipe, to make it your own."""
     from nlp_transfer.recipe.shipped import copy_shipped
 
-    print(f"wrote {copy_shipped(recipe, dest)}")
+    _say(f"wrote {copy_shipped(recipe, dest)}")
 
 
 @app.command()
@@ -100,7 +129,7 @@ def validate(
             failed += 1
             _complain(str(error))
         else:
-            print(f"{recipe}: valid")
+            _say(f"{recipe}: valid")
     if failed:
         raise typer.Exit(2)
 
@@ -112,7 +141,7 @@ def schema() -> None:
 
     from nlp_transfer.recipe.load import export_json_schema
 
-    print(json.dumps(export_json_schema(), indent=2))
+    _say(json.dumps(export_json_schema(), indent=2))
 
 
 @app.command()
@@ -151,7 +180,8 @@ def predict(
             progress=advance,
             where="stdin" if table == "-" else table,
         )
-    write_table(found, out, sys.stdout)
+    with _name_reader():
+        write_table(found, out, sys.stdout)
 
 
 @app.command()
@@ -161,7 +191,9 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Which split of a folder.")] = "test",
     text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
     text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
-    label: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="Column of the label; given several times, the 0/1 columns of the labels.")
+    ] = None,
     metric: Annotated[list[str] | None, typer.Option(help="Report key; may be given several times.")] = None,
     encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv and jsonl files.")] = "utf-8",
     batch_size: Annotated[int, typer.Option(min=1, help="Texts in one forward pass.")] = 64,
@@ -170,8 +202,6 @@ def evaluate(
     """Score a classifier on labelled data, with intervals."""
     _quiet_libraries()
     import json
-
-    from rich.console import Console
 
     from nlp_transfer.classifier import Classifier
     from nlp_transfer.data.exchange import read_split
@@ -185,7 +215,7 @@ def evaluate(
             rows,
             text=text,
             text_b=text_b,
-            label=label,
+            label=label[0] if label and len(label) == 1 else label or None,
             metrics=metric,
             batch_size=batch_size,
             progress=advance,
@@ -193,16 +223,15 @@ def evaluate(
         )
     found = {name: score.to_json() for name, score in scores.items()}
     if as_json:
-        print(json.dumps(found, indent=2))
+        _say(json.dumps(found, indent=2))
     else:
-        Console().print(scores_table({"scores": {split: found}}))
+        _show(scores_table({"scores": {split: found}}))
 
 
 @app.command()
 def doctor() -> None:
     """Show what this machine has, and what is missing."""
     _quiet_libraries()
-    from rich.console import Console
     from rich.table import Table
 
     from nlp_transfer.doctor import examine
@@ -212,7 +241,7 @@ def doctor() -> None:
     table.add_column(overflow="fold")
     for name, finding in examine().items():
         table.add_row(name, finding)
-    Console().print(table)
+    _show(table)
 
 
 @contextmanager
@@ -257,6 +286,36 @@ def _quiet_libraries() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 
+@contextmanager
+def _name_reader() -> Iterator[None]:
+    """Tell a reader of stdout that went away from every other pipe that breaks."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise _ReaderGone from error
+
+
+def _say(text: str) -> None:
+    """Write text to stdout."""
+    with _name_reader():
+        print(text)
+
+
+def _show(*tables: object) -> None:
+    """Write tables to stdout."""
+    from rich.console import Console
+
+    class PlainConsole(Console):
+        """One that leaves a broken pipe to us, where rich would exit with 1."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    with _name_reader():
+        PlainConsole().print(*tables)
+
+
 def _complain(message: str) -> None:
     """Write to stderr."""
     print(f"nlp-transfer: {message}", file=sys.stderr)
@@ -265,7 +324,7 @@ def _complain(message: str) -> None:
 def _explain_crash(kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:
     """Say in one line what nobody foresaw."""
     if issubclass(kind, KeyboardInterrupt):
-        _complain("stopped. The same command goes on from the last checkpoint.")
+        _complain("stopped.")
         return
     _complain(f"{kind.__name__}: {error}. Run it again with -v for the traceback.")
 
@@ -277,17 +336,27 @@ def main() -> None:
     if not is_verbose:
         sys.excepthook = _explain_crash
     try:
-        app()
+        # Calling the app itself would put typer's own hook in place of ours.
+        typer.main.get_command(app)()
+    except _Interrupted as stop:
+        _trace(is_verbose)
+        way_on = " The same command goes on from the last checkpoint." if stop.args == ("run",) else ""
+        _complain(f"stopped.{way_on}")
+        sys.exit(INTERRUPTED)
+    except _ReaderGone:
+        # That is no failure. What is still buffered goes nowhere when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except TransferError as error:
-        if is_verbose:
-            traceback.print_exc()
+        _trace(is_verbose)
         _complain(str(error))
         sys.exit(error.exit_status)
-    except BrokenPipeError:
-        # The reader of the output went away, as `| head` does; that is no failure.
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     except OSError as error:
-        if is_verbose:
-            traceback.print_exc()
+        _trace(is_verbose)
         _complain(f"{error}. The disk or a file could not be used; nothing earlier was changed.")
         sys.exit(1)
+
+
+def _trace(is_verbose: bool) -> None:
+    """Write the traceback of the error at hand where it is asked for."""
+    if is_verbose:
+        traceback.print_exc()

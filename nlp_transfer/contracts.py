@@ -233,7 +233,7 @@ class RunLog:
         losses: Mean loss of every step.
         evaluations: Every look at the validation split.
         best_step: Step of the weights that were kept.
-        stopped_early: Whether patience ran out before the last epoch.
+        stopped_early: Whether patience ran out before the last step.
         resumed_at: Steps at which the run was resumed.
         damaged_checkpoints: Checkpoints that did not hold when resuming, and why; an older one was used.
         precision: Number format that was used.

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 __all__ = [
     "ArtifactError",
     "DataError",
+    "DivergedError",
     "EncoderError",
     "LabelError",
     "MissingExtraError",
@@ -78,6 +79,10 @@ class OutputError(TransferError):
 
 class ShapeError(TransferError):
     """Two arrays disagree about a size, or hold nothing."""
+
+
+class DivergedError(TransferError):
+    """Training ended in weights whose predictions are not finite."""
 
 
 class MissingExtraError(TransferError):

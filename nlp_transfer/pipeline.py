@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import broadcast_object_list
 from rich.console import Console
 
@@ -18,7 +18,7 @@ from nlp_transfer.data.load import load_splits
 from nlp_transfer.engine.precision import choose_device
 from nlp_transfer.errors import TransferError
 from nlp_transfer.methods.control import train_control
-from nlp_transfer.methods.outcome import build_record, keep_best_seed, score_run
+from nlp_transfer.methods.outcome import build_record, check_selection, keep_best_seed, score_run
 from nlp_transfer.methods.seed import SeedResult, Workspace, check_machine, clear_progress, make_accelerator, train_seed
 from nlp_transfer.models.encoder import check_vocabulary, load_tokenizer, read_config
 from nlp_transfer.models.sources import resolve_encoder
@@ -26,7 +26,7 @@ from nlp_transfer.publishing.artifact import write_atomically
 from nlp_transfer.publishing.card import render_card
 from nlp_transfer.publishing.folder import RunFolder, claim_folder
 from nlp_transfer.publishing.report import Report
-from nlp_transfer.recipe.load import load_recipe
+from nlp_transfer.recipe.load import list_dropped, load_recipe
 from nlp_transfer.recipe.schema import DataConfig, Recipe
 
 __all__ = ["run"]
@@ -63,18 +63,22 @@ def run(
         StorageError: The disk is full or failing.
     """
     console = console or Console(stderr=True, quiet=not progress)
-    loaded = _override(recipe, overrides, data, output_dir)
+    loaded, dropped = _override(recipe, overrides, data, output_dir)
     source = None if data is None or isinstance(data, str | Path) else data
     check_machine(loaded)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         # Accelerate keeps device and number format for the whole process; the next run may want others.
         AcceleratorState._reset_state(reset_partial_state=True)
+        # A loop that the user broke off in the middle of an accumulation would leave updates switched off.
+        GradientState._reset_state()
     # Accelerate must be told of the CPU, or processes without a GPU do not find each other.
     state = PartialState(cpu=choose_device(loaded.training.device) == "cpu")
     with _claim(loaded, state) as folder:
         talk = console if state.is_main_process else Console(quiet=True)
+        for note in dropped:
+            talk.print(f"note: {note}", highlight=False, markup=False)
         if folder.said:
-            talk.print(folder.said)
+            talk.print(folder.said, markup=False)
         return _run_in(folder, source, state, talk)
 
 
@@ -83,8 +87,8 @@ def _override(
     overrides: Sequence[str] | Mapping[str, Any],
     data: object | None,
     output_dir: str | Path | None,
-) -> Recipe:
-    """Load a recipe with everything that was said beside it, all at once, so that what was said together holds."""
+) -> tuple[Recipe, list[str]]:
+    """Load a recipe with everything that was said beside it, all at once; also say what that pushed out of it."""
     extra: dict[str, str] = {}
     if isinstance(data, str | Path):
         extra["data.path"] = str(data)
@@ -97,10 +101,10 @@ def _override(
         place = extra.pop("data.path")
         loaded = load_recipe(recipe)
         recipe = loaded.model_copy(update={"data": loaded.data.model_copy(update={"path": place})})
-    if isinstance(overrides, Mapping):
-        return load_recipe(recipe, {**overrides, **extra})
-    texts = [overrides] if isinstance(overrides, str) else overrides
-    return load_recipe(recipe, [*texts, *(f"{key}={json.dumps(value)}" for key, value in extra.items())])
+    texts = [overrides] if isinstance(overrides, str) else list(overrides)
+    added = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in extra.items()]
+    changes = {**overrides, **extra} if isinstance(overrides, Mapping) else [*texts, *added]
+    return load_recipe(recipe, changes), list_dropped(recipe, changes)
 
 
 def _names_data(recipe: str | Path | Mapping[str, Any] | Recipe) -> bool:
@@ -150,16 +154,17 @@ def _run_in(folder: RunFolder, source: object | None, state: PartialState, conso
     space = spaces[seeds[0]]
     control = None
     if recipe.evaluation.control:
-        control = train_control(
-            recipe, seeds, space.splits, space.prepared, lambda: make_accelerator(recipe), make_hooks=space.make_hooks
-        )
+        tables = {seed: (spaces[seed].splits, spaces[seed].prepared) for seed in seeds}
+        control = train_control(recipe, seeds, tables, lambda: make_accelerator(recipe), make_hooks=space.make_hooks)
     if not state.is_main_process:
         state.wait_for_everyone()
         return Report.load(folder.path)
     best = keep_best_seed(recipe, results, space.splits, folder.path)
-    scored = score_run(recipe, results, space.splits, control)
+    scored = score_run(recipe, results, [spaces[seed].splits for seed in seeds], control)
     origin = {"name": space.source.name, "hub_id": space.source.hub_id, "revision": space.source.revision}
-    record = build_record(recipe, seeds, results, best, space.splits, scored, encoder=origin)
+    record = build_record(
+        recipe, seeds, results, best, space.splits, scored, encoder=origin, max_length=space.max_length
+    )
     labels, model = space.splits.labels, folder.path / "model"
     card = render_card(record, format=best.loader, kind=labels.kind, labels=labels.names, path=model.as_posix())
     write_atomically(model / "README.md", card)
@@ -187,6 +192,9 @@ def _prepare(recipe: Recipe, seeds: Sequence[int], source: object | None, consol
         prepared = encode_splits(splits, tokenizer, data)
         if max_length < recipe.data.max_length:
             splits.facts.notes.append(f"data.max_length: the encoder reads {max_length} tokens at most; used that.")
+        if recipe.data.shots is not None and len(seeds) > 1:
+            splits.facts.notes.append("data.shots: every seed draws its own rows of train, its baselines with it.")
+        check_selection(recipe, splits)
         _announce(splits, console)
         spaces[seed] = Workspace(splits, prepared, tokenizer, origin, max_length, console)
     return spaces
@@ -197,7 +205,7 @@ def _announce(splits: Splits, console: Console) -> None:
     facts = splits.facts
     rows = ", ".join(f"{count:,} {name}" for name, count in facts.rows.items())
     labels = ", ".join(splits.labels.names[:8]) + (", ..." if len(splits.labels.names) > 8 else "")
-    console.print(f"data: {facts.source}: {rows}; labels: {labels}", highlight=False)
+    console.print(f"data: {facts.source}: {rows}; labels: {labels}", highlight=False, markup=False)
     for note in facts.notes:
         console.print(f"  note: {note}", highlight=False, markup=False)
     for warning in facts.warnings:

@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 
 from nlp_transfer.contracts import Evaluation, Prepared, RunLog, Splits
 from nlp_transfer.data.encode import encode_splits
+from nlp_transfer.data.identity import identify_rows
 from nlp_transfer.engine.checkpoint import CheckpointStore
 from nlp_transfer.engine.forward import Feeder
 from nlp_transfer.engine.loop import LoopSetup, run_loop
@@ -67,6 +68,7 @@ def fit(
         evaluate=evaluate,
         hooks=hooks,  # type: ignore[arg-type]
         store=None if folder is None else CheckpointStore(folder, keep=2),
+        rows=identify_rows(prepared),
         plan=plan,
     )
     return adapted.model, run_loop(setup)

@@ -1,9 +1,7 @@
 """From example indices to logits, in training and without gradients."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -67,14 +65,6 @@ class Feeder:
             return self.encoded.lengths.astype(np.int64)
         return np.add.reduceat(self.encoded.lengths.astype(np.int64), self._starts[:-1])
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash of lengths and labels in their order: tells one set of rows from another, in a blink."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.encoded.lengths).tobytes())
-        if self.encoded.labels is not None:
-            digest.update(np.ascontiguousarray(self.encoded.labels).tobytes())
-        return digest.hexdigest()
-
     def feed(self, examples: np.ndarray) -> Microbatch:
         """Collate examples.
 
@@ -102,17 +92,25 @@ class Feeder:
         )
 
 
-def compute_logits(model: nn.Module, batch: Microbatch) -> Tensor:
+def compute_logits(model: nn.Module, batch: Microbatch, *, max_tokens: int | None = None) -> Tensor:
     """Run the model; windows of one text share the mean of their logits.
 
     Args:
         model: Takes the inputs and returns an object with ``logits``.
         batch: B examples in R rows.
+        max_tokens: Most tokens in one pass: the many windows of a long text go through in parts. No limit where
+            absent.
 
     Returns:
         Float32 logits, shape (B, C).
     """
-    logits_RC: Tensor = model(**batch.inputs).logits.float()
+    num_rows, width = batch.inputs["input_ids"].shape
+    most = num_rows if max_tokens is None else max(1, max_tokens // max(width, 1))
+    parts = [
+        model(**{name: tensor[start : start + most] for name, tensor in batch.inputs.items()}).logits.float()
+        for start in range(0, num_rows, most)
+    ]
+    logits_RC: Tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
     if batch.owners is None:
         return logits_RC
     counts_B = torch.bincount(batch.owners, minlength=batch.num_examples).to(logits_RC)
@@ -125,6 +123,7 @@ def predict_logits(
     feeder: Feeder,
     *,
     batch_size: int,
+    max_tokens: int | None = None,
     num_processes: int = 1,
     rank: int = 0,
     gather: Callable[[list[tuple[np.ndarray, np.ndarray]]], list[tuple[np.ndarray, np.ndarray]]] | None = None,
@@ -136,6 +135,7 @@ def predict_logits(
         model: The model; its mode is restored afterwards.
         feeder: The split.
         batch_size: Examples in one forward pass.
+        max_tokens: Most tokens in one forward pass, padding included; no limit where absent.
         num_processes: Count of processes that share the work.
         rank: Number of this process.
         gather: Collects the parts of all processes; needed where there are several.
@@ -150,10 +150,10 @@ def predict_logits(
     was_training = model.training
     model.eval()
     device_parts: list[tuple[np.ndarray, Tensor]] = []
-    batches = plan_inference(feeder.lengths, batch_size=batch_size)
+    batches = plan_inference(feeder.lengths, batch_size=batch_size, max_tokens=max_tokens)
     with torch.inference_mode():
         for examples in batches[rank::num_processes]:
-            logits_BC = compute_logits(model, feeder.feed(examples))
+            logits_BC = compute_logits(model, feeder.feed(examples), max_tokens=max_tokens)
             device_parts.append((examples, logits_BC))
             if progress is not None:
                 progress(len(examples))

@@ -30,7 +30,13 @@ from nlp_transfer.engine.optimizer import build_optimizer, build_schedule
 from nlp_transfer.errors import OutputError, StorageError
 from nlp_transfer.recipe.schema import LOWER_IS_BETTER, TrainingConfig
 
-__all__ = ["LoopSetup", "count_steps", "run_loop"]
+__all__ = ["OTHER_ROWS", "LoopSetup", "count_steps", "run_loop"]
+
+OTHER_ROWS = (
+    "{place}: the run was broken off on other rows than these. Give it the same data, or name another folder: "
+    "report.output_dir=runs/NAME."
+)
+"""Said where a broken-off run would go on with other rows."""
 
 Plan = Callable[[int], Sequence[np.ndarray]]
 
@@ -50,6 +56,7 @@ class LoopSetup:
         evaluate: Scores the model on validation; None where there is no validation split.
         hooks: Watchers.
         store: Where checkpoints go; None for no checkpoints.
+        rows: Names the rows of the run; checkpoints of other rows are refused.
         plan: Gives the windows of an epoch, in place of the recipe's own order.
     """
 
@@ -63,6 +70,7 @@ class LoopSetup:
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None
     hooks: Sequence[Hook] = ()
     store: CheckpointStore | None = None
+    rows: str = ""
     plan: Plan | None = None
 
     def windows(self, epoch: int) -> Sequence[np.ndarray]:
@@ -82,7 +90,7 @@ class LoopSetup:
 class LoopState:
     """Where the loop stands: what a checkpoint must hold beside tensors."""
 
-    data: str = ""
+    rows: str = ""
     epoch: int = 0
     position: int = 0
     best_value: float | None = None
@@ -131,7 +139,7 @@ def run_loop(setup: LoopSetup) -> RunLog:
 
     Raises:
         StorageError: A checkpoint could not be written.
-        OutputError: The checkpoints are of a run on other training rows.
+        OutputError: The checkpoints are of a run on other rows.
     """
     loop = _Loop(setup)
     try:
@@ -157,7 +165,7 @@ class _Loop:
         self.plain_optimizer = optimizer
         self.model, self.optimizer = self.accelerator.prepare(setup.model, optimizer)
         self.parameters = [p for p in setup.model.parameters() if p.requires_grad]
-        self.state = LoopState(data=setup.feeder.fingerprint)
+        self.state = LoopState(rows=setup.rows)
         self.state.log.device = self.accelerator.device.type
         self.state.log.num_processes = self.accelerator.num_processes
         self.best_weights: dict[str, Tensor] | None = None
@@ -193,6 +201,7 @@ class _Loop:
             num_processes=self.accelerator.num_processes,
             rank=self.accelerator.process_index,
             microbatch_size=self.training.microbatch_size,
+            max_tokens=self.training.max_tokens,
         )
         # Wrapped models average gradients over processes, and each must take part in every update: a process that
         # got no example runs one with weight 0.
@@ -231,7 +240,7 @@ class _Loop:
         """Fetch the losses that are still on the device; the only place that waits for it."""
         if self.unread:
             losses = self.accelerator.reduce(torch.stack(self.unread), reduction="mean")
-            self.state.log.losses += losses.double().cpu().tolist()
+            self.state.log.losses += losses.cpu().double().tolist()
             self.unread = []
 
     def look_and_save(self) -> None:
@@ -248,7 +257,9 @@ class _Loop:
         """Score validation; keep the weights if they are the best so far."""
         assert self.setup.evaluate is not None
         self.read_losses()
-        metrics = self.setup.evaluate(self.model)
+        # Not the wrapped model: that one talks to the other processes in every forward pass, and here one process may
+        # have a batch more than another.
+        metrics = self.setup.evaluate(self.setup.model)
         self.set_modes()
         log, metric = self.state.log, str(self.training.select_by)
         look = Evaluation(log.steps, log.epochs, metrics)
@@ -261,7 +272,8 @@ class _Loop:
         else:
             self.state.looks_without_gain += 1
             patience = self.training.early_stopping
-            log.stopped_early = patience is not None and self.state.looks_without_gain >= patience
+            is_out = patience is not None and self.state.looks_without_gain >= patience
+            log.stopped_early = is_out and log.steps < self.num_steps
         for hook in self.setup.hooks:
             hook.after_evaluation(log, look)
 
@@ -278,11 +290,16 @@ class _Loop:
                 weights=collect_weights(self.setup.model),
                 optimizer=collect_optimizer(self.plain_optimizer),
                 random={},
-                state=self.state.to_json(),
+                state=self.state.to_json() | {"scaler": self.read_scaler()},
                 best=None if is_best else self.best_weights,
             )
             store.commit(step, snapshot)
         self.accelerator.wait_for_everyone()
+
+    def read_scaler(self) -> dict[str, Any] | None:
+        """Where the loss scale of fp16 stands; None without one."""
+        scaler = self.accelerator.scaler
+        return None if scaler is None else scaler.state_dict()
 
     def resume(self) -> None:
         """Go on from the newest whole checkpoint, if there is one."""
@@ -293,13 +310,13 @@ class _Loop:
         self.state.log.damaged_checkpoints += store.skipped
         if snapshot is None:
             return
-        if snapshot.state.get("data") != self.setup.feeder.fingerprint:
-            raise OutputError(
-                "checkpoints: the run was broken off on other training rows than these. Give it the same data, "
-                "or name another folder: report.output_dir=runs/NAME."
-            )
+        if snapshot.state.get("rows") != self.setup.rows:
+            raise OutputError(OTHER_ROWS.format(place="checkpoints"))
         try:
+            scale = snapshot.state.pop("scaler", None)
             self.state = LoopState.from_json(snapshot.state)
+            if scale and self.accelerator.scaler is not None:
+                self.accelerator.scaler.load_state_dict(scale)
             restore_weights(self.setup.model, snapshot.weights)
         except (KeyError, TypeError, RuntimeError) as error:
             raise StorageError(f"checkpoints: written by another version or for another model ({error}).") from error

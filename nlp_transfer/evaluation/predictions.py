@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nlp_transfer.contracts import LabelSpace
-from nlp_transfer.errors import LabelError, ShapeError, TransferError
+from nlp_transfer.errors import DivergedError, LabelError, ShapeError
 from nlp_transfer.evaluation.metrics_counts import FloatArray, IntArray
 from nlp_transfer.evaluation.metrics_resampled import Sample
 
@@ -109,7 +109,7 @@ def gather_sample(
     Raises:
         ShapeError: The inputs disagree on a size, or hold nothing, or are logits.
         LabelError: A label is outside the label contract.
-        TransferError: Predictions are not finite.
+        DivergedError: Predictions are not finite.
     """
     values = _to_columns(probabilities, space, "probabilities")
     truth = np.asarray(labels)
@@ -120,7 +120,7 @@ def gather_sample(
         )
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values)).any(axis=1).sum())
-        raise TransferError(
+        raise DivergedError(
             f"scores: expected finite predictions, got NaN or infinity for {bad} of {len(values)} examples; "
             f"train with a lower training.learning_rate or training.precision=fp32."
         )

@@ -1,12 +1,14 @@
 """The no-transfer control: the same architecture from random weights, given a fair chance."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from accelerate import Accelerator
 
 from nlp_transfer.contracts import Prepared, Splits
+from nlp_transfer.errors import DivergedError
 from nlp_transfer.evaluation.scoring import compute_metrics, is_better
 from nlp_transfer.methods.fit import HookMaker, fit_model, predict_split
 from nlp_transfer.recipe.schema import FullConfig, Recipe
@@ -67,8 +69,7 @@ def make_control_recipe(recipe: Recipe, *, learning_rate: float, seed: int) -> R
 def train_control(
     recipe: Recipe,
     seeds: Sequence[int],
-    splits: Splits,
-    prepared: Prepared,
+    tables: Mapping[int, tuple[Splits, Prepared]],
     make_accelerator: Callable[[], Accelerator],
     *,
     make_hooks: HookMaker | None = None,
@@ -78,34 +79,47 @@ def train_control(
     Args:
         recipe: The run with transfer; ``evaluation.control_learning_rates`` are tried.
         seeds: Training seeds.
-        splits: Label counts.
-        prepared: Tokenized splits.
+        tables: What each seed trains on: loaded and tokenized splits.
         make_accelerator: Gives a fresh accelerator for each fit.
         make_hooks: Watchers of the loop.
 
     Returns:
         Probabilities of every split but train.
+
+    Raises:
+        DivergedError: None of the rates ended in finite predictions.
     """
     metric = str(recipe.training.select_by)
-    scored = [split for split in prepared.splits if split != "train"]
-    truth = prepared.splits["validation"].labels
+    first = tables[seeds[0]][1]
+    scored = [split for split in first.splits if split != "train"]
+    truth = first.splits["validation"].labels
     assert truth is not None
 
     def fit(rate: float, seed: int) -> dict[str, np.ndarray]:
+        splits, prepared = tables[seed]
         accelerator = make_accelerator()
         control = make_control_recipe(recipe, learning_rate=rate, seed=seed)
         name = f"no-transfer control, rate {rate:g}, seed {seed}"
         fitted = fit_model(control, splits, prepared, accelerator, make_hooks=make_hooks, label=name)
-        size = recipe.evaluation.batch_size
-        return {s: predict_split(fitted.adapted.model, prepared, s, accelerator, batch_size=size) for s in scored}
+        sizes = {"batch_size": recipe.evaluation.batch_size, "max_tokens": recipe.evaluation.max_tokens}
+        return {s: predict_split(fitted.adapted.model, prepared, s, accelerator, **sizes) for s in scored}
 
     tried: dict[float, float] = {}
     best: tuple[float, dict[str, np.ndarray]] | None = None
     for rate in recipe.evaluation.control_learning_rates:
-        found = fit(rate, seeds[0])
-        tried[rate] = compute_metrics(truth, found["validation"], prepared.labels, [metric])[metric]
+        try:
+            found = fit(rate, seeds[0])
+            tried[rate] = compute_metrics(truth, found["validation"], first.labels, [metric])[metric]
+        except DivergedError:
+            # The rate was too high for random weights; the others may do.
+            tried[rate] = math.nan
+            continue
         if best is None or is_better(metric, tried[rate], tried[best[0]]):
             best = (rate, found)
-    assert best is not None, "the schema asks for at least one rate"
+    if best is None:
+        raise DivergedError(
+            "evaluation.control_learning_rates: the no-transfer control diverged at every rate "
+            f"({', '.join(f'{rate:g}' for rate in tried)}). Give lower ones."
+        )
     every = [best[1], *(fit(best[0], seed) for seed in seeds[1:])]
     return Control({split: [found[split] for found in every] for split in scored}, best[0], tried)

@@ -48,6 +48,7 @@ def fit_model(
     *,
     make_hooks: HookMaker | None = None,
     checkpoints: Path | None = None,
+    rows: str = "",
     label: str = "training",
 ) -> Fitted:
     """Train one model on prepared splits.
@@ -59,6 +60,7 @@ def fit_model(
         accelerator: Places and wraps the model; one per fit.
         make_hooks: Given the number of updates and a label, the watchers of the loop.
         checkpoints: Folder to write checkpoints to and resume from; None for none.
+        rows: Names the rows of the run, so that it does not go on with others.
         label: What a progress bar says.
 
     Returns:
@@ -67,6 +69,7 @@ def fit_model(
     Raises:
         EncoderError: The encoder cannot be loaded.
         StorageError: A checkpoint could not be written.
+        OutputError: The checkpoints are of a run on other rows.
     """
     training = recipe.training
     loaded = load_encoder(recipe.encoder, prepared.labels, seed=training.seed)
@@ -95,6 +98,7 @@ def fit_model(
             evaluate=evaluate,
             hooks=make_hooks(num_steps, label) if make_hooks else (),
             store=store,
+            rows=rows,
         )
     )
     log.precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
@@ -103,7 +107,13 @@ def fit_model(
 
 
 def predict_split(
-    model: nn.Module, prepared: Prepared, split: str, accelerator: Accelerator, *, batch_size: int
+    model: nn.Module,
+    prepared: Prepared,
+    split: str,
+    accelerator: Accelerator,
+    *,
+    batch_size: int,
+    max_tokens: int | None = None,
 ) -> np.ndarray:
     """Give the probabilities of every example of a split, over all processes.
 
@@ -113,6 +123,7 @@ def predict_split(
         split: Which one.
         accelerator: Device and processes.
         batch_size: Examples in one forward pass.
+        max_tokens: Most tokens in one forward pass, padding included; no limit where absent.
 
     Returns:
         Float64, shape (N, C), in the form of ``to_probabilities``.
@@ -123,6 +134,7 @@ def predict_split(
         model.to(accelerator.device),
         feeder,
         batch_size=batch_size,
+        max_tokens=max_tokens,
         num_processes=accelerator.num_processes,
         rank=accelerator.process_index,
         gather=gather_object,
@@ -137,10 +149,11 @@ def _make_evaluation(
     wanted = list(dict.fromkeys([str(recipe.training.select_by), *(recipe.evaluation.metrics or [])]))
     labels = prepared.splits["validation"].labels
     assert labels is not None
+    config = recipe.evaluation
 
     def evaluate(model: nn.Module) -> dict[str, float]:
         probabilities = predict_split(
-            model, prepared, "validation", accelerator, batch_size=recipe.evaluation.batch_size
+            model, prepared, "validation", accelerator, batch_size=config.batch_size, max_tokens=config.max_tokens
         )
         metrics = compute_metrics(labels, probabilities, prepared.labels, wanted)
         if prepared.labels.is_categorical:

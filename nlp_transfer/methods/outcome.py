@@ -1,10 +1,11 @@
 """From trained seeds to the dictionary that is ``report.json``: scores, baselines, gains, facts."""
 
+import math
 import platform
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,15 @@ import numpy as np
 import torch
 
 from nlp_transfer.contracts import Score, Scores, Splits
+from nlp_transfer.errors import DataError
 from nlp_transfer.evaluation.baselines import predict_majority, score_tfidf
 from nlp_transfer.evaluation.scoring import compute_metrics, find_undefined_metrics, is_better, score_gain, score_seeds
 from nlp_transfer.methods.control import Control
-from nlp_transfer.methods.seed import PREDICTIONS_FILE, SeedResult
+from nlp_transfer.methods.seed import PREDICTIONS_FILE, SeedResult, list_versions
 from nlp_transfer.recipe.schema import Recipe
 
-__all__ = ["Outcome", "build_record", "keep_best_seed", "score_run"]
+__all__ = ["Outcome", "build_record", "check_selection", "keep_best_seed", "score_run"]
 
-PACKAGES = ("nlp_transfer", "torch", "transformers", "datasets", "peft", "accelerate", "evaluate", "scikit-learn")
 LOSS_POINTS = 500
 """Most points of the loss curve that a report keeps; chosen."""
 
@@ -51,28 +52,33 @@ def read_labels(splits: Splits, split: str) -> np.ndarray:
     return np.asarray(splits.tables[split].select_columns(["label"]).with_format("numpy")["label"][:])
 
 
-def score_run(recipe: Recipe, results: Sequence[SeedResult], splits: Splits, control: Control | None) -> Outcome:
+def score_run(
+    recipe: Recipe, results: Sequence[SeedResult], tables: Sequence[Splits], control: Control | None
+) -> Outcome:
     """Score the model and its baselines on every labelled split but train.
 
     Args:
         recipe: Metrics, resamples and which baselines.
         results: One a seed.
-        splits: Labels and texts.
+        tables: Labels and texts, one a seed; seeds that draw their own rows have their own baselines.
         control: The no-transfer control, if it was trained.
 
     Returns:
         Scores with intervals, and the gain over the baseline that does best on validation.
     """
-    config, space = recipe.evaluation, splits.labels
+    config, splits = recipe.evaluation, tables[0]
+    space = splits.labels
     metrics = list(config.metrics or [])
     rivals: dict[str, dict[str, list[np.ndarray]]] = {}
     labelled = [split for split in results[0].probabilities if splits.is_labelled(split)]
     truth = {split: read_labels(splits, split) for split in labelled}
-    train_labels = read_labels(splits, "train")
-    rivals["majority"] = {s: [predict_majority(train_labels, len(truth[s]), space)] for s in labelled}
+    trained = list({id(each): each for each in tables}.values())
+    train_labels = [read_labels(each, "train") for each in trained]
+    rivals["majority"] = {s: [predict_majority(each, len(truth[s]), space) for each in train_labels] for s in labelled}
     if config.tfidf and "validation" in truth:
-        found = _run_tfidf(recipe, splits, {"train": train_labels, **truth})
-        rivals["tfidf"] = {split: [found[split]] for split in labelled}
+        labels = zip(trained, train_labels, strict=True)
+        found = [_run_tfidf(recipe, each, {"train": own, **truth}) for each, own in labels]
+        rivals["tfidf"] = {split: [each[split] for each in found] for split in labelled}
     if control is not None:
         rivals["no_transfer"] = {split: control.probabilities[split] for split in labelled}
     settings: dict[str, Any] = {"resamples": config.resamples, "confidence": config.confidence}
@@ -87,7 +93,7 @@ def score_run(recipe: Recipe, results: Sequence[SeedResult], splits: Splits, con
     if control is not None:
         outcome.control = {
             "learning_rate": control.learning_rate,
-            "tried": {f"{rate:g}": value for rate, value in control.tried.items()},
+            "tried": {f"{r:g}": value if math.isfinite(value) else None for r, value in control.tried.items()},
         }
     contenders = [name for name in ("tfidf", "no_transfer") if name in rivals]
     if contenders and "test" in truth:
@@ -97,6 +103,26 @@ def score_run(recipe: Recipe, results: Sequence[SeedResult], splits: Splits, con
         theirs = rivals[outcome.over]["test"]
         outcome.gain = score_gain(ours, theirs, truth["test"], space, metrics, **settings)
     return outcome
+
+
+def check_selection(recipe: Recipe, splits: Splits) -> None:
+    """Refuse a metric that cannot choose weights on this validation split, before anything is trained.
+
+    Args:
+        recipe: Says by which metric.
+        splits: Labels of validation.
+
+    Raises:
+        DataError: The metric is undefined there.
+    """
+    metric = str(recipe.training.select_by)
+    if "validation" in splits.tables and splits.is_labelled("validation"):
+        undefined = find_undefined_metrics(read_labels(splits, "validation"), splits.labels, [metric])
+        if undefined:
+            raise DataError(
+                f"training.select_by: {metric} cannot choose weights on this validation split: "
+                f"{undefined[metric]} Choose another metric, or give validation rows of every class."
+            )
 
 
 def _run_tfidf(recipe: Recipe, splits: Splits, labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -167,6 +193,7 @@ def build_record(
     outcome: Outcome,
     *,
     encoder: dict[str, Any],
+    max_length: int,
 ) -> dict[str, Any]:
     """Lay out the report.
 
@@ -178,36 +205,27 @@ def build_record(
         splits: Data facts.
         outcome: What was measured.
         encoder: Name, Hub id and revision of the encoder.
+        max_length: Tokens it reads.
 
     Returns:
         What ``report.json`` holds.
     """
-    log = best.log
     facts = asdict(splits.facts)
     facts["notes"] = facts["notes"] + outcome.notes
     record: dict[str, Any] = {
         "version": version("nlp_transfer"),
         "recipe": recipe.model_dump(mode="json"),
         "environment": _describe_environment(best),
-        "data": {**facts, "labels": list(splits.labels.names), "kind": splits.labels.kind},
-        "model": {"encoder": encoder["name"], **encoder, **best.model, "loader": best.loader},
-        "training": {
-            "seed": best.seed,
-            "steps": log.steps,
-            "epochs": log.epochs,
-            "seconds": log.seconds,
-            "examples_per_second": log.examples / log.seconds if log.seconds else None,
-            "tokens_per_second": log.tokens / log.seconds if log.seconds else None,
-            "padding_share": log.padding_share,
-            "peak_memory_bytes": log.peak_memory_bytes,
-            "losses": _thin(log.losses),
-            "evaluations": [asdict(look) for look in log.evaluations],
-            "best_step": log.best_step,
-            "stopped_early": log.stopped_early,
-            "resumed_at": log.resumed_at,
-            "damaged_checkpoints": log.damaged_checkpoints,
-            "collapsed": log.collapsed,
+        "data": {
+            **facts,
+            "labels": list(splits.labels.names),
+            "kind": splits.labels.kind,
+            "is_pair": splits.is_pair,
+            "max_length": max_length,
+            "long_text": recipe.data.long_text,
         },
+        "model": {"encoder": encoder["name"], **encoder, **best.model, "loader": best.loader},
+        "training": _describe_training(best),
         "scores": _scores_to_json(outcome.scores),
         "baselines": {name: _scores_to_json(scores) for name, scores in outcome.baselines.items()},
         "gain": {metric: {**score.to_json(), "over": outcome.over} for metric, score in outcome.gain.items()},
@@ -220,6 +238,28 @@ def build_record(
         record["collapsed_seeds"] = [result.seed for result in results if result.log.collapsed]
         record["training"]["seconds_per_seed"] = [result.log.seconds for result in results]
     return record
+
+
+def _describe_training(best: SeedResult) -> dict[str, Any]:
+    """How the kept seed was trained."""
+    log = best.log
+    return {
+        "seed": best.seed,
+        "steps": log.steps,
+        "epochs": log.epochs,
+        "seconds": log.seconds,
+        "examples_per_second": log.examples / log.seconds if log.seconds else None,
+        "tokens_per_second": log.tokens / log.seconds if log.seconds else None,
+        "padding_share": log.padding_share,
+        "peak_memory_bytes": log.peak_memory_bytes,
+        "losses": _thin(log.losses),
+        "evaluations": [asdict(look) for look in log.evaluations],
+        "best_step": log.best_step,
+        "stopped_early": log.stopped_early,
+        "resumed_at": log.resumed_at,
+        "damaged_checkpoints": log.damaged_checkpoints,
+        "collapsed": log.collapsed,
+    }
 
 
 def _scores_to_json(scores: Scores) -> dict[str, Any]:
@@ -238,15 +278,9 @@ def _thin(losses: Sequence[float]) -> list[dict[str, float]]:
 
 def _describe_environment(best: SeedResult) -> dict[str, Any]:
     """Versions and machine, without names of hosts, users or folders."""
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     device = best.log.device
     return {
-        "versions": versions,
+        "versions": list_versions(),
         "device": torch.cuda.get_device_name() if device == "cuda" else device,
         "threads": torch.get_num_threads(),
         "precision": best.log.precision,

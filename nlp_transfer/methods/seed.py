@@ -1,8 +1,11 @@
 """Train one seed of a run, save its artefact, and predict with what was saved."""
 
 import json
+import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -14,13 +17,16 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
 from nlp_transfer.contracts import SPLITS, Evaluation, Hook, Prepared, RunLog, Splits
+from nlp_transfer.data.identity import identify_rows
 from nlp_transfer.engine.hooks import TrackerHook, build_progress
+from nlp_transfer.engine.loop import OTHER_ROWS
 from nlp_transfer.engine.precision import choose_device, choose_precision
-from nlp_transfer.errors import MissingExtraError, StorageError
+from nlp_transfer.errors import MissingExtraError, OutputError, StorageError
 from nlp_transfer.evaluation.predictions import predict_labels
 from nlp_transfer.methods.fit import Fitted, fit_model, predict_split
 from nlp_transfer.models.sources import EncoderSource
 from nlp_transfer.publishing.artifact import load_artifact, save_artifact, write_atomically
+from nlp_transfer.publishing.card import drop_places
 from nlp_transfer.recipe.schema import Recipe
 
 __all__ = [
@@ -29,10 +35,12 @@ __all__ = [
     "build_predictions",
     "check_machine",
     "clear_progress",
+    "list_versions",
     "make_accelerator",
     "train_seed",
 ]
 
+PACKAGES = ("nlp_transfer", "torch", "transformers", "datasets", "peft", "accelerate", "evaluate", "scikit-learn")
 SEED_FILE = ".seed.json"
 PROBABILITIES_FILE = ".probabilities.npz"
 PREDICTIONS_FILE = "predictions.parquet"
@@ -57,6 +65,11 @@ class Workspace:
     source: EncoderSource
     max_length: int
     console: Console
+
+    @cached_property
+    def rows(self) -> str:
+        """Names the rows of all splits."""
+        return identify_rows(self.prepared)
 
     def make_hooks(self, num_steps: int, label: str) -> Sequence[Hook]:
         """Watchers of one fit: progress, unless the console is quiet."""
@@ -129,6 +142,17 @@ def make_accelerator(recipe: Recipe, folder: Path | None = None) -> Accelerator:
     )
 
 
+def list_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide results."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
 def train_seed(recipe: Recipe, seed: int, space: Workspace, folder: Path, console: Console) -> SeedResult:
     """Train one seed, save it, reload it, and predict with the reloaded weights.
 
@@ -149,7 +173,7 @@ def train_seed(recipe: Recipe, seed: int, space: Workspace, folder: Path, consol
         StorageError: The disk is full or failing.
     """
     if (folder / SEED_FILE).is_file() and (folder / PREDICTIONS_FILE).is_file():
-        return _read_seed(folder, seed)
+        return _read_seed(folder, seed, space.rows)
     training = recipe.training.model_copy(update={"seed": seed, "seeds": None})
     recipe = recipe.model_copy(update={"training": training})
     accelerator = make_accelerator(recipe, folder)
@@ -158,7 +182,9 @@ def train_seed(recipe: Recipe, seed: int, space: Workspace, folder: Path, consol
         accelerator.init_trackers("nlp_transfer", config=_flatten(recipe.model_dump(mode="json")))
         hooks_of = lambda steps, label: (*space.make_hooks(steps, label), TrackerHook(accelerator, training))  # noqa: E731
     device = accelerator.device.type
-    console.print(f"{recipe.strategy.kind} of {space.source.name} on {device}, seed {seed}", highlight=False)
+    console.print(
+        f"{recipe.strategy.kind} of {space.source.name} on {device}, seed {seed}", highlight=False, markup=False
+    )
     fitted = fit_model(
         recipe,
         space.splits,
@@ -166,12 +192,10 @@ def train_seed(recipe: Recipe, seed: int, space: Workspace, folder: Path, consol
         accelerator,
         make_hooks=hooks_of,
         checkpoints=folder / "checkpoints",
+        rows=space.rows,
         label=f"{recipe.strategy.kind}, seed {seed}",
     )
-    for damage in fitted.log.damaged_checkpoints:
-        console.print(f"  warning: checkpoint {damage}; an older one was used", style="yellow", highlight=False)
-    if fitted.log.resumed_at:
-        console.print(f"  went on from step {fitted.log.resumed_at[-1]:,}", highlight=False)
+    _tell_resumed(fitted.log, console)
     model = {
         "family": fitted.loaded.family,
         "parameters": fitted.adapted.num_parameters,
@@ -179,10 +203,10 @@ def train_seed(recipe: Recipe, seed: int, space: Workspace, folder: Path, consol
     }
     loader = _save(recipe, fitted, space, folder, accelerator)
     # Scores must be those of what was saved, so the folder is what gets scored.
-    saved = load_artifact(folder / "model").model
-    size = recipe.evaluation.batch_size
+    saved = load_artifact(folder / "model", trust_remote_code=recipe.encoder.trust_remote_code).model
+    sizes = {"batch_size": recipe.evaluation.batch_size, "max_tokens": recipe.evaluation.max_tokens}
     probabilities = {
-        split: predict_split(saved, space.prepared, split, accelerator, batch_size=size)
+        split: predict_split(saved, space.prepared, split, accelerator, **sizes)
         for split in SPLITS[1:]
         if split in space.prepared.splits
     }
@@ -190,10 +214,19 @@ def train_seed(recipe: Recipe, seed: int, space: Workspace, folder: Path, consol
     model["saved_bytes"] = sum(path.stat().st_size for path in (folder / "model").iterdir())
     result = SeedResult(seed, folder, fitted.log, model, loader, probabilities)
     if accelerator.is_main_process:
-        _write_seed(result, space.splits)
+        _write_seed(result, space)
     accelerator.wait_for_everyone()
     accelerator.free_memory()
     return result
+
+
+def _tell_resumed(log: RunLog, console: Console) -> None:
+    """Say where a run went on, and which checkpoints did not hold."""
+    for damage in log.damaged_checkpoints:
+        message = f"  warning: checkpoint {damage}; an older one was used"
+        console.print(message, style="yellow", highlight=False, markup=False)
+    if log.resumed_at:
+        console.print(f"  went on from step {log.resumed_at[-1]:,}", highlight=False)
 
 
 def _save(
@@ -219,7 +252,8 @@ def _save(
                 },
                 "thresholds": None,
                 "temperature": None,
-                "recipe": recipe.model_dump(mode="json"),
+                "recipe": drop_places(recipe.model_dump(mode="json")),
+                "versions": list_versions(),
             },
         )
     accelerator.wait_for_everyone()
@@ -276,9 +310,9 @@ def _name_values(values: np.ndarray, splits: Splits) -> list[Any]:
     return list(names[values])
 
 
-def _write_seed(result: SeedResult, splits: Splits) -> None:
+def _write_seed(result: SeedResult, space: Workspace) -> None:
     """Write predictions, then the file that says the seed is finished."""
-    frame = build_predictions(splits, result.probabilities)
+    frame = build_predictions(space.splits, result.probabilities)
     aside = result.folder / f".{PREDICTIONS_FILE}.writing"
     try:
         frame.to_parquet(aside, index=False, compression="zstd")
@@ -289,7 +323,7 @@ def _write_seed(result: SeedResult, splits: Splits) -> None:
     except OSError as error:
         aside.unlink(missing_ok=True)
         raise StorageError(f"{result.folder}: predictions could not be written: {error}. Free space.") from error
-    record = {"log": asdict(result.log), "model": result.model, "loader": result.loader}
+    record = {"rows": space.rows, "log": asdict(result.log), "model": result.model, "loader": result.loader}
     write_atomically(result.folder / SEED_FILE, json.dumps(record))
 
 
@@ -300,9 +334,11 @@ def clear_progress(results: Sequence[SeedResult]) -> None:
             (result.folder / name).unlink(missing_ok=True)
 
 
-def _read_seed(folder: Path, seed: int) -> SeedResult:
-    """Read a finished seed back."""
+def _read_seed(folder: Path, seed: int, rows: str) -> SeedResult:
+    """Read a finished seed back; one that was trained or scored on other rows is refused."""
     record = json.loads((folder / SEED_FILE).read_text(encoding="utf-8"))
+    if record.get("rows") != rows:
+        raise OutputError(OTHER_ROWS.format(place=folder))
     log = record["log"]
     log["evaluations"] = [Evaluation(**entry) for entry in log["evaluations"]]
     with np.load(folder / PROBABILITIES_FILE, allow_pickle=False) as stored:

@@ -218,8 +218,10 @@ def _load_pretrained(
     source: EncoderSource, base: EncoderSource, settings: PretrainedConfig, config: EncoderConfig, seed: int
 ) -> tuple[PreTrainedModel, list[str]]:
     """Load weights and tell which are new; an earlier artefact loses its head here."""
+    missing: set[str] = set()
+    resized: set[str] = set()
     if source.kind == "adapter":
-        model, new = _load_adapter(source, base, settings), set()
+        model = _load_adapter(source, base, settings)
     else:
         model, info = AutoModelForSequenceClassification.from_pretrained(
             base.location,
@@ -228,17 +230,22 @@ def _load_pretrained(
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=config.trust_remote_code,
-            ignore_mismatched_sizes=source.is_artifact,
+            # A head of another size is dropped; one of the encoder's own weights is caught below.
+            ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-        new = set(info["missing_keys"]) | {key[0] for key in info["mismatched_keys"]}
-    outside = sorted(new - set(list_head_parameters(model)))
-    if outside:
-        raise ValueError(
-            f"the checkpoint lacks {len(outside)} weights of the encoder itself, such as {outside[0]}: "
-            "it is another architecture or it is damaged"
-        )
-    if source.is_artifact:
+        missing, resized = set(info["missing_keys"]), {key[0] for key in info["mismatched_keys"]}
+    head = set(list_head_parameters(model))
+    for keys, what in ((missing, "lacks"), (resized, "has, in another shape than config.json says,")):
+        if outside := sorted(keys - head):
+            raise ValueError(
+                f"the checkpoint {what} {len(outside)} weights of the encoder itself, such as {outside[0]}: "
+                "it is another architecture or it is damaged"
+            )
+    new = missing | resized
+    inner = f"{model.base_model_prefix}."
+    if all(name.startswith(inner) for name in head & missing):
+        # The checkpoint is a whole classifier: its head belongs to another task, even where the sizes agree.
         set_seed(seed)
         new |= set(reinitialize_head(model))
     return model, [name for name, _ in model.named_parameters() if name in new]
@@ -259,7 +266,12 @@ def _load_adapter(source: EncoderSource, base: EncoderSource, settings: Pretrain
     """Fold an earlier adapter into its encoder and move that encoder under a head of the new size."""
     names = _read_json(source, ARTIFACT_FILE)["labels"]["names"]
     earlier = AutoModelForSequenceClassification.from_pretrained(
-        base.location, revision=base.revision, num_labels=len(names), dtype=torch.float32, use_safetensors=True
+        base.location,
+        revision=base.revision,
+        num_labels=len(names),
+        dtype=torch.float32,
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,
     )
     merged = PeftModel.from_pretrained(earlier, source.location).merge_and_unload()
     model = AutoModelForSequenceClassification.from_config(settings).float()
@@ -298,8 +310,6 @@ def _explain(error: BaseException) -> str:
         )
     if "trust_remote_code" in lowered:
         return "it needs code from its repository. Set encoder.trust_remote_code=true only if you trust that code."
-    if "ignore_mismatched_sizes" in lowered:
-        return "its weights have other shapes than its config.json says. Save or download both again."
     if "for this kind of automodel" in lowered:
         return "its architecture has no sequence classifier. Name an encoder such as BERT, RoBERTa or DeBERTa."
     reason = text.splitlines()[0].rstrip(".:") if text else type(error).__name__

@@ -216,12 +216,13 @@ def find_artifact(path: str | Path, *, revision: str | None = None) -> Path:
         ) from error
 
 
-def load_artifact(path: str | Path, *, revision: str | None = None) -> LoadedArtifact:
+def load_artifact(path: str | Path, *, revision: str | None = None, trust_remote_code: bool = False) -> LoadedArtifact:
     """Load an artefact for use.
 
     Args:
         path: Folder, run folder or Hub id; plain classifiers that another tool saved load too.
         revision: Branch, tag or commit of a Hub id.
+        trust_remote_code: Whether code that the encoder's repository brings may run.
 
     Returns:
         The model in evaluation mode with its tokenizer and label contract.
@@ -242,8 +243,9 @@ def load_artifact(path: str | Path, *, revision: str | None = None) -> LoadedArt
         )
     try:
         with quiet_loading():
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-            model = _load_adapter(folder, metadata) if is_adapter else _load_plain(folder)
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+            load = _load_adapter if is_adapter else _load_plain
+            model = load(folder, metadata, trust_remote_code)
     except LOADING_ERRORS as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
         raise ArtifactError(
@@ -254,10 +256,14 @@ def load_artifact(path: str | Path, *, revision: str | None = None) -> LoadedArt
     return LoadedArtifact(model.float().eval(), tokenizer, labels, metadata, folder)
 
 
-def _load_plain(folder: Path) -> nn.Module:
+def _load_plain(folder: Path, _: Mapping[str, Any], trust_remote_code: bool) -> nn.Module:
     """Load a transformers classifier and refuse one with weights missing."""
     model, info = AutoModelForSequenceClassification.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        folder,
+        dtype=torch.float32,
+        use_safetensors=True,
+        output_loading_info=True,
+        trust_remote_code=trust_remote_code,
     )
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])[0]
@@ -266,7 +272,7 @@ def _load_plain(folder: Path) -> nn.Module:
     return classifier
 
 
-def _load_adapter(folder: Path, metadata: Mapping[str, Any]) -> nn.Module:
+def _load_adapter(folder: Path, metadata: Mapping[str, Any], trust_remote_code: bool) -> nn.Module:
     """Load a peft classifier on its base."""
     names = metadata["labels"]["names"]
     base = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))["base_model_name_or_path"]
@@ -279,6 +285,9 @@ def _load_adapter(folder: Path, metadata: Mapping[str, Any]) -> nn.Module:
         num_labels=len(names),
         id2label=dict(enumerate(names)),
         label2id={name: index for index, name in enumerate(names)},
+        # Of a base in half precision, the trained head would be rounded to it.
+        dtype=torch.float32,
+        trust_remote_code=trust_remote_code,
     )
     return model
 

@@ -28,7 +28,7 @@ from nlp_transfer.publishing.summary import (
     write_headline,
 )
 
-__all__ = ["ArtifactFormat", "escape_markdown", "render_card", "write_loading_code"]
+__all__ = ["ArtifactFormat", "describe_reading", "drop_places", "escape_markdown", "render_card", "write_loading_code"]
 
 ArtifactFormat = Literal["transformers", "peft"]
 
@@ -48,6 +48,9 @@ def write_loading_code(
     format: ArtifactFormat,  # noqa: A002 - the word that the ecosystem uses
     labels: Sequence[str],
     kind: TaskKind = "classification",
+    *,
+    is_pair: bool = False,
+    max_length: int | None = None,
 ) -> list[str]:
     """Write the calls that load an artefact without this package.
 
@@ -56,6 +59,8 @@ def write_loading_code(
         format: What the folder is: a ``transformers`` model or a ``peft`` adapter.
         labels: Label names in column order; peft keeps no label count, so they stand in its call.
         kind: The task; decides how scores are read.
+        is_pair: Whether two texts are read together.
+        max_length: Tokens that were read in training; longer texts are cut there.
 
     Returns:
         Blocks of Python code, each complete.
@@ -63,7 +68,7 @@ def write_loading_code(
     Example:
         >>> print(write_loading_code("model", "peft", ["no", "yes"])[0].splitlines()[-1])
         model = AutoPeftModelForSequenceClassification.from_pretrained('model', num_labels=2, \
-id2label={0: 'no', 1: 'yes'}, label2id={'no': 0, 'yes': 1})
+id2label={0: 'no', 1: 'yes'}, label2id={'no': 0, 'yes': 1}, dtype="float32")
     """
     place = ascii(path)
     if format == "peft":
@@ -73,18 +78,26 @@ id2label={0: 'no', 1: 'yes'}, label2id={'no': 0, 'yes': 1})
         return [
             "from peft import AutoPeftModelForSequenceClassification\n"
             f"model = AutoPeftModelForSequenceClassification.from_pretrained({place}, num_labels={len(names)}, "
-            f"id2label={{{id2label}}}, label2id={{{label2id}}})",
+            f'id2label={{{id2label}}}, label2id={{{label2id}}}, dtype="float32")',
             f"from transformers import AutoTokenizer\ntokenizer = AutoTokenizer.from_pretrained({place})",
         ]
     function = {"multi_label": ', top_k=None, function_to_apply="sigmoid"', "regression": ', function_to_apply="none"'}
+    text = '{"text": "a text to read", "text_pair": "its second text"}' if is_pair else '"a text to read"'
+    cut = "" if max_length is None else f", truncation=True, max_length={max_length}"
     return [
         "from transformers import pipeline\n"
         f'classify = pipeline("text-classification", model={place}{function.get(kind, "")})\n'
-        'classify("a text to read")',
+        f"classify({text}{cut})",
         "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n"
         f"model = AutoModelForSequenceClassification.from_pretrained({place})\n"
         f"tokenizer = AutoTokenizer.from_pretrained({place})",
     ]
+
+
+def describe_reading(record: Mapping[str, Any]) -> dict[str, Any]:
+    """How texts were read, in the words of ``write_loading_code``."""
+    data = find_section(record, "data")
+    return {"is_pair": bool(data.get("is_pair")), "max_length": data.get("max_length")}
 
 
 def escape_markdown(value: object, limit: int = 300) -> str:
@@ -144,7 +157,8 @@ def render_card(
         task_text=TASK_TEXT[kind],
         format=format,
         loader_note=loader_note,
-        code=[] if loader_note else write_loading_code(path, format, labels, kind),
+        code=[] if loader_note else write_loading_code(path, format, labels, kind, **describe_reading(record)),
+        long_text=find_section(record, "data").get("long_text", "truncate"),
         path=path,
         tables=collect_scores(record),
         classes=collect_class_scores(record, MAX_CLASSES),
@@ -152,7 +166,7 @@ def render_card(
         seeds=record.get("seeds") or [],
         limits=_list_limits(record, kind),
         source=name_place(str(find_section(record, "data").get("source") or "")),
-        recipe=_fence(yaml.safe_dump(_drop_places(find_section(record, "recipe")), sort_keys=False)),
+        recipe=_fence(yaml.safe_dump(drop_places(find_section(record, "recipe")), sort_keys=False)),
         count=format_count,
     )
     metadata = _collect_metadata(record, format).to_yaml(line_break="\n")
@@ -177,8 +191,11 @@ def _is_on_hub(name: str) -> bool:
 def _collect_metadata(record: Mapping[str, Any], library: str) -> ModelCardData:
     """What the Hub reads: library, task, base model, licence, scores on test."""
     report, data = find_section(record, "recipe", "report"), find_section(record, "data")
-    source = str(data.get("source") or find_section(record, "recipe", "data").get("path") or "data")
-    is_hub_data = _is_on_hub(source)
+    wanted = find_section(record, "recipe", "data")
+    source = str(data.get("source") or wanted.get("path") or "data")
+    repository = str(wanted.get("path") or source)
+    # What was loaded from the Hub is called OWNER/NAME, or OWNER/NAME (configuration).
+    is_hub_data = _is_on_hub(repository) and source.startswith(repository)
     strategy = str(find_section(record, "recipe", "strategy").get("kind", "full"))
     results = []
     for metric, score in find_section(record, "scores", "test").items():
@@ -188,7 +205,8 @@ def _collect_metadata(record: Mapping[str, Any], library: str) -> ModelCardData:
         results.append(
             EvalResult(
                 task_type="text-classification",
-                dataset_type=source if is_hub_data else "custom",
+                dataset_type=repository if is_hub_data else "custom",
+                dataset_config=wanted.get("name") if is_hub_data else None,
                 dataset_name=show_text(name_place(source), 100),
                 dataset_split="test",
                 metric_type=show_text(metric, 100),
@@ -198,7 +216,7 @@ def _collect_metadata(record: Mapping[str, Any], library: str) -> ModelCardData:
         )
     return ModelCardData(
         base_model=_name_encoder(record)[1],
-        datasets=[source] if is_hub_data else None,
+        datasets=[repository] if is_hub_data else None,
         language=report.get("language"),
         license=report.get("license"),
         library_name=library,
@@ -238,12 +256,12 @@ def _list_limits(record: Mapping[str, Any], kind: TaskKind) -> list[str]:
     return limits
 
 
-def _drop_places(value: Any) -> Any:
+def drop_places(value: Any) -> Any:
     """Copy a recipe with absolute paths cut to their last part: a card is read by strangers."""
     if isinstance(value, Mapping):
-        return {key: _drop_places(item) for key, item in value.items()}
+        return {key: drop_places(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_drop_places(item) for item in value]
+        return [drop_places(item) for item in value]
     return name_place(value) if isinstance(value, str) else value
 
 

@@ -1,6 +1,9 @@
 """Whose folder is it: a run resumes its own, starts beside a finished one, and touches nobody else's."""
 
 import errno
+import json
+import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,6 +24,8 @@ RECIPE_FILE = "recipe.yaml"
 REPORT_FILE = "report.json"
 LOCK_FILE = ".lock"
 MOST_SIBLINGS = 1000
+MOST_DIFFERENCES = 5  # chosen: keys named in a message; the rest is counted
+MOST_CHARACTERS = 60  # chosen: characters of a value shown in a message
 MACHINE_ERRORS = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 
 
@@ -42,11 +47,11 @@ class RunFolder:
 
 
 def list_differences(left: Mapping[str, Any], right: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Name the dotted keys in which two recipes differ.
+    """Name the dotted keys in which two recipes differ, with both values.
 
     Example:
         >>> list_differences({"a": {"b": 1}}, {"a": {"b": 2}})
-        ['a.b: 1 there, 2 now']
+        ['a.b: 1 -> 2']
     """
     found = []
     for key in dict.fromkeys([*left, *right]):
@@ -54,8 +59,14 @@ def list_differences(left: Mapping[str, Any], right: Mapping[str, Any], prefix: 
         if isinstance(one, Mapping) and isinstance(other, Mapping):
             found += list_differences(one, other, f"{prefix}{key}.")
         elif one != other:
-            found.append(f"{prefix}{key}: {one!r} there, {other!r} now")
+            found.append(f"{prefix}{key}: {_write_value(one)} -> {_write_value(other)}")
     return found
+
+
+def _write_value(value: Any) -> str:
+    """Write a value on one line, cut where it is long."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}..."
 
 
 @contextmanager
@@ -104,16 +115,28 @@ def claim_folder(recipe: Recipe) -> Iterator[RunFolder]:
 
 
 def _choose_folder(wanted: Path, recipe: Recipe) -> Path:
-    """The folder itself, or the first sibling that holds no finished run."""
+    """The folder itself, or the first sibling that is ours or nobody's and holds no finished run."""
     for number in range(1, MOST_SIBLINGS):
-        path = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+        path = _name_sibling(wanted, number)
         try:
             _refuse_foreign(path, recipe)
             if not (path / REPORT_FILE).is_file():
                 return path
+        except OutputError:
+            # A sibling was not asked for, so what lies there is no mistake of the user's.
+            if number == 1:
+                raise
         except OSError as error:
             raise _explain_failure(path, error) from error
-    raise OutputError(f"report.output_dir: {wanted} and {MOST_SIBLINGS} siblings hold finished runs. Name another.")
+    raise OutputError(f"report.output_dir: {wanted} and {MOST_SIBLINGS} siblings are taken. Name another.")
+
+
+def _name_sibling(wanted: Path, number: int) -> Path:
+    """The folder itself as number 1, and those beside it."""
+    if number == 1:
+        return wanted
+    named = wanted if wanted.name not in ("", "..") else wanted.resolve()  # "." has no name of its own
+    return named.with_name(f"{named.name}-{number}")
 
 
 def _lock_folder(path: Path) -> FileLock:
@@ -174,11 +197,19 @@ def _refuse_foreign(path: Path, recipe: Recipe) -> None:
     differences = list_differences(there, now)
     if differences:
         differences.sort(key=lambda difference: difference.startswith("description:"))
-        more = f", and {len(differences) - 1} more" if len(differences) > 1 else ""
+        shown, more = differences[:MOST_DIFFERENCES], len(differences) - MOST_DIFFERENCES
         raise OutputError(
-            f"report.output_dir: {path} belongs to another recipe ({differences[0]}{more}). "
-            "Name another folder: report.output_dir=runs/NAME. Nothing there was touched."
+            f"report.output_dir: {path} belongs to another recipe ({', '.join(shown)}"
+            f"{f', and {more} more' if more > 0 else ''}; there -> now). "
+            f"Nothing there was touched. To run this one beside it, add: {_write_way_out(path)}"
         )
+
+
+def _write_way_out(path: Path) -> str:
+    """The override that names the first folder beside a taken one where nothing is, as a shell takes it."""
+    numbers = range(2, MOST_SIBLINGS)
+    free = next((name for n in numbers if not os.path.lexists(name := _name_sibling(path, n))), "runs/NAME")
+    return f"report.output_dir={shlex.quote(str(free))}"
 
 
 def _without_place(recipe: Recipe) -> dict[str, Any]:

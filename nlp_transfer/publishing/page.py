@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 
 from nlp_transfer.contracts import TaskKind
 from nlp_transfer.publishing import outcomes, plots
-from nlp_transfer.publishing.card import ArtifactFormat, write_loading_code
+from nlp_transfer.publishing.card import ArtifactFormat, describe_reading, write_loading_code
 from nlp_transfer.publishing.scoreboard import collect_class_scores, collect_scores
 from nlp_transfer.publishing.summary import (
     choose_metric,
@@ -377,12 +377,12 @@ def _list_code(record: Mapping[str, Any], names: list[str], kind: TaskKind, fold
     is_adapter = strategy.get("kind") == "lora" and not strategy.get("merge")
     loader = find_section(record, "model").get("loader")
     format_: ArtifactFormat = "peft" if loader == "peft" or (loader is None and is_adapter) else "transformers"
+    reading = describe_reading(record)
+    texts = '["a text to read"], ["its second text"]' if reading["is_pair"] else '["a text to read"]'
     ours = (
-        "import nlp_transfer as nt\n"
-        f"classifier = nt.Classifier.from_pretrained({path!a})\n"
-        'classifier.predict(["a text to read"])'
+        f"import nlp_transfer as nt\nclassifier = nt.Classifier.from_pretrained({path!a})\nclassifier.predict({texts})"
     )
-    return [write_loading_code(path, format_, names, kind)[0], ours]
+    return [write_loading_code(path, format_, names, kind, **reading)[0], ours]
 
 
 def _list_environment(record: Mapping[str, Any]) -> list[tuple[str, str]]:

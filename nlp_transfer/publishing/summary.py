@@ -317,6 +317,8 @@ def describe_gain(record: Mapping[str, Any]) -> tuple[str, str]:
     gain = {} if metric is None else read_score(find_section(record, "gain").get(metric))
     value, low, high = gain.get("value"), gain.get("low"), gain.get("high")
     if value is None or metric is None:
+        if find_section(record, "scores") and not find_section(record, "scores", "test"):
+            return "unknown", "The test split has no labels, so the run does not show whether transfer helped."
         return "unknown", "No control was scored with this run, so it does not show whether transfer helped."
     baselines = find_section(record, "baselines")
     over = name_baseline(record, str(gain.get("over", "")))

@@ -13,6 +13,8 @@ _MIN_SPLIT_LENGTH = 16  # chosen: below it, head + tail and windows hold hardly 
 def find_conflicts(recipe: Recipe) -> list[str]:
     """Find what contradicts itself in a recipe whose values are valid one by one.
 
+    A sentence names every key that it depends on, so that one about a value still unknown can be told from the rest.
+
     Args:
         recipe: A recipe that pydantic accepted.
 
@@ -39,11 +41,11 @@ def _check_labels(recipe: Recipe) -> Iterator[str]:
     if names is None:
         return
     if kind in ("classification", "ordinal") and len(names) < 2:
-        yield f"task.labels: expected at least two names for {kind}, got {len(names)}."
+        yield f"task.labels: expected at least two names for task.kind {kind}, got {len(names)}."
     if kind == "multi_label" and not names:
-        yield "task.labels: expected at least one name, got an empty list. Remove it to read the names from the data."
+        yield "task.labels: expected names for task.kind multi_label, got an empty list. Remove it to read the data's."
     if kind == "regression" and len(names) != 1:
-        yield f"task.labels: expected one name, that of the target of a regression, got {len(names)}."
+        yield f"task.labels: expected one name for task.kind regression, that of its target, got {len(names)}."
     if repeated := _find_repeated(names):
         yield f"task.labels: {join_choices(repeated)} stands there more than once. Keep one."
     if not all(name.strip() for name in names):
@@ -89,7 +91,8 @@ def _check_rows(recipe: Recipe) -> Iterator[str]:
         total = data.validation_share + data.test_share
         yield f"data.test_share: expected below 1 together with data.validation_share, got {total:g}. Lower one."
     if data.shots is not None and recipe.task.kind in ("multi_label", "regression"):
-        yield f"data.shots: rows of every class cannot be drawn for {recipe.task.kind}. Use data.limit instead."
+        kind = recipe.task.kind
+        yield f"data.shots: rows of every class cannot be drawn for task.kind {kind}. Use data.limit instead."
     if data.long_text != "truncate" and data.max_length < _MIN_SPLIT_LENGTH:
         yield (
             f"data.max_length: expected at least {_MIN_SPLIT_LENGTH} with data.long_text {data.long_text}, "
@@ -109,7 +112,7 @@ def _check_loss(recipe: Recipe) -> Iterator[str]:
     if kind == "regression":
         for key in ("label_smoothing", "focal_gamma"):
             if getattr(training, key) > 0:
-                yield f"training.{key}: does not apply to regression. Remove it."
+                yield f"training.{key}: does not apply to task.kind regression. Remove it."
     elif training.focal_gamma > 0 and training.label_smoothing > 0:
         yield "training.focal_gamma: does not go with training.label_smoothing. Set one of them to 0."
 
@@ -120,7 +123,7 @@ def _check_class_weights(recipe: Recipe) -> Iterator[str]:
     if weights is None:
         return
     if kind in ("regression", "multi_label"):
-        yield f"training.class_weights: does not apply to {kind}. Remove it."
+        yield f"training.class_weights: does not apply to task.kind {kind}. Remove it."
         return
     if isinstance(weights, str):
         return
@@ -157,13 +160,13 @@ def _check_metrics(recipe: Recipe) -> Iterator[str]:
     known = METRICS[kind]
     single = [name for name in known if not name.endswith("_per_class")]
     if chosen is not None and chosen not in single:
-        why = "has a value a class and cannot select" if chosen in known else f"is not a metric of {kind}"
+        why = "has a value a class and cannot select" if chosen in known else f"is not a metric of task.kind {kind}"
         nearest = suggest_nearest(chosen, single) or f" Choose one such as {SELECTION_METRICS[kind]}."
         yield f'training.select_by: "{chosen}" {why}.{nearest}'
     metrics = recipe.evaluation.metrics or []
     for name in dict.fromkeys(metrics):
         if name not in known:
             nearest = suggest_nearest(name, known) or f" Known: {', '.join(known)}."
-            yield f'evaluation.metrics: "{name}" is not a metric of {kind}.{nearest}'
+            yield f'evaluation.metrics: "{name}" is not a metric of task.kind {kind}.{nearest}'
     if repeated := _find_repeated(metrics):
         yield f"evaluation.metrics: {join_choices(repeated)} stands there more than once. Keep one."

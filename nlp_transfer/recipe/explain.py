@@ -20,7 +20,7 @@ from nlp_transfer.recipe.fields import (
 )
 from nlp_transfer.recipe.yaml12 import parse_scalar
 
-__all__ = ["describe_value", "explain_errors"]
+__all__ = ["describe_value", "explain_errors", "locate_errors"]
 
 _MAX_SHOWN = 60  # chosen: characters of a value shown in a message
 
@@ -67,6 +67,20 @@ def explain_errors(error: ValidationError, data: Mapping[str, Any]) -> list[str]
         fields.setdefault(path[:2], []).append((path, details))
     problems = [line for found in fields.values() for line in _explain_field(found, data)]
     return list(dict.fromkeys(problems))
+
+
+def locate_errors(error: ValidationError, data: Mapping[str, Any]) -> list[tuple[str | int, ...]]:
+    """List the sections and keys that pydantic refused, each once.
+
+    Args:
+        error: What ``Recipe.model_validate`` raised.
+        data: The mapping that was validated.
+
+    Returns:
+        Paths of one part (a section, or a key at the top) or two (a key of a section).
+    """
+    found = [_resolve_path(details["loc"], data)[:2] for details in error.errors(include_url=False)]
+    return [path for path in dict.fromkeys(found) if path]
 
 
 def _resolve_path(loc: tuple[int | str, ...], data: Any) -> Path:

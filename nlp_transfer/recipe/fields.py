@@ -13,6 +13,7 @@ __all__ = [
     "describe_type",
     "get_annotation",
     "get_default",
+    "guess_names",
     "join_choices",
     "list_keys",
     "list_kinds",
@@ -151,6 +152,17 @@ def suggest_nearest(word: object, choices: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(str(word).lower(), list(choices), n=1)
     return f' Did you mean "{near[0]}"?' if near else ""
+
+
+def guess_names(word: object) -> list[str]:
+    """Name the section or key that a word is, or those that it was probably meant to be.
+
+    Example:
+        >>> guess_names("batch_size"), guess_names("epochz")
+        (['batch_size'], ['epochs'])
+    """
+    known = list(dict.fromkeys([*list_keys(""), *(key for section in list_sections() for key in list_keys(section))]))
+    return [str(word)] if word in known else difflib.get_close_matches(str(word).lower(), known)
 
 
 def suggest_key(section: str, key: str, kind: Any = None) -> str:

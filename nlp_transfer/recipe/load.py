@@ -1,5 +1,6 @@
 """From a shipped name, a file or a mapping to a checked recipe, and back to YAML."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ from pydantic import ValidationError
 
 from nlp_transfer.errors import RecipeError
 from nlp_transfer.recipe.conflicts import find_conflicts
-from nlp_transfer.recipe.explain import describe_value, explain_errors
-from nlp_transfer.recipe.overrides import apply_changes, copy_plain, read_changes
+from nlp_transfer.recipe.explain import describe_value, explain_errors, locate_errors
+from nlp_transfer.recipe.fields import guess_names
+from nlp_transfer.recipe.overrides import apply_changes, copy_plain, describe_dropped, read_changes
 from nlp_transfer.recipe.schema import Recipe
 from nlp_transfer.recipe.shipped import (
     expand_path,
@@ -20,7 +22,7 @@ from nlp_transfer.recipe.shipped import (
 )
 from nlp_transfer.recipe.yaml12 import dump_yaml, parse_yaml
 
-__all__ = ["export_json_schema", "load_recipe", "recipe_to_yaml"]
+__all__ = ["export_json_schema", "list_dropped", "load_recipe", "recipe_to_yaml"]
 
 
 def load_recipe(
@@ -30,7 +32,8 @@ def load_recipe(
 
     Where the recipe names no ``report.output_dir``, it becomes ``runs/`` and the shipped name with ``-`` for ``/``,
     or the file's stem. Overriding ``data.path``, ``encoder.name``, ``strategy.kind`` or ``task.kind`` with another
-    value also drops what the recipe said for the old one (columns, revisions, rates, metrics), unless overridden too.
+    value also drops what the recipe said for the old one (columns, revisions, rates, metrics), unless overridden too;
+    ``list_dropped`` says what.
 
     Args:
         source: A shipped name (``sentiment/lora``, with or without ``.yaml``), a file, a mapping, or a recipe.
@@ -60,11 +63,52 @@ def load_recipe(
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
-        raise RecipeError([*problems, *explain_errors(error, data)], source=label) from None
+        problems += [*explain_errors(error, data), *_find_other_conflicts(error, data)]
+        raise RecipeError(problems, source=label) from None
     problems += find_conflicts(recipe)
     if problems:
         raise RecipeError(problems, source=label)
     return recipe
+
+
+def list_dropped(
+    source: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[str] | Mapping[str, Any]
+) -> list[str]:
+    """Say what ``load_recipe`` drops from a recipe because an override makes it stale.
+
+    Args:
+        source: As for ``load_recipe``.
+        overrides: As for ``load_recipe``.
+
+    Returns:
+        One sentence for each override that takes something along; empty where nothing is lost.
+
+    Raises:
+        RecipeError: There is no such recipe, or it is no YAML.
+        StorageError: The disk failed while the file was read.
+
+    Example:
+        >>> list_dropped({"data": {"path": "old.csv", "text": "body"}}, ["data.path=new.csv"])[0].split(",")[0]
+        'data.path=new.csv: dropped data.text=body of the recipe'
+    """
+    content, _, _ = _read_source(source)
+    return describe_dropped(content, read_changes(overrides)[0]) if isinstance(content, Mapping) else []
+
+
+def _find_other_conflicts(error: ValidationError, data: Mapping[str, Any]) -> list[str]:
+    """Find what contradicts itself among the values that pydantic did accept."""
+    rest: dict[Any, Any] = copy_plain(data)
+    doubtful: set[str] = set()
+    for section, *keys in locate_errors(error, data):
+        held = rest.get(section)
+        (held if keys and isinstance(held, dict) else rest).pop(keys[0] if keys else section, None)
+        doubtful.update(guess_names(keys[0] if keys else section))
+    try:
+        found = find_conflicts(Recipe.model_validate(rest))
+    except ValidationError:
+        return []
+    # A sentence names every key it depends on; where the value of one is not known, it may be wrong.
+    return [line for line in found if doubtful.isdisjoint(sum(re.findall(r"\b(\w+)\.(\w+)", line), ()))]
 
 
 def _read_source(source: str | Path | Mapping[str, Any] | Recipe) -> tuple[Any, str, str]:

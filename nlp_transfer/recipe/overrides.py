@@ -1,10 +1,11 @@
 """Changes to a recipe from the command line or from Python: ``training.epochs=2``."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from nlp_transfer.errors import RecipeError
 from nlp_transfer.recipe.fields import (
@@ -15,9 +16,10 @@ from nlp_transfer.recipe.fields import (
     list_sections,
     split_union,
 )
+from nlp_transfer.recipe.schema import Recipe
 from nlp_transfer.recipe.yaml12 import parse_scalar, parse_yaml
 
-__all__ = ["Change", "apply_changes", "copy_plain", "read_changes"]
+__all__ = ["Change", "apply_changes", "copy_plain", "describe_dropped", "read_changes"]
 
 Change = tuple[tuple[str, ...], Any]
 """Path of a key, one to three parts, and its new value."""
@@ -31,6 +33,14 @@ _BOUND_KEYS: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {
     ("task", "kind"): (("evaluation", "metrics"), ("training", "select_by")),
 }
 """What a recipe said for one value of a key, and what therefore goes when that key is overridden."""
+
+_BOUND_TO: dict[str, str] = {
+    "data": "other data",
+    "encoder": "another encoder",
+    "strategy": "another strategy",
+    "task": "another task",
+}
+"""What the bound keys of a section were written for, as a note says it."""
 
 
 def read_changes(overrides: Sequence[str] | Mapping[str, Any]) -> tuple[list[Change], list[str]]:
@@ -173,15 +183,73 @@ def apply_changes(base: Mapping[str, Any], changes: Sequence[Change]) -> dict[st
         {'data': {'path': 'pairs.csv'}}
     """
     result: dict[str, Any] = copy_plain(base)
-    for (section, key), bound in _BOUND_KEYS.items():
-        values = [value for path, value in changes if path == (section, key)]
-        if values and values[-1] != _get(result, section, key):
-            for owner, dependent in bound:
-                _get_section(result, owner).pop(dependent, None)
-            _drop_foreign_keys(result, section, values[-1])
+    for section, key, value in _list_switches(result, changes):
+        for owner, dependent in _BOUND_KEYS[section, key]:
+            _get_section(result, owner).pop(dependent, None)
+        _drop_foreign_keys(result, section, value)
     for path, value in changes:
         _set(result, path, value)
     return result
+
+
+def describe_dropped(base: Mapping[str, Any], changes: Sequence[Change]) -> list[str]:
+    """Say what ``apply_changes`` takes out of a recipe although it could have stayed.
+
+    Values that equal the default lose nothing, and keys that the new strategy does not have could not stay.
+
+    Args:
+        base: The recipe as it was read.
+        changes: Paths and values, as for ``apply_changes``.
+
+    Returns:
+        One sentence for each override that takes something along.
+
+    Example:
+        >>> describe_dropped({"data": {"path": "a.csv", "id": "key"}}, [(("data", "path"), "b.csv")])[0][:40]
+        'data.path=b.csv: dropped data.id=key of '
+    """
+    plain: dict[str, Any] = copy_plain(base)
+    named = {path[:2] for path, _ in changes}
+    notes = []
+    for section, key, value in _list_switches(plain, changes):
+        usual = _resolve_defaults(section, key, _get(plain, section, key))
+        dropped = [
+            f"{owner}.{dependent}={_write_value(held[dependent])}"
+            for owner, dependent in _BOUND_KEYS[section, key]
+            if dependent in (held := _get_section(plain, owner))
+            and (owner, dependent) not in named
+            and held[dependent] != getattr(getattr(usual, owner), dependent)
+        ]
+        if dropped:
+            were, them = ("were", "them") if len(dropped) > 1 else ("was", "it")
+            notes.append(
+                f"{section}.{key}={_write_value(value)}: dropped {', '.join(dropped)} of the recipe, which {were} "
+                f"written for {_BOUND_TO[section]}; name {them} again to keep {them}."
+            )
+    return notes
+
+
+def _list_switches(base: dict[str, Any], changes: Sequence[Change]) -> list[tuple[str, str, Any]]:
+    """List the keys that others are bound to and whose value changes: section, key, new value."""
+    found = []
+    for section, key in _BOUND_KEYS:
+        values = [value for path, value in changes if path == (section, key)]
+        if values and values[-1] != _get(base, section, key):
+            found.append((section, key, values[-1]))
+    return found
+
+
+def _resolve_defaults(section: str, key: str, value: Any) -> Recipe:
+    """The recipe that names one key and nothing else, its defaults filled in."""
+    try:
+        return Recipe.model_validate({section: {key: value}})
+    except ValidationError:
+        return Recipe()  # the recipe's own problem, reported with the others
+
+
+def _write_value(value: Any) -> str:
+    """Write a value as an override has it: text bare, all else as JSON, which YAML reads alike."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _get_section(data: dict[str, Any], section: str) -> dict[str, Any]:

@@ -236,6 +236,9 @@ class TrainingConfig(Section):
     microbatch_size: PositiveInt | None = Field(
         None, description="Most examples in one forward pass of one process; the whole batch where absent."
     )
+    max_tokens: PositiveInt = Field(
+        16_384, description="Most tokens in one forward pass of one process, padding included; chosen."
+    )
     learning_rate: Annotated[float, Field(gt=0)] | None = Field(None, description="Peak rate; by strategy if absent.")
     head_learning_rate: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Peak rate of the newly initialised weights; learning_rate where absent."
@@ -280,6 +283,9 @@ class EvaluationConfig(Section):
 
     metrics: list[str] | None = Field(None, min_length=1, description="Report keys; by task where absent.")
     batch_size: PositiveInt = Field(64, description="Examples in one forward pass without gradients.")
+    max_tokens: PositiveInt = Field(
+        16_384, description="Most tokens in one forward pass without gradients, padding included; chosen."
+    )
     resamples: Annotated[int, Field(ge=100)] = Field(1000, description="Bootstrap resamples of every interval.")
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(0.95, description="Coverage of the intervals.")
     tfidf: bool = Field(True, description="Score TF-IDF with logistic regression on the same splits.")

@@ -131,6 +131,8 @@ CASES = [
          ("data.path", "aaaa", "Check the name")),
     Case("a bundled name with a letter missing", write("x.csv", GOOD), make_run("reviws"),
          ("data.path", "'reviws'", 'the bundled "reviews"')),
+    Case("a mistyped folder while offline", write("data/tickets/train.csv", GOOD), make_run("data/tickest"),
+         ("data.path", "no file or folder here", '"data/tickets"')),
     Case("a data set of the Hub while offline", write("x.csv", GOOD), make_run("stanfordnlp/sst2"),
          ("data.path", "HF_HUB_OFFLINE", "data.path=FOLDER")),
     # Splits.
@@ -209,6 +211,18 @@ CASES = [
          ("d.parquet, row 1", '"joy", "anger"', "Correct the labels")),
     csv_case("a 2 in a 0/1 column", "text,joy,anger\na b,1,0\nb c,0,2\n", ("d.csv, row 2", "0 or 1 in 'anger'", "Corr"),
              "task.kind=multi_label", "data.label=[joy, anger]"),
+    json_case("0/1 lists without names", [{"text": text, "label": [n % 2, 1, 0]} for n, (text, _) in enumerate(ROWS)],
+              ("d.jsonl", "each of the 3 places", "Name them in their order in task.labels"), "task.kind=multi_label"),
+    json_case("0/1 lists with too few names", [{"text": text, "label": [1, 1, 0]} for text, _ in ROWS],
+              ("d.jsonl", "each of the 3 places", "came 2 names"), "task.kind=multi_label", "task.labels=[joy, anger]"),
+    csv_case("a list without quotes in a cell", 'text,label\na b,"[""joy""]"\nb c,"[joy, anger]"\n',
+             ("d.csv, row 2", "'[joy, anger]'", "Write the names in quotes"), "task.kind=multi_label"),
+    csv_case("a rare -1 among class numbers", make_csv([(f"text {n}", str(n % 2)) for n in range(40)] + [("a", "-1")]),
+             ("d.csv", "a label, came none (-1) in 1 row (41)", "data.invalid=drop")),
+    splits_case("validation without any of many labels",
+                {"train.csv": "text,label\na,x\nb,y\n", "validation.csv": "text,label\nc,\nd,\n"},
+                ("splits/validation.csv", "labels in label, came none in the whole split", "Fill the column"),
+                "task.kind=multi_label"),
     csv_case("a limit that leaves one class", make_csv([*ROWS[:1], *[(f"{t}!", "good") for t, _ in ROWS * 2]])
              .replace("text number 0", "zero", 1), ("data.limit", "leaves one", "Raise it"), "data.limit=1"),
 ]  # fmt: skip
@@ -227,4 +241,4 @@ def test_bad_data_is_refused_with_its_place_and_the_way_out(
 
 
 def test_every_case_is_run(request: pytest.FixtureRequest) -> None:
-    check_counted(CASES, request, at_least=65)
+    check_counted(CASES, request, at_least=71)

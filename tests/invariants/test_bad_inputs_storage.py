@@ -85,6 +85,9 @@ class BrokenFile(io.RawIOBase):
         super().__init__()
         self.number = number
 
+    def writable(self) -> bool:
+        return True
+
     def write(self, _: Any) -> int:
         raise OSError(self.number, os.strerror(self.number))
 
@@ -258,10 +261,9 @@ def test_full_disk_leaves_no_half_predictions(
 ) -> None:
     write(f"out.{suffix}", "mine")(place)
     before = hash_tree(place)
-    method = {"jsonl": "to_json", "parquet": "to_parquet"}.get(suffix, "to_csv")
     args = ["predict", "runs/try", "d.csv", "-o", f"out.{suffix}", "--overwrite"]
     with monkeypatch.context() as patch:
-        patch.setattr(pd.DataFrame, method, lambda self, path, **_: fill_disk(path))
+        fail_open(f".out.{suffix}.writing")(patch)
         outcome = call_cli(args, monkeypatch, capsys)
     assert outcome.status == 1, outcome
     assert f"out.{suffix}: could not be written" in outcome.said

@@ -1,7 +1,12 @@
 import csv
 import io
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +20,7 @@ from nlp_transfer.recipe.schema import EncoderConfig
 from nlp_transfer.strategies import STRATEGIES
 from tests.tiny import make_splits
 
+ROOT = Path(__file__).parents[2]
 TEXTS = ["a superb hotel", "awful, rude", "plain"]
 
 
@@ -153,21 +159,26 @@ def test_doctor_shows_the_machine(call):
         assert name in out
 
 
-def test_run_trains_and_ends_with_a_table(call, tiny_encoder, tmp_path):
+def make_run(encoder, folder, *more):
+    """Write tiny splits into a folder; gives the arguments of a run over them."""
     for split, table in make_splits(24).tables.items():
         rows = zip(table["text"], table["label"], strict=True)
         content = "text,label\n" + "".join(f'"{text}",{"ab"[label]}\n' for text, label in rows)
-        (tmp_path / f"{split}.csv").write_text(content, encoding="utf-8")
-    command = [
+        (folder / f"{split}.csv").write_text(content, encoding="utf-8")
+    return [
         "run",
         "quickstart",
-        f"encoder.name={tiny_encoder('bert')}",
-        f"data.path={tmp_path}",
-        "training.max_steps=2",
+        f"encoder.name={encoder}",
+        f"data.path={folder}",
         "training.device=cpu",
         "evaluation.resamples=100",
-        f"report.output_dir={tmp_path / 'run'}",
+        f"report.output_dir={folder / 'run'}",
+        *more,
     ]
+
+
+def test_run_trains_and_ends_with_a_table(call, tiny_encoder, tmp_path):
+    command = make_run(tiny_encoder("bert"), tmp_path, "training.max_steps=2")
     status, out, err = call(*command)
     assert status == 0, err
     assert "Accuracy" in out
@@ -180,6 +191,97 @@ def test_run_trains_and_ends_with_a_table(call, tiny_encoder, tmp_path):
     assert status == 0
     assert "run-2" in err
     assert (tmp_path / "run-2" / "report.json").is_file()
+
+
+def test_run_says_what_an_override_takes_along(call, monkeypatch, tmp_path):
+    (tmp_path / "my.yaml").write_text("data: {path: old.csv, text: body, label: topic}")
+    monkeypatch.chdir(tmp_path)
+    note = (
+        "note: data.path=new.csv: dropped data.text=body, data.label=topic of the recipe, which were written for other "
+        "data; name them again to keep them.\n"
+    )
+    monkeypatch.setattr("nlp_transfer.pipeline.run", lambda recipe, console: recipe.data.path)
+    assert call("run", "my.yaml", "data.path=new.csv") == (0, "new.csv\n", note)
+    assert call("run", "my.yaml") == (0, "old.csv\n", "")
+    assert call("run", "my.yaml", "data.path=new.csv", "data.text=body", "data.label=topic") == (0, "new.csv\n", "")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert call("run", "my.yaml", "data.path=new.csv") == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("options", "label"),
+    [((), None), (("--label", "mood"), "mood"), (("--label", "sad", "--label", "glad"), ["sad", "glad"])],
+)
+def test_evaluate_takes_one_label_column_or_several(options, label, call, artifact, monkeypatch, tmp_path):
+    taken = []
+    monkeypatch.setattr(Classifier, "evaluate", lambda self, rows, **given: taken.append(given["label"]) or {})
+    (tmp_path / "d.csv").write_text("text,mood,sad,glad\nfine,negative,0,1\n")
+    assert call("evaluate", artifact, tmp_path / "d.csv", "--json", *options)[:2] == (0, "{}\n")
+    assert taken == [label]
+
+
+# Below a shell that keeps Ctrl-C from its background jobs, Python would not hear of it.
+START = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("nlp_transfer", run_name="__main__")
+"""
+
+
+def start(arguments, stdout=subprocess.PIPE):
+    """Start the command line in a process of its own."""
+    command = [sys.executable, "-c", START, *arguments]
+    return subprocess.Popen(command, cwd=ROOT, stdout=stdout, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_an_interrupted_run_says_how_to_go_on(tiny_encoder, tmp_path):
+    steps = ("training.max_steps=100000", "training.checkpoint_every=2", "evaluation.tfidf=false")
+    process = start(make_run(tiny_encoder("bert"), tmp_path, *steps))
+    until = time.monotonic() + 120
+    while not list(tmp_path.glob("run/checkpoints/step-*/manifest.json")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert out == ""
+    assert err.endswith("nlp-transfer: stopped. The same command goes on from the last checkpoint.\n")
+    assert "Traceback" not in err
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+@pytest.mark.parametrize("command", [["schema"], ["list"], ["validate", "quickstart"]], ids=" ".join)
+def test_a_reader_that_goes_away_is_no_failure(command):
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = start(command, stdout=writing)
+    os.close(writing)
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+
+
+def test_another_broken_pipe_is_a_failure(call, monkeypatch):
+    def break_pipe():
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("nlp_transfer.doctor.examine", break_pipe)
+    status, _, err = call("doctor")
+    assert status == 1
+    assert "Broken pipe" in err
+
+
+def test_an_interrupt_of_a_command_without_checkpoints_only_says_so(call, monkeypatch):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nlp_transfer.doctor.examine", interrupt)
+    assert call("doctor") == (130, "", "nlp-transfer: stopped.\n")
+    status, _, err = call("doctor", "-v")
+    assert status == 130
+    assert "Traceback" in err
 
 
 def test_a_mistake_is_a_message_and_v_adds_the_traceback(call):
@@ -228,11 +330,24 @@ def test_trouble_of_the_machine_exits_with_one(call, monkeypatch):
     assert "Traceback" in err
 
 
-def test_what_nobody_foresaw_is_one_line_and_an_interrupt_says_how_to_go_on(capsys):
-    cli._explain_crash(ValueError, ValueError("odd"), None)
-    assert capsys.readouterr().err == "nlp-transfer: ValueError: odd. Run it again with -v for the traceback.\n"
+def test_what_nobody_foresaw_is_one_line(capsys):
+    code = (
+        "import sys, nlp_transfer.doctor; from nlp_transfer.cli import main; sys.argv = ['nlp-transfer', 'doctor'];"
+        "nlp_transfer.doctor.examine = lambda: 1 / 0; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    message = "nlp-transfer: ZeroDivisionError: division by zero. Run it again with -v for the traceback.\n"
+    assert (done.returncode, done.stderr) == (1, message)
     cli._explain_crash(KeyboardInterrupt, KeyboardInterrupt(), None)
-    assert "goes on from the last checkpoint" in capsys.readouterr().err
+    assert capsys.readouterr().err == "nlp-transfer: stopped.\n"
+
+
+def test_without_a_command_the_help_is_shown(call):
+    status, out, err = call()
+    assert status == 2
+    assert "Usage:" in out + err
+    assert " predict " in out + err
+    assert call("run", "--help")[0] == 0
 
 
 def test_help_names_every_command(call):

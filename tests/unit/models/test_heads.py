@@ -1,5 +1,6 @@
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification
 
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.models.encoder import load_encoder
@@ -69,9 +70,7 @@ def test_a_module_that_is_new_in_part_is_not_taken_whole():
 def test_drawing_a_head_anew_draws_although_transformers_marks_loaded_weights(family, tiny_encoder, tmp_path):
     # A classifier that was saved and loaded: every tensor carries the mark that initialisers pass over.
     load(tiny_encoder(family)).model.save_pretrained(tmp_path)
-    loaded = load(tmp_path)
-    assert loaded.new_parameters == ()
-    model = loaded.model
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     before = {name: value.clone() for name, value in model.named_parameters()}
     torch.manual_seed(7)
     drawn = reinitialize_head(model)
@@ -84,6 +83,25 @@ def test_drawing_a_head_anew_draws_although_transformers_marks_loaded_weights(fa
     for name in changed:
         value = dict(model.named_parameters())[name]
         assert 0.2 * before[name].std() < value.std() < 5 * before[name].std()
+
+
+def test_a_classifier_loses_its_head_and_only_that_whatever_its_size(family, tiny_encoder, tmp_path):
+    first = load(tiny_encoder(family)).model
+    first.save_pretrained(tmp_path)
+    earlier = dict(first.named_parameters())
+    for names in (("no", "yes"), ("a", "b", "c", "d")):
+        loaded = load_encoder(EncoderConfig(name=str(tmp_path)), LabelSpace("classification", names), seed=3)
+        outer = {n for n in list_head_parameters(loaded.model) if not n.startswith(f"{first.base_model_prefix}.")}
+        assert set(loaded.new_parameters) == outer
+        now = dict(loaded.model.named_parameters())
+        kept = [name for name in now if name not in outer]
+        assert len(kept) > 10
+        assert all(torch.equal(now[name], earlier[name]) for name in kept)
+        assert not any(
+            now[n].shape == earlier[n].shape and torch.equal(now[n], earlier[n])
+            for n in outer
+            if n.endswith("weight") and now[n].ndim > 1
+        )
 
 
 def test_drawing_a_head_anew_depends_on_the_seed_alone(tiny_encoder):

@@ -48,6 +48,7 @@ def test_metadata_names_library_task_base_and_every_test_score(make):
             "google-bert/bert-base-uncased",
             ["stanfordnlp/sst2"],
         ),
+        ({"encoder": "runs/first/model", "hub_id": None}, "nyu-mll/glue (mrpc)", None, ["nyu-mll/glue"]),
         ({"encoder": "/home/someone/models/mine"}, "/data/reviews.csv", None, None),
         ({"encoder": "/home/someone/mine", "hub_id": "owner/mine"}, "data/reviews.csv", "owner/mine", None),
         ({"encoder": "runs/first/model", "hub_id": None}, "reviews", None, None),
@@ -57,6 +58,7 @@ def test_base_model_and_data_set_are_named_only_where_the_hub_knows_them(make, m
     record, _ = make(controls=False)
     record["model"] = model
     record["data"]["source"] = source
+    record["recipe"]["data"]["path"] = source.partition(" (")[0]
     record["recipe"]["encoder"]["name"] = model["encoder"]
     text = render_card(record, format="transformers", kind="classification", labels=("no", "yes"))
     card = ModelCard(text)
@@ -79,6 +81,7 @@ def test_adapter_call_holds_the_real_labels_as_valid_python(make):
         "num_labels": 7,
         "id2label": dict(enumerate(NAMES)),
         "label2id": {name: index for index, name in enumerate(NAMES)},
+        "dtype": "float32",
     }
 
 
@@ -153,3 +156,18 @@ def test_loading_code_of_a_regression_reads_raw_numbers():
 def test_markdown_is_escaped_and_long_text_cut():
     assert escape_markdown("*a* _b_ <c>") == r"\*a\* \_b\_ &lt;c&gt;"
     assert len(escape_markdown("x" * 10_000)) == 301
+
+
+def test_calls_read_pairs_and_cut_texts_as_training_did(make):
+    record, _ = make()
+    record["data"] |= {"is_pair": True, "max_length": 48, "long_text": "windows"}
+    card = render_card(record, format="transformers", kind="classification", labels=("no", "yes"))
+    assert (
+        'classify({"text": "a text to read", "text_pair": "its second text"}, truncation=True, max_length=48)' in card
+    )
+    assert "a pair of texts" in card
+    assert "windows of 48 tokens" in card
+    record["data"] |= {"is_pair": False, "long_text": "truncate"}
+    card = render_card(record, format="transformers", kind="classification", labels=("no", "yes"))
+    assert 'classify("a text to read", truncation=True, max_length=48)' in card
+    assert "windows" not in card

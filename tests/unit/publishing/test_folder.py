@@ -1,3 +1,4 @@
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -66,13 +67,61 @@ def test_the_folder_of_another_recipe_is_refused_with_what_differs(finish, tmp_p
     start(tmp_path / "run", finish=finish)
     before = sorted(path.name for path in (tmp_path / "run").rglob("*"))
     with (
-        pytest.raises(OutputError, match=r"another recipe \(training\.epochs: 3\.0 there, 9\.0 now") as caught,
+        pytest.raises(OutputError, match=r"another recipe \(training\.epochs: 3\.0 -> 9\.0, ") as caught,
         claim_folder(make_recipe(tmp_path / "run", **{"training.seed": 1, "training.epochs": 9})),
     ):
         pass
-    assert "and 1 more" in str(caught.value)
+    assert "training.seed: 0 -> 1; there -> now)" in str(caught.value)
     assert caught.value.exit_status == 2
     assert sorted(path.name for path in (tmp_path / "run").rglob("*")) == before
+
+
+def refuse(folder: Path, **overrides) -> str:
+    with pytest.raises(OutputError) as caught, claim_folder(make_recipe(folder, **overrides)):
+        pass
+    return str(caught.value)
+
+
+def test_at_most_five_differences_are_named_and_the_rest_counted(tmp_path):
+    start(tmp_path / "run")
+    keys = ["batch_size", "epochs", "log_every", "keep_checkpoints", "seed", "weight_decay", "warmup_share"]
+    changed = {f"training.{key}": 0.5 if "_decay" in key or "_share" in key else 77 for key in keys}
+    message = refuse(tmp_path / "run", **changed, description="x" * 100)
+    named = [key for key in [*keys, "description"] if f"{key}: " in message]
+    assert len(named) == 5
+    assert "and 3 more" in message
+    assert "x" * 61 not in refuse(tmp_path / "run", description="x" * 100)
+
+
+def test_the_way_out_names_a_folder_that_is_free_and_works(tmp_path):
+    folder = tmp_path / "my runs"
+    start(folder, finish=True)
+    start(tmp_path / "my runs-2", **{"data.limit": 7})
+    message = refuse(folder, **{"training.epochs": 9})
+    (override,) = [word for word in shlex.split(message) if word.startswith("report.output_dir=")]
+    place = override.partition("=")[2]
+    assert place == str(tmp_path / "my runs-3")
+    with claim_folder(make_recipe(Path(place), **{"training.epochs": 9})) as claimed:
+        assert str(claimed.path) == place
+
+
+def test_the_current_folder_has_siblings_too(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+    start(Path("."), finish=True)
+    assert f"report.output_dir={tmp_path / 'run-2'}" in refuse(Path("."), **{"training.epochs": 9})
+    with claim_folder(make_recipe(Path("."))) as claimed:
+        assert claimed.path == tmp_path / "run-2"
+
+
+def test_a_sibling_of_another_recipe_is_passed_over(tmp_path):
+    start(tmp_path / "run", finish=True)
+    start(tmp_path / "run-2", finish=True, **{"training.epochs": 9})
+    (tmp_path / "run-3").mkdir()
+    (tmp_path / "run-3" / "cat.jpg").write_text("cat")
+    with claim_folder(make_recipe(tmp_path / "run")) as claimed:
+        assert claimed.path == tmp_path / "run-4"
+    assert [path.name for path in (tmp_path / "run-3").iterdir()] == ["cat.jpg"]
 
 
 def test_a_folder_that_no_run_left_is_refused_and_not_touched(tmp_path):
@@ -163,5 +212,5 @@ def test_a_run_that_failed_after_it_left_something_keeps_it(tmp_path):
 
 
 def test_differences_name_the_dotted_key():
-    assert list_differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": None}) == ["a.c: 2 there, 3 now"]
+    assert list_differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": None}) == ["a.c: 2 -> 3"]
     assert list_differences({"a": 1}, {"a": 1}) == []

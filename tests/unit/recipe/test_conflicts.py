@@ -1,17 +1,24 @@
 """Values that are right alone and wrong together."""
 
+import copy
+
 import pytest
 
+from nlp_transfer.errors import RecipeError
 from nlp_transfer.recipe.conflicts import find_conflicts
+from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import METRICS, Recipe
 
 CASES = [
     ({"task": {"labels": ["a"]}}, "task.labels: expected at least two names"),
-    ({"task": {"kind": "ordinal", "labels": []}}, "task.labels: expected at least two names for ordinal, got 0"),
+    (
+        {"task": {"kind": "ordinal", "labels": []}},
+        "task.labels: expected at least two names for task.kind ordinal, got 0",
+    ),
     ({"task": {"labels": ["a", "b", "a"]}}, 'task.labels: "a" stands there more than once'),
     ({"task": {"labels": ["a", " "]}}, "task.labels: expected names, got an empty text"),
     ({"task": {"kind": "regression", "labels": ["a", "b"]}}, "task.labels: expected one name"),
-    ({"task": {"kind": "multi_label", "labels": []}}, "task.labels: expected at least one name"),
+    ({"task": {"kind": "multi_label", "labels": []}}, "task.labels: expected names for task.kind multi_label"),
     ({"encoder": {"init": "random"}, "strategy": {"kind": "frozen"}}, "encoder.init: random weights stay frozen noise"),
     ({"encoder": {"init": "random"}, "strategy": {"kind": "lora"}}, "Use strategy.kind=full"),
     ({"data": {"label": ["a", "b"]}}, "data.label: a list of columns needs task.kind multi_label"),
@@ -33,8 +40,14 @@ CASES = [
     ),
     ({"task": {"kind": "regression"}, "training": {"focal_gamma": 2.0}}, "training.focal_gamma: does not apply"),
     ({"training": {"focal_gamma": 2.0, "label_smoothing": 0.1}}, "does not go with training.label_smoothing"),
-    ({"task": {"kind": "regression"}, "training": {"class_weights": "balanced"}}, "does not apply to regression"),
-    ({"task": {"kind": "multi_label"}, "training": {"class_weights": {"a": 1.0}}}, "does not apply to multi_label"),
+    (
+        {"task": {"kind": "regression"}, "training": {"class_weights": "balanced"}},
+        "does not apply to task.kind regression",
+    ),
+    (
+        {"task": {"kind": "multi_label"}, "training": {"class_weights": {"a": 1.0}}},
+        "does not apply to task.kind multi_label",
+    ),
     ({"training": {"class_weights": {}}}, "training.class_weights: expected a weight for every class"),
     ({"training": {"class_weights": {"a": 0.0}}}, "training.class_weights.a: expected a number above 0"),
     (
@@ -49,11 +62,17 @@ CASES = [
     ({"training": {"precision": "fp16", "device": "cpu"}}, "training.precision: fp16 does not train"),
     ({"training": {"seeds": [0, 1, 0]}}, 'training.seeds: "0" stands there more than once'),
     ({"training": {"trackers": ["wandb", "wandb"]}}, 'training.trackers: "wandb" stands there more than once'),
-    ({"training": {"select_by": "acuracy"}}, 'training.select_by: "acuracy" is not a metric of classification. Did'),
+    (
+        {"training": {"select_by": "acuracy"}},
+        'training.select_by: "acuracy" is not a metric of task.kind classification. Did',
+    ),
     ({"training": {"select_by": "f1_per_class"}}, "has a value a class and cannot select"),
     ({"training": {"select_by": "mae"}}, "training.select_by"),
-    ({"evaluation": {"metrics": ["accurcy"]}}, 'evaluation.metrics: "accurcy" is not a metric of classification. Did'),
-    ({"evaluation": {"metrics": ["mse"]}}, 'evaluation.metrics: "mse" is not a metric of classification.'),
+    (
+        {"evaluation": {"metrics": ["accurcy"]}},
+        'evaluation.metrics: "accurcy" is not a metric of task.kind classification. Did',
+    ),
+    ({"evaluation": {"metrics": ["mse"]}}, 'evaluation.metrics: "mse" is not a metric of task.kind classification.'),
     ({"evaluation": {"metrics": ["mcc", "mcc"]}}, 'evaluation.metrics: "mcc" stands there more than once'),
 ]
 
@@ -92,3 +111,41 @@ SOUND = [
 
 def test_sound_recipes_have_no_conflicts():
     assert [find_conflicts(Recipe.model_validate(data)) for data in SOUND] == [[]] * 7
+
+
+def find_problems(data):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(data)
+    return list(caught.value.problems)
+
+
+@pytest.mark.parametrize(("data", "part"), CASES, ids=[part[:40] for _, part in CASES])
+def test_a_conflict_is_told_beside_a_mistake_that_has_nothing_to_do_with_it(data, part):
+    spoiled = copy.deepcopy(data) | {"colour": "blue"}
+    spoiled["report"] = {"title": 5}
+    mistakes = [problem for problem in find_problems(spoiled) if part not in problem]
+    assert len(mistakes) == 2
+    assert len(find_problems(spoiled)) == 3
+
+
+# With the default in place of what is wrong, each of these would contradict itself.
+MISTAKES = [
+    {"training": {"batch_size": "128", "microbatch_size": 64}},
+    {"training": {"batch_sise": 128, "microbatch_size": 64}},
+    {"batch_size": 128, "training": {"microbatch_size": 64}},
+    {"data": {"validation_share": "0.01", "test_share": 0.95}},
+    {"task": {"kind": "multilabel"}, "data": {"label": ["a", "b"]}},
+    {"task": {"kind": 5, "labels": ["score"]}},
+    {"task": 5, "training": {"select_by": "mae"}},
+    {"taks": {"kind": "regression"}, "evaluation": {"metrics": ["mse"]}},
+]
+
+
+@pytest.mark.parametrize("data", MISTAKES, ids=[next(iter(data)) for data in MISTAKES])
+def test_a_conflict_with_a_value_that_is_not_known_is_not_told(data):
+    assert len(find_problems(data)) == 1
+
+
+def test_a_conflict_that_stands_whatever_is_not_known_is_told():
+    problems = find_problems({"data": {"label": ["a", "a"]}, "task": {"kind": "multilabel"}})
+    assert [problem.split(":")[0] for problem in problems] == ["task.kind", "data.label"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nlp_transfer.errors import RecipeError
-from nlp_transfer.recipe import Recipe, dump_yaml, export_json_schema, load_recipe, recipe_to_yaml
+from nlp_transfer.recipe import Recipe, dump_yaml, export_json_schema, list_dropped, load_recipe, recipe_to_yaml
 from nlp_transfer.recipe.schema import LEARNING_RATES
 
 
@@ -66,6 +66,25 @@ def test_another_strategy_takes_its_own_rate():
     assert len(LEARNING_RATES) == 3
 
 
+def test_what_an_override_takes_along_is_listed(tmp_path):
+    path = write(tmp_path, "data: {path: old.csv, text: body, label: topic}\nstrategy: {kind: lora, rank: 4}\n")
+    assert list_dropped(path, ["data.path=new.csv", "training.epochs=2"]) == [
+        "data.path=new.csv: dropped data.text=body, data.label=topic of the recipe, which were written for other data; "
+        "name them again to keep them."
+    ]
+    assert list_dropped(path, {"data.path": "new.csv"}) == list_dropped(str(path), ["data.path=new.csv"])
+    assert list_dropped(path, ["training.epochs=2", "nonsense"]) == []
+    assert list_dropped(write(tmp_path, "- 1"), ["data.path=new.csv"]) == []
+
+
+def test_a_loaded_recipe_loses_only_what_differs_from_the_defaults():
+    recipe = load_recipe({"data": {"path": "old.csv"}, "strategy": {"kind": "lora"}})
+    assert list_dropped(recipe, ["strategy.kind=full", "task.kind=ordinal", "data.path=new.csv"]) == []
+    recipe = load_recipe(recipe, ["training.learning_rate=0.001"])
+    (note,) = list_dropped(recipe, ["strategy.kind=full"])
+    assert note.startswith("strategy.kind=full: dropped training.learning_rate=0.001 of the recipe, which was written")
+
+
 def test_overrides_as_texts_and_as_a_mapping_agree():
     texts = ["training.epochs=2", "training.seeds=[0, 1]", "data.text=5", "strategy.kind=lora", "strategy.rank=16"]
     mapping = {"training.epochs": 2, "training.seeds": [0, 1], "data.text": "5"}
@@ -104,6 +123,23 @@ def test_bad_overrides_and_conflicts_come_together():
         "training.microbatch_size",
         "training.select_by",
     ]
+
+
+def test_mistakes_and_conflicts_come_together():
+    content = {
+        "training": {"epochz": 2, "batch_size": 8, "microbatch_size": 16},
+        "data": {"text": "review", "text_b": "review"},
+    }
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(content)
+    assert caught.value.problems == (
+        'training.epochz: unknown key. Did you mean "epochs"?',
+        'data.text_b: expected another column than data.text, got "review" for both.',
+        "training.microbatch_size: expected at most training.batch_size = 8, got 16.",
+    )
+    with pytest.raises(RecipeError, match="6 problems") as caught:
+        load_recipe({**content, "strategy": {"kind": "lorra", "rank": 4}, "methods": 3, 7: 1})
+    assert len(caught.value.problems) == 6
 
 
 BAD_FILES = [

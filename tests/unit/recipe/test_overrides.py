@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nlp_transfer.recipe.overrides import apply_changes, read_changes
+from nlp_transfer.recipe.overrides import apply_changes, describe_dropped, read_changes
 
 READ = [
     ("training.epochs=2", ("training", "epochs"), 2),
@@ -156,6 +156,58 @@ def test_another_task_and_another_encoder_drop_what_was_bound_to_them():
         "training": {"seed": 1},
         "evaluation": {"tfidf": False},
     }
+
+
+def describe(base, *texts):
+    return describe_dropped(base, read_changes(texts)[0])
+
+
+def test_a_note_names_every_key_that_went_with_its_value():
+    base = {"data": {"path": "x", "max_length": 64, **BOUND}}
+    (note,) = describe(base, "data.path=y")
+    went = set(base["data"]) - set(apply(base, "data.path=y")["data"])
+    assert went == set(BOUND)
+    assert note == (
+        "data.path=y: dropped data.name=mrpc, data.revision=main, data.text=a, data.text_b=b, data.label=c, data.id=d, "
+        'data.splits={"test": "validation"} of the recipe, which were written for other data; '
+        "name them again to keep them."
+    )
+
+
+def test_a_note_leaves_out_what_is_named_again_and_what_was_the_default():
+    base = {"data": {"path": "x", "text": "a", "label": ["b", "c"], "name": None}}
+    assert describe(base, "data.path=y", "data.text=body") == [
+        'data.path=y: dropped data.label=["b", "c"] of the recipe, which was written for other data; '
+        "name it again to keep it."
+    ]
+    assert describe(base, "data.path=y", "data={text: a, label: d}") == []
+    assert describe(base, "data.path=x", "training.epochs=2") == []
+    assert describe({"strategy": {"kind": "lora"}, "training": {"learning_rate": 5e-4}}, "strategy.kind=full") == []
+
+
+def test_every_override_that_takes_something_along_has_its_note():
+    base = {
+        "encoder": {"name": "a", "revision": "r"},
+        "strategy": {"kind": "lora", "rank": 4},
+        "training": {"learning_rate": 1e-3, "head_learning_rate": 2e-3, "select_by": "mcc"},
+        "evaluation": {"metrics": ["mcc"]},
+    }
+    notes = describe(base, "task.kind=ordinal", "strategy.kind=full", "encoder.name=b")
+    assert [note.split(" of the recipe, which ")[0] for note in notes] == [
+        "encoder.name=b: dropped encoder.revision=r",
+        "strategy.kind=full: dropped training.learning_rate=0.001, training.head_learning_rate=0.002",
+        'task.kind=ordinal: dropped evaluation.metrics=["mcc"], training.select_by=mcc',
+    ]
+    assert [note.split("written for ")[1].split(";")[0] for note in notes] == [
+        "another encoder",
+        "another strategy",
+        "another task",
+    ]
+
+
+def test_a_recipe_that_is_wrong_itself_has_its_note_all_the_same():
+    assert describe({"strategy": {"kind": "lorra"}, "training": {"learning_rate": 1e-3}}, "strategy.kind=full") != []
+    assert describe({"data": 5, "strategy": "lora"}, "strategy.kind=full", "data.path=y") == []
 
 
 def test_names_below_a_key_are_added_to_the_mapping_there():

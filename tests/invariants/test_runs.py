@@ -1,0 +1,193 @@
+"""Whole runs: what they refuse to mix, what each seed is held against, and several processes from end to end."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import GradientState
+from datasets import Dataset
+from safetensors.torch import load_file
+from transformers import AutoModel
+
+from nlp_transfer.engine.checkpoint import CheckpointStore
+from nlp_transfer.errors import DataError, DivergedError, OutputError
+from nlp_transfer.evaluation.baselines import score_tfidf
+from nlp_transfer.methods import control, outcome, seed
+from nlp_transfer.pipeline import run
+from nlp_transfer.publishing.artifact import load_artifact
+from nlp_transfer.publishing.report import Report
+from tests.tiny import make_splits
+
+SETTINGS: dict[str, Any] = {
+    "strategy": {"kind": "full"},
+    "training": {"max_steps": 2, "batch_size": 8, "learning_rate": 1e-2, "device": "cpu"},
+    "evaluation": {"resamples": 100, "tfidf": False},
+    "data": {"max_length": 48},
+}
+
+
+def make_tables(n: int = 24, first_seed: int = 0) -> dict[str, Dataset]:
+    splits = make_splits(n, 2, first_seed)
+    names = splits.labels.names
+    return {
+        split: Dataset.from_dict({"text": table["text"][:], "label": [names[index] for index in table["label"]]})
+        for split, table in splits.tables.items()
+    }
+
+
+def train(encoder: Path, out: Path, tables: object, changes: Mapping[str, Any] | None = None) -> Report:
+    settings = {"encoder": {"name": str(encoder)}, **SETTINGS}
+    return run(settings, changes or {}, data=tables, output_dir=out, progress=False)
+
+
+def test_a_finished_seed_is_not_mixed_with_other_rows(tiny_encoder, tmp_path, monkeypatch):
+    encoder, tables = tiny_encoder("bert"), make_tables()
+    changes = {"training.seeds": [0, 1]}
+    write = CheckpointStore.commit
+
+    def break_off(self: CheckpointStore, *args: Any) -> Path:
+        if "seed-1" in str(self.folder):
+            raise KeyboardInterrupt
+        return write(self, *args)
+
+    monkeypatch.setattr(CheckpointStore, "commit", break_off)
+    with pytest.raises(KeyboardInterrupt):
+        train(encoder, tmp_path / "run", tables, changes)
+    monkeypatch.setattr(CheckpointStore, "commit", write)
+    assert (tmp_path / "run" / "seed-0" / seed.SEED_FILE).is_file()
+    # The same lengths, another label in test: only the seed's score would be wrong.
+    other = dict(tables)
+    flipped = ["class 1" if name == "class 0" else "class 0" for name in tables["test"]["label"]]
+    other["test"] = Dataset.from_dict({"text": tables["test"]["text"][:], "label": flipped})
+    with pytest.raises(OutputError, match=r"other rows.*report\.output_dir"):
+        train(encoder, tmp_path / "run", other, changes)
+    report = train(encoder, tmp_path / "run", tables, changes)
+    assert report.record["seeds"] == [0, 1]
+
+
+def test_an_interrupted_accumulation_elsewhere_does_not_switch_updates_off(tiny_encoder, tmp_path):
+    encoder, tables = tiny_encoder("bert"), make_tables()
+    expected = load_file(train(encoder, tmp_path / "one", tables).model_path / "model.safetensors")
+    GradientState()._set_sync_gradients(False)
+    found = load_file(train(encoder, tmp_path / "two", tables).model_path / "model.safetensors")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_one_rate_too_high_for_the_control_does_not_end_the_run(tiny_encoder, tmp_path, monkeypatch):
+    fit = control.fit_model
+
+    def diverge(recipe: Any, *args: Any, **rest: Any) -> Any:
+        if recipe.training.learning_rate > 1:
+            raise DivergedError("scores: expected finite predictions")
+        return fit(recipe, *args, **rest)
+
+    monkeypatch.setattr(control, "fit_model", diverge)
+    changes = {"evaluation.control": True, "evaluation.control_learning_rates": [5.0, 1e-3]}
+    record = train(tiny_encoder("bert"), tmp_path / "run", make_tables(), changes).record
+    assert record["baselines"]["no_transfer"]["learning_rate"] == 1e-3
+    assert record["baselines"]["no_transfer"]["tried"]["5"] is None
+    changes["evaluation.control_learning_rates"] = [5.0, 7.0]
+    with pytest.raises(DivergedError, match=r"control_learning_rates.*5, 7.*lower"):
+        train(tiny_encoder("bert"), tmp_path / "none", make_tables(), changes)
+
+
+def test_each_seed_is_held_against_baselines_on_its_own_rows(tiny_encoder, tmp_path, monkeypatch):
+    drawn = []
+
+    def watch(texts: Mapping[str, Any], *args: Any, **rest: Any) -> dict[str, np.ndarray]:
+        drawn.append(tuple(texts["train"]))
+        return score_tfidf(texts, *args, **rest)
+
+    monkeypatch.setattr(outcome, "score_tfidf", watch)
+    changes = {"data.shots": 4, "training.seeds": [0, 1], "evaluation.tfidf": True}
+    record = train(tiny_encoder("bert"), tmp_path / "run", make_tables(), changes).record
+    assert [len(texts) for texts in drawn] == [8, 8]
+    assert set(drawn[0]) != set(drawn[1])
+    assert len(record["baselines"]["tfidf"]["test"]["accuracy"]["per_seed"]) == 2
+    assert any("own rows" in note for note in record["data"]["notes"])
+    drawn.clear()
+    train(tiny_encoder("bert"), tmp_path / "all", make_tables(), {**changes, "data.shots": None})
+    assert len(drawn) == 1
+
+
+def test_a_metric_that_cannot_choose_is_refused_before_training(tiny_encoder, tmp_path):
+    tables = make_tables()
+    one = [row for row in tables["validation"] if row["label"] == "class 0"]
+    tables["validation"] = Dataset.from_list(one)
+    with pytest.raises(DataError, match=r"training\.select_by: roc_auc"):
+        train(tiny_encoder("bert"), tmp_path / "run", tables, {"training.select_by": "roc_auc"})
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_head_of_an_adapter_keeps_its_figures_on_an_encoder_in_half_precision(tiny_encoder, tmp_path):
+    base = tmp_path / "half"
+    encoder = tiny_encoder("bert")
+    AutoModel.from_pretrained(encoder, dtype=torch.bfloat16).save_pretrained(base)
+    for file in encoder.iterdir():
+        if not (base / file.name).exists():
+            (base / file.name).write_bytes(file.read_bytes())
+    assert json.loads((base / "config.json").read_text())["dtype"] == "bfloat16"
+    report = train(base, tmp_path / "run", make_tables(), {"strategy": {"kind": "lora"}})
+    saved = load_file(report.model_path / "adapter_model.safetensors")
+    loaded = dict(load_artifact(report.model_path).model.named_parameters())
+    head = {name: value for name, value in saved.items() if ".classifier." in name}
+    assert head
+    for name, value in head.items():
+        key = name.replace(".classifier.", ".classifier.modules_to_save.default.")
+        assert torch.equal(loaded[key], value)
+
+
+@pytest.mark.parametrize("num_rows", [10])
+def test_two_processes_run_from_end_to_end_with_fewer_batches_than_processes(num_rows, tiny_encoder, tmp_path):
+    tables = make_tables(num_rows)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for split, table in tables.items():
+        table.to_parquet(folder / f"{split}.parquet")
+    settings = {"encoder": {"name": str(tiny_encoder("bert"))}, **SETTINGS}
+    settings = {**settings, "data": {"path": str(folder)}, "report": {"output_dir": str(tmp_path / "run")}}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(json.dumps(settings), encoding="utf-8")
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command += ["-m", "nlp_transfer", "run", str(recipe)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = Report.load(tmp_path / "run").record
+    assert record["environment"]["processes"] == 2
+    assert record["scores"]["validation"]["accuracy"]["n"] == len(tables["validation"]) < 64
+
+
+def test_many_windows_of_one_text_go_through_in_parts(tiny_encoder, tmp_path, monkeypatch):
+    tables = make_tables()
+    for split in ("train", "test"):
+        rows = tables[split].to_dict()
+        rows["text"][0] = " ".join([rows["text"][0]] * 40)
+        tables[split] = Dataset.from_dict(rows)
+    shapes: list[tuple[int, ...]] = []
+    forward = torch.nn.Embedding.forward
+
+    def watch(self: torch.nn.Embedding, tokens: torch.Tensor) -> torch.Tensor:
+        if not torch.is_grad_enabled():
+            shapes.append(tuple(tokens.shape))
+        return forward(self, tokens)
+
+    changes: dict[str, Any] = {"data.long_text": "windows", "data.max_length": 16}
+    one = train(tiny_encoder("bert"), tmp_path / "one", tables, changes)
+    monkeypatch.setattr(torch.nn.Embedding, "forward", watch)
+    parts = train(tiny_encoder("bert"), tmp_path / "two", tables, {**changes, "evaluation.max_tokens": 64})
+    sizes = [rows * width for rows, width in (shape for shape in shapes if len(shape) == 2)]
+    assert max(sizes) <= 64
+    assert len(sizes) > 10
+    columns = [name for name in one.predictions.columns if name.startswith("probability_")]
+    assert np.allclose(one.predictions[columns], parts.predictions[columns], atol=1e-6)

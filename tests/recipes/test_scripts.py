@@ -1,0 +1,62 @@
+"""The scripts under recipes/scripts do what their first lines say."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from nlp_transfer import Classifier, Report
+
+ROOT = Path(__file__).parents[2] / "recipes" / "scripts"
+SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
+TRIED = ["measure_data_scale.py", "own_data.py"]
+
+
+@pytest.fixture
+def run_script(monkeypatch, capsys):
+    """Run a script as the shell would; gives exit status and stdout."""
+
+    def run_script(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            runpy.run_path(str(ROOT / name), run_name="__main__")
+        return stop.value.code, capsys.readouterr().out
+
+    return run_script
+
+
+def test_no_script_is_left_out():
+    assert SCRIPTS == TRIED
+
+
+@pytest.mark.parametrize("name", TRIED)
+def test_a_script_explains_itself(name, run_script):
+    status, out = run_script(name, "--help")
+    assert status == 0
+    assert f"python recipes/scripts/{name}" in out
+
+
+@pytest.mark.parametrize("with_table", [False, True], ids=["bundled", "own table"])
+def test_own_data_trains_scores_predicts_and_saves(with_table, run_script, tiny_encoder, work_dir):
+    more = []
+    if with_table:
+        rows = [
+            f"{'superb' if row % 2 else 'awful'} meal number {row},{'good' if row % 2 else 'bad'}" for row in range(60)
+        ]
+        Path("mine.csv").write_text("\n".join(["review,label", *rows]), encoding="utf-8")
+        more = ["--table", "mine.csv"]
+    for folder in ("runs/own-data", "runs/own-data-2"):
+        status, out = run_script(
+            "own_data.py", "--encoder", tiny_encoder("bert"), "--limit", 32, "--max-steps", 2, *more
+        )
+        assert status == 0
+        assert f"saved {folder}-classifier" in out
+        report = Report.load(folder)
+        assert report.record["training"]["steps"] == 2
+        assert report.record["data"]["rows"]["train"] == 32
+        accuracy = report.scores["test"]["accuracy"]
+        assert f"accuracy: {accuracy.value:.3f}" in out
+        classifier = Classifier.from_pretrained(f"{folder}-classifier")
+        assert classifier.labels == (["bad", "good"] if with_table else ["negative", "positive"])
+        assert sum(line.startswith(tuple(classifier.labels)) for line in out.splitlines()) == 2

@@ -16,16 +16,19 @@ from nlp_transfer.data.labels import map_labels
 from nlp_transfer.data.tables import read_table
 from nlp_transfer.engine.forward import Feeder, predict_logits
 from nlp_transfer.engine.precision import choose_device
-from nlp_transfer.errors import DataError, OutputError
+from nlp_transfer.errors import ArtifactError, DataError, OutputError, StorageError
 from nlp_transfer.evaluation.predictions import predict_labels, to_probabilities
 from nlp_transfer.evaluation.scoring import score_split
 from nlp_transfer.publishing.artifact import LoadedArtifact, load_artifact
-from nlp_transfer.recipe.schema import EvaluationConfig, Recipe, TaskConfig
+from nlp_transfer.recipe.schema import DataConfig, EvaluationConfig, Recipe, TaskConfig
 
 __all__ = ["Classifier"]
 
 FALLBACK_LENGTH = 512
 """Tokens read by a classifier that another tool saved, where its tokenizer allows; BERT's limit."""
+
+DATA_KEYS = ("text", "text_b", "label", "label_separator")
+"""What is recalled of the training data's place."""
 
 
 class Classifier:
@@ -51,6 +54,7 @@ class Classifier:
         self._long_text = reading.get("long_text", "truncate")
         self._overlap = float(reading.get("window_overlap", 0.25))
         self._is_pair: bool | None = reading.get("is_pair")
+        self._data = _read_data(artifact)
 
     @classmethod
     def from_pretrained(cls, path: str | Path, *, revision: str | None = None, device: str = "auto") -> "Classifier":
@@ -144,8 +148,8 @@ class Classifier:
 
         Args:
             table: A file (csv, tsv, jsonl, parquet, arrow), a `datasets.Dataset` or a pandas frame.
-            text: Column of the text; found by the usual names where absent.
-            text_b: Column of the second text.
+            text: Column of the text; that of the training data, else found by the usual names, where absent.
+            text_b: Column of the second text, likewise.
             encoding: Character encoding of text files.
             batch_size: Texts in one forward pass.
             progress: Called with the count of rows done since the last call.
@@ -159,6 +163,7 @@ class Classifier:
         """
         rows = read_table(table, encoding=encoding)
         where = where or (str(table) if isinstance(table, str | Path) else "table")
+        text, text_b = self._recall_texts(rows, text, text_b)
         added = ["predicted"]
         if self.space.kind != "regression":
             added += [f"probability_{name}" for name in self.labels]
@@ -178,7 +183,8 @@ class Classifier:
         *,
         text: str | None = None,
         text_b: str | None = None,
-        label: str | list[str] | None = None,
+        label: str | Sequence[str] | None = None,
+        label_separator: str | None = None,
         metrics: Sequence[str] | None = None,
         encoding: str = "utf-8",
         batch_size: int = 64,
@@ -189,9 +195,10 @@ class Classifier:
 
         Args:
             table: A file, a `datasets.Dataset` or a pandas frame.
-            text: Column of the text.
-            text_b: Column of the second text.
-            label: Column of the label, or several 0/1 columns.
+            text: Column of the text; that of the training data, else found by the usual names, where absent.
+            text_b: Column of the second text, likewise.
+            label: Column of the label, or several 0/1 columns, likewise.
+            label_separator: What stands between labels in one text cell; as in the training data where absent.
             metrics: Report keys; by kind of task where absent.
             encoding: Character encoding of text files.
             batch_size: Texts in one forward pass.
@@ -207,10 +214,21 @@ class Classifier:
         """
         rows = read_table(table, encoding=encoding)
         where = where or (str(table) if isinstance(table, str | Path) else "table")
+        text, text_b = self._recall_texts(rows, text, text_b)
         ready = prepare_inference_table(rows, text=text, text_b=text_b, is_pair=self._reads_pairs(text_b), where=where)
-        if label is not None and label in (text, text_b):
-            raise DataError(f"data.label: expected another column than the text, came {label!r}. Name another.")
-        truth = map_labels(rows, self.space, label=label, where=where).with_format("numpy")["label"][:]
+        columns = self._recall_label(rows) if label is None else [label] if isinstance(label, str) else list(label)
+        for name in columns or ():
+            if name in (text, text_b):
+                raise DataError(f"data.label: expected another column than the text, came {name!r}. Name another.")
+        is_single = columns is not None and len(columns) == 1 and self.space.kind != "multi_label"
+        mapped = map_labels(
+            rows,
+            self.space,
+            label=columns[0] if columns is not None and is_single else columns,
+            label_separator=label_separator or self._data.label_separator,
+            where=where,
+        )
+        truth = mapped.with_format("numpy")["label"][:]
         probabilities = self._score(ready, batch_size=batch_size, progress=progress)
         wanted = metrics or Recipe(task=TaskConfig(kind=self.space.kind)).evaluation.metrics or []
         settings = EvaluationConfig()
@@ -224,7 +242,7 @@ class Classifier:
         )
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Copy the artefact to another folder.
+        """Copy the artefact to another folder, whole or not at all.
 
         Args:
             folder: Must not exist, or be empty.
@@ -234,12 +252,42 @@ class Classifier:
 
         Raises:
             OutputError: Something lies there already.
+            StorageError: The disk is full or failing.
         """
         target = Path(folder)
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise OutputError(f"{target}: holds something already. Name a new folder; nothing there was touched.")
-        shutil.copytree(self._artifact.folder, target, dirs_exist_ok=True)
+        # A folder that is there may be a mount or the current one: it is filled, not replaced.
+        is_there = target.exists()
+        stage = target / ".writing" if is_there else target.with_name(f".{target.name}.writing")
+        try:
+            shutil.rmtree(stage, ignore_errors=True)
+            shutil.copytree(self._artifact.folder, stage)
+            if is_there:
+                for path in stage.iterdir():
+                    path.rename(target / path.name)
+                stage.rmdir()
+            else:
+                stage.rename(target)
+        except OSError as error:
+            shutil.rmtree(stage, ignore_errors=True)
+            # What copytree raises holds (from, to, why) of every file.
+            reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error
+            raise StorageError(f"{target}: could not be written: {reason}. Free space and try again.") from error
         return target
+
+    def _recall_texts(self, rows: Dataset, text: str | None, text_b: str | None) -> tuple[str | None, str | None]:
+        """The columns of the texts: as named, else as in the training data where the table has them."""
+        if text is not None or text_b is not None:
+            return text, text_b
+        named = (self._data.text, self._data.text_b if self._reads_pairs(self._data.text_b) else None)
+        return named if {name for name in named if name} <= set(rows.column_names) else (None, None)
+
+    def _recall_label(self, rows: Dataset) -> list[str] | None:
+        """The columns of the label in the training data, where the table has them."""
+        named = self._data.label
+        columns = [named] if isinstance(named, str) else named
+        return columns if columns and set(columns) <= set(rows.column_names) else None
 
     def _reads_pairs(self, text_b: str | None) -> bool:
         """Whether two texts an example are read."""
@@ -276,6 +324,19 @@ class Classifier:
         feeder = Feeder(prepared, "input", self._device, pad_to_multiple_of=multiple)
         logits = predict_logits(self._model, feeder, batch_size=batch_size, progress=progress)
         return to_probabilities(logits, self.space)
+
+
+def _read_data(artifact: LoadedArtifact) -> DataConfig:
+    """Where texts and labels stood in the training data, as far as the artefact tells."""
+    try:
+        data = (artifact.metadata.get("recipe") or {}).get("data") or {}
+        return DataConfig.model_validate({key: data[key] for key in DATA_KEYS if key in data})
+    except (ValueError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise ArtifactError(
+            f"{artifact.folder}: expected the recipe to say where texts and labels stood, came another record "
+            f"({reason}). Copy the artefact again, or train it again."
+        ) from error
 
 
 def _check_texts(texts: Sequence[str], name: str) -> list[str]:

@@ -24,7 +24,7 @@ from nlp_transfer.recipe.schema import DataConfig
 
 __all__ = ["encode_splits", "encode_table", "read_labels", "read_padding", "resolve_max_length"]
 
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 """Raise it whenever the same texts and settings would give other rows."""
 
 EXAMPLES_PER_CALL = 1000

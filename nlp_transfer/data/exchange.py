@@ -3,24 +3,43 @@
 import csv
 import io
 import json
+import math
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from datasets import Dataset
 
-from nlp_transfer.data.columns import TEXT_NAMES
+from nlp_transfer.data.columns import PAIR_NAMES, TEXT_NAMES
+from nlp_transfer.data.delimited import OpenText, choose_delimiter, fits_header, parse_delimited
 from nlp_transfer.data.examples import find_example
 from nlp_transfer.data.sources import open_source
-from nlp_transfer.data.tables import TABLE_SUFFIXES, read_table
-from nlp_transfer.data.textfiles import FIELD_LIMIT
+from nlp_transfer.data.tables import TABLE_SUFFIXES, get_arrow_table, read_table
 from nlp_transfer.errors import DataError, OutputError, StorageError
 from nlp_transfer.recipe.schema import DataConfig
 
 __all__ = ["check_output", "read_split", "read_stdin", "write_table"]
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
+
+KNOWN_COLUMNS = {"text", *TEXT_NAMES, *(name for pair in PAIR_NAMES for name in pair)}
+COLUMN_NAME = re.compile(r"([\w.,:#()/%&+*@$-]+( [\w.,:#()/%&+*@$-]+){0,3})?")
+"""A column's name, of four words at most; pandas leaves that of an index empty."""
+
+MAX_NAME_LENGTH = 40
+"""Characters of such a name; chosen."""
+
+ROWS_TO_FIT = 10
+"""Rows below a line that may be a header or a text, which are to have as many cells; chosen."""
+
+BATCH_ROWS = 1000
+"""Rows that are Python values at once; chosen."""
+
+DOUBLE_BITS = 64
 
 
 def check_output(out: Path | None, source: str, *, overwrite: bool) -> None:
@@ -53,11 +72,12 @@ def check_output(out: Path | None, source: str, *, overwrite: bool) -> None:
         raise OutputError(f"--out: {out}: there is no folder {out.parent}. Make it first.")
 
 
-def read_stdin(stream: TextIO) -> Dataset:
-    r"""Read a table from a stream: jsonl, csv with a header that names a text column, or one text a line.
+def read_stdin(stream: TextIO, *, columns: Sequence[str | None] = ()) -> Dataset:
+    r"""Read a table from a stream: jsonl, csv or tsv with a header that names a text column, or one text a line.
 
     Args:
         stream: Text.
+        columns: Further names that make a first line a header, where they are not None: ``--text`` and ``--text-b``.
 
     Returns:
         A table; lines become its column ``text``.
@@ -70,43 +90,40 @@ def read_stdin(stream: TextIO) -> Dataset:
         ['a joy to watch', 'a bore']
     """
     try:
-        content = stream.read()
+        content = stream.read().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise DataError(f"stdin: is not {error.encoding} text. Convert it first.") from error
     # Not splitlines(), which also breaks at characters that belong to a text, such as U+2028.
-    lines = content.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
+    lines = content.replace("\r\n", "\n").split("\n")
     filled = {number: line for number, line in enumerate(lines, start=1) if line.strip()}
     if not filled:
         raise DataError("stdin: expected texts, got nothing. Pipe a file in, or name one.")
     first = next(iter(filled.values()))
     if first.lstrip().startswith("{"):
         return _parse_json_lines(filled)
-    if any(name.strip(' "').lower() in ("text", *TEXT_NAMES) for name in first.split(",")):
-        return _parse_csv("\n".join(lines))
+
+    def open_text() -> TextIO:
+        return io.StringIO(content, newline="")
+
+    if _starts_table(first, open_text, {name.strip().lower() for name in columns if name}):
+        return Dataset(pa.Table.from_batches(list(parse_delimited(open_text, where="stdin"))))
     return Dataset.from_dict({"text": list(filled.values())})
 
 
-def _parse_csv(content: str) -> Dataset:
-    """Parse rows below a header; every cell is text."""
-    limit = csv.field_size_limit(FIELD_LIMIT)
-    try:
-        header, *rows = [row for row in csv.reader(io.StringIO(content), strict=True) if row]
-    except csv.Error as error:
-        raise DataError(
-            f"stdin: expected csv, came: {error}. Write a quote inside a quoted cell twice, and close every quote."
-        ) from error
-    finally:
-        csv.field_size_limit(limit)
-    for number, row in enumerate(rows, start=1):
-        if len(row) != len(header):
-            raise DataError(
-                f"stdin: row {number}: expected {len(header)} cells, got {len(row)}. Quote cells that hold commas."
-            )
-    if not rows:
-        raise DataError("stdin: expected rows below the header, got the header only. Add rows.")
-    if len(set(header)) < len(header):
-        raise DataError(f"stdin: line 1: expected different column names, got {', '.join(header)}. Rename one.")
-    return Dataset.from_dict({name: list(column) for name, column in zip(header, zip(*rows, strict=True), strict=True)})
+def _starts_table(first: str, open_text: OpenText, columns: set[str]) -> bool:
+    """Whether a first line is the header of a table, not a text that happens to hold commas."""
+    delimiter = choose_delimiter(first)
+    cells = next(csv.reader([first], delimiter=delimiter))
+    names = [name.strip() for name in next(csv.reader([first], delimiter=delimiter, skipinitialspace=True))]
+    if not {name.lower() for name in names} & (KNOWN_COLUMNS | columns):
+        return False
+    if not all(COLUMN_NAME.fullmatch(name) and len(name) <= MAX_NAME_LENGTH for name in names):
+        return False
+    has_spaces = any(cell != name for cell, name in zip(cells, names, strict=False))
+    has_words = any(" " in name for name in names)
+    if has_spaces and has_words:
+        return False  # As in "Nice phone, review, later".
+    return not (has_spaces or has_words) or fits_header(open_text, delimiter, num_rows=ROWS_TO_FIT)
 
 
 def _parse_json_lines(lines: Mapping[int, str]) -> Dataset:
@@ -170,32 +187,94 @@ def read_split(path: str, split: str, *, encoding: str = "utf-8") -> tuple[Datas
 def write_table(table: Dataset, out: Path | None, stream: TextIO) -> None:
     """Write a table by its file ending, whole or not at all; csv to the stream where no file is named.
 
+    Values stay as they are: no number is rounded, and a whole number beside missing ones stays whole.
+
     Args:
-        table: What to write; lists are written as JSON in csv cells.
+        table: What to write; lists and other nested values are written as JSON in csv cells, nothing as an empty one.
         out: csv, tsv, jsonl or parquet.
         stream: Where csv goes in place of a file.
 
     Raises:
         StorageError: The disk is full or failing.
     """
-    frame = table.to_pandas()
-    suffix = out.suffix.lower() if out else ".csv"
-    if suffix in (".csv", ".tsv"):
-        for name in frame.columns:
-            if frame[name].map(lambda value: hasattr(value, "tolist")).any():
-                frame[name] = frame[name].map(lambda value: json.dumps(list(value), ensure_ascii=False))
     if out is None:
-        frame.to_csv(stream, index=False)
+        _write_delimited(table, stream, ",")
         return
+    suffix = out.suffix.lower()
     aside = out.with_name(f".{out.name}.writing")
     try:
         if suffix == ".parquet":
-            frame.to_parquet(aside, index=False)
-        elif suffix == ".jsonl":
-            frame.to_json(aside, orient="records", lines=True, force_ascii=False)
+            with aside.open("wb") as file:
+                pq.write_table(_get_rows(table), file)
         else:
-            frame.to_csv(aside, index=False, sep="\t" if suffix == ".tsv" else ",")
+            with aside.open("w", encoding="utf-8", newline="") as text:
+                if suffix == ".jsonl":
+                    _write_json_lines(table, text)
+                else:
+                    _write_delimited(table, text, "\t" if suffix == ".tsv" else ",")
         aside.replace(out)
     except OSError as error:
         aside.unlink(missing_ok=True)
         raise StorageError(f"{out}: could not be written: {error}. Free space and try again.") from error
+
+
+def _get_rows(table: Dataset) -> pa.Table:
+    """All rows in their order, with what `datasets` knows of the columns."""
+    rows = get_arrow_table(table)
+    try:
+        return rows.cast(table.features.arrow_schema)
+    except pa.ArrowException:
+        return rows
+
+
+def _list_rows(table: Dataset) -> Iterator[dict[str, Any]]:
+    """The rows as Python values."""
+    rows = get_arrow_table(table)
+    for index, field in enumerate(rows.schema):
+        if pa.types.is_floating(field.type) and field.type.bit_width < DOUBLE_BITS:
+            # By way of text: as a double, 0.1 in single precision would become 0.10000000149011612.
+            column = rows.column(index).cast(pa.float32()).cast(pa.string()).cast(pa.float64())
+            rows = rows.set_column(index, field.name, column)
+    for batch in rows.to_batches(max_chunksize=BATCH_ROWS):
+        yield from batch.to_pylist()
+
+
+def _write_delimited(table: Dataset, file: TextIO, delimiter: str) -> None:
+    """Write csv or tsv with quotes where they are needed."""
+    writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
+    # The module leaves a carriage return without quotes where that does not end the lines it writes.
+    quoting = csv.writer(file, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    writer.writerow(table.column_names)
+    for row in _list_rows(table):
+        cells = [_format_cell(value) for value in row.values()]
+        chosen = quoting if any(isinstance(cell, str) and "\r" in cell for cell in cells) else writer
+        chosen.writerow(cells)
+
+
+def _format_cell(value: Any) -> Any:
+    """A value as the csv module writes it."""
+    if isinstance(value, list | dict):
+        return _format_json(value)
+    return "" if isinstance(value, float) and math.isnan(value) else value
+
+
+def _write_json_lines(table: Dataset, file: TextIO) -> None:
+    """Write one object a line."""
+    for row in _list_rows(table):
+        file.write(_format_json(row) + "\n")
+
+
+def _format_json(value: Any) -> str:
+    """A value as compact JSON."""
+    return json.dumps(_to_json(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _to_json(value: Any) -> Any:
+    """A value in types that JSON has: null for a number that is none, text for a date."""
+    if isinstance(value, dict):
+        return {str(name): _to_json(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_json(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -1,45 +1,24 @@
 """The labels of one table as names or numbers, before a label contract makes ids of them."""
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset
 
-from nlp_transfer.contracts import TaskKind
+from nlp_transfer.contracts import DataFacts, TaskKind
+from nlp_transfer.data.label_lists import holds_flags, make_lists, read_flags, read_lists, split_cells
+from nlp_transfer.data.label_names import NUMBER, RawLabels, combine_chunks, read_names
 from nlp_transfer.data.tables import get_arrow_table
-from nlp_transfer.errors import DataError, LabelError
+from nlp_transfer.errors import DataError
 
-__all__ = ["INTEGER", "NUMBER", "RawLabels", "combine_chunks", "is_unlabelled", "map_unique", "read_labels"]
+__all__ = ["is_unlabelled", "list_known", "read_labels", "settle_minus_one"]
 
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
-
-
-@dataclass(frozen=True)
-class RawLabels:
-    """The labels of one table before they become ids.
-
-    Attributes:
-        values: Names as strings (classification, ordinal), lists of names (multi_label) or doubles (regression),
-            one a row; null where the label is missing.
-        declared: Names in the order that the source declares (`ClassLabel`, several 0/1 columns); None for none.
-        numeric: Whether the source holds numbers, not words.
-        where: The table, for messages.
-    """
-
-    values: pa.Array
-    declared: tuple[str, ...] | None
-    numeric: bool
-    where: str
-
-    @property
-    def missing(self) -> np.ndarray:
-        """Rows without a label: bool, shape (N,)."""
-        return np.asarray(self.values.is_null())
+MINUS_ONE = frozenset({"-1", "-1.0"})
+RARE_SHARE = 0.05
+"""Below this share of the rows, -1 beside 0, 1, ... stands for a missing label; chosen."""
 
 
 def read_labels(
@@ -68,86 +47,25 @@ def read_labels(
         DataError: A value is of a type that the task cannot have.
     """
     arrow = get_arrow_table(table.select_columns(list(columns)))
-    if len(columns) > 1 or (kind == "multi_label" and _holds_flags(table, arrow, columns[0], names)):
-        return _read_flags(arrow, columns, where)
+    if len(columns) > 1 or (kind == "multi_label" and holds_flags(table, arrow, columns[0], names)):
+        return read_flags(arrow, columns, where)
     name = columns[0]
     column = combine_chunks(arrow[name])
     if pa.types.is_nested(column.type):
         if kind != "multi_label" or not pa.types.is_list(column.type):
             hint = "Say task.kind=multi_label." if pa.types.is_list(column.type) else "Flatten it."
             raise DataError(f"{where}: expected one label a row in {name!r}, came {column.type}. {hint}")
-        return _read_lists(table, column, name, names, where)
+        return read_lists(table, column, name, names, where)
     if kind == "regression":
         return RawLabels(_read_numbers(table, column, name, where), None, True, where)
-    values, declared, numeric = _read_names(table.features[name], column, name, where, kind, names)
     if kind == "multi_label" and pa.types.is_string(column.type):
-        return RawLabels(_split_cells(column, separator), None, False, where)
+        return RawLabels(split_cells(column, name, separator, where), None, False, where)
+    values, declared, numeric = read_names(table.features[name], column, name, where, kind, names)
+    placeholder = "-1" if declared is not None and column.null_count < values.null_count else ""
     if kind == "multi_label":
         missing = np.asarray(values.is_null())
-        values = _make_lists(np.flatnonzero(~missing), values.drop_null(), missing)
-    return RawLabels(values, declared, numeric, where)
-
-
-def combine_chunks(column: pa.ChunkedArray) -> pa.Array:
-    """One array from the chunks of a column."""
-    combined = column.combine_chunks()
-    return pa.concat_arrays(combined.chunks) if isinstance(combined, pa.ChunkedArray) else combined
-
-
-def map_unique(column: pa.Array, texts: Mapping[object, str | None]) -> pa.Array:
-    """Replace every value by its text; a value without one becomes null."""
-    keys = pa.array(list(texts), column.type)
-    return pa.array(list(texts.values()), pa.string()).take(pc.index_in(column, keys))
-
-
-def _read_names(
-    feature: object, column: pa.Array, name: str, where: str, kind: TaskKind, names: Sequence[str] | None
-) -> tuple[pa.Array, tuple[str, ...] | None, bool]:
-    """A column of single labels as names; also the declared order, and whether they are numbers."""
-    if isinstance(feature, ClassLabel):
-        declared = tuple(feature.names)
-        ids = np.asarray(column.fill_null(-1))
-        if len(ids) and (ids.min() < -1 or ids.max() >= len(declared)):
-            raise LabelError(
-                f"{where}: expected label ids from 0 to {len(declared) - 1} in {name!r} as its ClassLabel declares, "
-                f"came {ids.min() if ids.min() < -1 else ids.max()}. Correct the column."
-            )
-        index = pa.array(ids, pa.int64(), mask=ids < 0)
-        return pa.array(declared, pa.string()).take(index), declared, False
-    if pa.types.is_null(column.type):
-        return column.cast(pa.string()), None, False
-    if pa.types.is_string(column.type):
-        blank = pc.equal(pc.binary_length(pc.utf8_trim_whitespace(column)), 0)
-        values = pc.if_else(blank, pa.scalar(None, pa.string()), column)
-        unique = [value for value in pc.unique(values).to_pylist() if value is not None]
-        numeric = bool(unique) and all(NUMBER.fullmatch(value) for value in unique)
-        if numeric and kind == "classification" and names is None:
-            _refuse_fractions(values, [v for v in unique if not float(v).is_integer()], name, where)
-        return values, None, numeric
-    if pa.types.is_boolean(column.type):
-        column = column.cast(pa.int64())
-    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        raise DataError(f"{where}: expected names or numbers in {name!r}, came {column.type}. Convert the column.")
-    texts: dict[object, str | None] = {}
-    for value in pc.unique(column).to_pylist():
-        if value is not None and value == value:
-            texts[value] = str(int(value)) if float(value).is_integer() else repr(float(value))
-    values = map_unique(column, texts)
-    if kind == "classification" and names is None:
-        _refuse_fractions(
-            values, [text for text in texts.values() if text and not INTEGER.fullmatch(text)], name, where
-        )
-    return values, None, True
-
-
-def _refuse_fractions(values: pa.Array, fractions: Sequence[str], name: str, where: str) -> None:
-    """Refuse numbers that look like a quantity where classes are expected."""
-    if fractions:
-        row = pc.index(values, fractions[0]).as_py() + 1
-        raise DataError(
-            f"{where}, row {row}: expected classes in {name!r}, came the number {fractions[0]}. Say "
-            "task.kind=regression to predict it, or list the classes in task.labels."
-        )
+        values = make_lists(np.flatnonzero(~missing), values.drop_null(), missing)
+    return RawLabels(values, declared, numeric, where, placeholder=placeholder)
 
 
 def _read_numbers(table: Dataset, column: pa.Array, name: str, where: str) -> pa.Array:
@@ -175,76 +93,31 @@ def _read_numbers(table: Dataset, column: pa.Array, name: str, where: str) -> pa
     return numbers
 
 
-def _holds_flags(table: Dataset, arrow: pa.Table, name: str, names: Sequence[str] | None) -> bool:
-    """Whether a single column of multi_label is itself a 0/1 column, named after its label."""
-    kind = arrow[name].type
-    flag = pa.types.is_boolean(kind) or pa.types.is_integer(kind)
-    return flag and not isinstance(table.features[name], ClassLabel) and names in (None, [name])
+def list_known(raw: RawLabels) -> list[str]:
+    """List the labels of train, as far as they tell a split with labels from one without.
 
+    Args:
+        raw: The labels of train.
 
-def _read_flags(arrow: pa.Table, columns: Sequence[str], where: str) -> RawLabels:
-    """Several 0/1 columns as lists of their names; a row with -1 or nothing in one of them has no labels."""
-    flags = np.zeros((arrow.num_rows, len(columns)), dtype=bool)
-    missing = np.zeros(arrow.num_rows, dtype=bool)
-    for index, name in enumerate(columns):
-        values, _, _ = _read_names(None, combine_chunks(arrow[name]), name, where, "ordinal", None)
-        lowered = pc.utf8_lower(values)
-        on = pc.is_in(lowered, pa.array(["1", "1.0", "true"]))
-        known = pc.is_in(lowered, pa.array(["0", "0.0", "false", "1", "1.0", "true", "-1", "-1.0"]))
-        row = pc.index(pc.or_(known, values.is_null()), False).as_py()
-        if row >= 0:
-            raise DataError(
-                f"{where}, row {row + 1}: expected 0 or 1 in {name!r}, came {values[row].as_py()!r}. Correct it."
-            )
-        flags[:, index] = np.asarray(on)
-        missing |= np.asarray(values.is_null()) | np.asarray(pc.is_in(lowered, pa.array(["-1", "-1.0"])))
-    rows, ids = np.nonzero(flags & ~missing[:, None])
-    flat = pa.array(list(columns), pa.string()).take(pa.array(ids))
-    return RawLabels(_make_lists(rows, flat, missing), tuple(columns), False, where)
-
-
-def _read_lists(table: Dataset, column: pa.Array, name: str, names: Sequence[str] | None, where: str) -> RawLabels:
-    """A column of lists as lists of names."""
-    missing = np.asarray(column.is_null())
-    lengths = np.asarray(pc.list_value_length(column).fill_null(0))
-    rows = np.repeat(np.arange(len(column)), lengths)
-    inner = column.flatten()
-    if names is not None and not pa.types.is_string(inner.type) and bool(np.all(lengths[~missing] == len(names))):
-        numbers = np.asarray(inner).astype(float)
-        if np.isin(numbers, (0, 1)).all():
-            on = numbers == 1
-            ids = np.tile(np.arange(len(names)), int((~missing).sum()))
-            flat = pa.array(list(names), pa.string()).take(pa.array(ids[on]))
-            return RawLabels(_make_lists(rows[on], flat, missing), tuple(names), False, where)
-    feature = getattr(table.features[name], "feature", None)
-    flat, declared, numeric = _read_names(feature, inner, name, where, "classification", None)
-    holes = np.asarray(flat.is_null())
-    if holes.any():
-        raise DataError(
-            f"{where}, row {rows[holes][0] + 1}: expected names in the list in {name!r}, came an empty one. Remove it."
-        )
-    return RawLabels(_make_lists(rows, flat, missing), declared, numeric, where)
-
-
-def _split_cells(column: pa.Array, separator: str) -> pa.Array:
-    """Text cells with several labels as lists; an empty cell has none, a null one is missing."""
-    missing = np.asarray(column.is_null())
-    parts = pc.split_pattern(column, separator)
-    rows = np.repeat(np.arange(len(column)), np.asarray(pc.list_value_length(parts).fill_null(0)))
-    flat = pc.utf8_trim_whitespace(parts.flatten())
-    filled = np.asarray(pc.greater(pc.binary_length(flat), 0))
-    return _make_lists(rows[filled], flat.filter(pa.array(filled)), missing)
-
-
-def _make_lists(rows: np.ndarray, flat: pa.Array, missing: np.ndarray) -> pa.Array:
-    """Lists from their flat items and the row of each, in ascending order of rows."""
-    lengths = np.bincount(rows, minlength=len(missing)) if len(missing) else np.zeros(0, dtype=np.int64)
-    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), flat.cast(pa.string()), mask=pa.array(missing))
+    Returns:
+        The names that occur; of a regression only whether -1 does.
+    """
+    if pa.types.is_floating(raw.values.type):
+        return ["-1"] if pc.any(pc.equal(raw.values, -1.0)).as_py() else []
+    values = raw.values.flatten() if pa.types.is_list(raw.values.type) else raw.values
+    return [value for value in pc.unique(values).to_pylist() if value is not None]
 
 
 def is_unlabelled(raw: RawLabels, known: Sequence[str] = ()) -> bool:
-    """Say whether a split as a whole has no labels: nothing, or -1 everywhere where train knows no -1.
+    """Say whether a split as a whole has no labels.
+
+    Args:
+        raw: The labels of the split.
+        known: The labels of train.
+
+    Returns:
+        True where there is nothing, -1 everywhere though train knows no -1, or where no row of many labels has any
+        though rows of train do; 0/1 columns state that there is none.
 
     Example:
         >>> is_unlabelled(RawLabels(pa.array(["-1", "-1"]), None, True, "test"))
@@ -256,6 +129,55 @@ def is_unlabelled(raw: RawLabels, known: Sequence[str] = ()) -> bool:
     if pa.types.is_floating(values.type):
         return "-1" not in known and bool(pc.all(pc.equal(values, -1.0)).as_py())
     if pa.types.is_list(values.type):
-        return False
+        return bool(known) and not raw.is_stated and not len(values.flatten())
     unique = {value for value in pc.unique(values).to_pylist() if value is not None}
-    return unique <= {"-1", "-1.0"} and not unique & set(known)
+    return unique <= MINUS_ONE and not unique & set(known)
+
+
+def settle_minus_one(
+    raws: Mapping[str, RawLabels], names: Sequence[str] | None, facts: DataFacts
+) -> dict[str, RawLabels]:
+    """Decide whether -1 beside the class numbers 0, 1, ... is a class or stands for a missing label.
+
+    GLUE and SNLI write -1 where there is no label; a sentiment may as well be -1, 0 or 1. It counts as missing where
+    it is rare, fills a whole split or does not occur in train, and as a class otherwise. ``task.labels`` settles it.
+
+    Args:
+        raws: Split name to its labels of a classification.
+        names: ``task.labels``.
+        facts: Where the decision is said.
+
+    Returns:
+        The labels, null in place of a -1 that is no class.
+    """
+    held = {split: _count_minus_one(raw) for split, raw in raws.items()}
+    values = {value for raw in raws.values() for value in pc.unique(raw.values).to_pylist() if value is not None}
+    others = {float(value) for value in values - MINUS_ONE if NUMBER.fullmatch(value)}
+    is_counted = all(raw.declared is None for raw in raws.values()) and all(NUMBER.fullmatch(value) for value in values)
+    mixed = [split for split, count in held.items() if 0 < count < len(raws[split].values)]
+    named = names is not None and bool(MINUS_ONE & set(names))
+    if not mixed or named or not is_counted or len(others) < 2 or others != set(range(len(others))):
+        return dict(raws)
+    partly = [split for split, count in held.items() if count < len(raws[split].values)]
+    count, rows = sum(held[split] for split in partly), sum(len(raws[split].values) for split in partly)
+    where = f"beside 0 to {len(others) - 1} it stands in {count} of {rows} rows"
+    is_rare = count < RARE_SHARE * rows
+    if names is None and not is_rare and len(partly) == len(raws) and held.get("train"):
+        facts.notes.append(f"-1 is read as a class: {where}. Remove these rows if it means that the label is missing.")
+        return dict(raws)
+    facts.warnings.append(f"-1 is read as a missing label: {where}. If it is a class, name all classes in task.labels.")
+    null = pa.scalar(None, pa.string())
+    return {
+        split: replace(raw, values=pc.if_else(_find_minus_one(raw), null, raw.values), placeholder="-1")
+        for split, raw in raws.items()
+    }
+
+
+def _find_minus_one(raw: RawLabels) -> pa.Array:
+    """Rows whose label is the number -1: bool."""
+    return pc.is_in(raw.values, pa.array(sorted(MINUS_ONE)))
+
+
+def _count_minus_one(raw: RawLabels) -> int:
+    """How many those are."""
+    return int(pc.sum(_find_minus_one(raw)).as_py() or 0)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,8 @@ from datasets import Dataset
 
 from nlp_transfer.contracts import LabelSpace, TaskKind
 from nlp_transfer.data.columns import find_label_columns
-from nlp_transfer.data.label_values import INTEGER, NUMBER, RawLabels, combine_chunks, map_unique, read_labels
+from nlp_transfer.data.label_names import INTEGER, NUMBER, RawLabels, combine_chunks, map_unique
+from nlp_transfer.data.label_values import is_unlabelled, read_labels
 from nlp_transfer.data.tables import get_arrow_table
 from nlp_transfer.errors import DataError, LabelError
 
@@ -61,7 +63,7 @@ def rename_labels(raw: RawLabels, names: Mapping[str, str]) -> RawLabels:
     """Replace numbers by names; a number without a name stays."""
     texts = {value: names.get(value, value) for value in pc.unique(raw.values).to_pylist() if value is not None}
     declared = tuple(names[number] for number in sort_naturally(names))
-    return RawLabels(map_unique(raw.values, texts), declared, False, raw.where)
+    return replace(raw, values=map_unique(raw.values, texts), declared=declared, numeric=False)
 
 
 def sort_naturally(names: Sequence[str] | Mapping[str, str]) -> list[str]:
@@ -228,13 +230,17 @@ def map_labels(
     raw = read_labels(table, columns, space.kind, separator=label_separator, where=where, names=space.names)
     names = name_by_label_text(table, raw, columns[0])
     if names and not {str(value) for value in pc.unique(raw.values).to_pylist()} <= set(space.names):
-        raw = rename_labels(raw, names)
-        raw = RawLabels(raw.values, None, False, where)
+        raw = replace(rename_labels(raw, names), declared=None)
     missing = np.flatnonzero(raw.missing)
     if len(missing):
         raise DataError(
             f"{where}, row {missing[0] + 1}: expected a label in {columns[0]!r}, came none; so in {len(missing)} of "
             f"{len(table)} rows. Fill or remove them."
+        )
+    if space.kind == "multi_label" and is_unlabelled(raw, space.names):
+        raise DataError(
+            f"{where}: expected labels in {columns[0]!r}, came none in the whole table. Fill the column, or say 0 in a "
+            "column for every label if there really are none."
         )
     check_declared(raw.declared, space, where=where)
     return attach_labels(table.remove_columns(columns), encode_labels(raw, space))

@@ -62,12 +62,11 @@ def load_splits(data: DataConfig, task: TaskConfig, *, seed: int, source: object
         part.keys = hash_texts(part.table)
     _draw_missing(parts, data, space, facts)
     if data.leaks == "drop":
-        facts.leaked = _count_leaks(parts)
         _drop_leaks(parts, facts)
     _narrow_train(parts, data, space, seed, facts)
-    if data.leaks == "warn":
-        facts.leaked = _count_leaks(parts)
-        _warn_leaks(facts)
+    # Counted in what is handed on: nothing between train and the others after a drop.
+    facts.leaked = _count_leaks(parts)
+    _warn_leaks(facts)
     _count_rows(parts, space, facts)
     tables = {split: _finish(parts[split]) for split in SPLITS}
     return Splits(tables, space, facts)
@@ -173,10 +172,10 @@ def _warn_leaks(facts: DataFacts) -> None:
     """Say in words where splits share texts."""
     for pair, counts in facts.leaked.items():
         first, second = pair.split("/")
-        way_out = " data.leaks=drop removes them from train." if first == "train" else ""
+        way_out = "data.leaks=drop removes them from train" if first == "train" else f"Remove them from {first}"
         facts.warnings.append(
             f"{counts['exact']} rows of {second} stand in {first} word for word, {counts['near']} but for case, "
-            f"punctuation and spacing.{way_out}"
+            f"punctuation and spacing. {way_out}."
         )
 
 

@@ -12,8 +12,9 @@ from datasets import Features
 from nlp_transfer.contracts import DataFacts
 from nlp_transfer.data.checks import find_long_texts
 from nlp_transfer.data.columns import build_columns, find_empty_rows, find_label_columns, find_text_columns
-from nlp_transfer.data.label_values import NUMBER, RawLabels, is_unlabelled, read_labels
-from nlp_transfer.data.labels import list_names, name_by_label_text, rename_labels
+from nlp_transfer.data.label_names import NUMBER, RawLabels
+from nlp_transfer.data.label_values import is_unlabelled, list_known, read_labels, settle_minus_one
+from nlp_transfer.data.labels import list_names, name_by_label_text, rename_labels, sort_naturally
 from nlp_transfer.data.sources import Source
 from nlp_transfer.errors import DataError, LabelError
 from nlp_transfer.recipe.schema import DataConfig, TaskConfig
@@ -22,6 +23,13 @@ __all__ = ["Part", "build_parts", "find_columns"]
 
 SHOWN_ROWS = 5
 """How many rows a message names."""
+
+READINGS = {
+    "truncate": "only data.max_length tokens of each are read",
+    "head_tail": "only data.max_length tokens of each are read, from its start and its end",
+    "windows": "each is read whole, in thousands of windows of data.max_length tokens, which takes long",
+}
+"""What `data.long_text` makes of a text of unusual length."""
 
 
 @dataclass
@@ -86,19 +94,17 @@ def build_parts(
     """Bring every split into the package's form, without its invalid rows."""
     parts: dict[str, Part] = {}
     names = _find_label_texts(opened, data, task, columns, facts)
-    known: list[str] = []
+    raws = _read_raws(opened, data, task, columns)
+    if task.kind == "classification":
+        raws = settle_minus_one(raws, task.labels, facts)
+    known = list_known(raws["train"]) if "train" in raws else []
     for split, table in opened.tables.items():
         where = opened.where[split]
-        raw = None
-        present = [name for name in columns if name in table.column_names]
-        if len(present) == len(columns):
-            raw = read_labels(table, columns, task.kind, separator=data.label_separator, where=where, names=task.labels)
-            if split == "train":
-                known = _list_known(raw)
-            if is_unlabelled(raw, known):
-                raw = None
-            if raw is not None and names:
-                raw = rename_labels(raw, names)
+        raw = raws.get(split)
+        if raw is not None and is_unlabelled(raw, known):
+            raw = None
+        if raw is not None and names:
+            raw = rename_labels(raw, names)
         if raw is None and split != "test":
             raise DataError(
                 f"{where}: expected labels in {', '.join(columns)}, came none in the whole split. Fill the column, or "
@@ -115,13 +121,21 @@ def build_parts(
     return parts
 
 
-def _list_known(raw: RawLabels) -> list[str]:
-    """The labels of train, as far as they tell a real -1 from a missing label."""
-    if pa.types.is_list(raw.values.type):
-        return []
-    if pa.types.is_floating(raw.values.type):
-        return ["-1"] if pc.any(pc.equal(raw.values, -1.0)).as_py() else []
-    return [value for value in pc.unique(raw.values).to_pylist() if value is not None]
+def _read_raws(opened: Source, data: DataConfig, task: TaskConfig, columns: Sequence[str]) -> dict[str, RawLabels]:
+    """The labels of every split that has the columns."""
+    raws: dict[str, RawLabels] = {}
+    names = task.labels
+    for split, table in opened.tables.items():
+        if not set(columns) <= set(table.column_names):
+            continue
+        raws[split] = read_labels(
+            table, columns, task.kind, separator=data.label_separator, where=opened.where[split], names=names
+        )
+        if split == "train" and task.kind == "multi_label" and names is None:
+            known = sort_naturally(list_known(raws[split]))
+            # Whether a 0 or 1 is a label's name or says that there is one, a small split alone may not tell.
+            names = known if {"0", "1"} <= set(known) or known == list(columns) else None
+    return raws
 
 
 def _find_label_texts(
@@ -177,12 +191,14 @@ def _drop_invalid(part: Part, data: DataConfig, facts: DataFacts) -> Part:
         return part
     if data.invalid == "error":
         problems = []
-        for mask, expected in ((empty, "a text"), (missing, "a label")):
+        placeholder = part.raw.placeholder if part.raw is not None else ""
+        none = f"none ({placeholder})" if placeholder else "none"
+        for mask, expected, came in ((empty, "a text", "none"), (missing, "a label", none)):
             rows = np.flatnonzero(mask) + 1
             if len(rows):
                 shown = ", ".join(map(str, rows[:SHOWN_ROWS])) + (", ..." if len(rows) > SHOWN_ROWS else "")
                 plural = "s" if len(rows) > 1 else ""
-                problems.append(f"expected {expected}, came none in {len(rows)} row{plural} ({shown})")
+                problems.append(f"expected {expected}, came {came} in {len(rows)} row{plural} ({shown})")
         raise DataError(f"{part.where}: {'; '.join(problems)}. Fill or remove them, or say data.invalid=drop.")
     for reason, mask in (("empty_text", empty), ("missing_label", missing)):
         if mask.any():
@@ -198,7 +214,7 @@ def _note_part(split: str, part: Part, data: DataConfig, facts: DataFacts) -> No
     if num_long:
         facts.warnings.append(
             f"{split}: {num_long} text{'s' if num_long > 1 else ''} of more than a million bytes (the longest has "
-            f"{longest:,}); only data.max_length tokens of each are read."
+            f"{longest:,}); {READINGS[data.long_text]}."
         )
     if data.id is not None:
         repeated = part.table.num_rows - pc.count_distinct(part.table["id"]).as_py()

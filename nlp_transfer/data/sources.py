@@ -109,8 +109,18 @@ def _explain_missing(name: str, path: Path) -> str:
     """Say that nothing was found, and what is nearest."""
     if os.path.islink(path):  # Unlike Path's own, no error for a name that is too long for the file system.
         return f"data.path: expected a file or folder, came the link {name!r}, which leads to nothing. Mend the link."
-    folder = path.parent
+    hint = _find_nearest(path)
     name = name if len(name) <= 200 else f"{name[:200]}..."
+    return (
+        f"data.path: expected a file, a folder of splits, a bundled name ({', '.join(list_examples())}) or a Hub id "
+        f"like owner/name, came {name!r}, which is none of these."
+        + (hint or " Check the name and the folder you are in.")
+    )
+
+
+def _find_nearest(path: Path) -> str:
+    """Ask whether a neighbour in the folder, or a bundled set, of a similar name was meant; empty for none."""
+    folder = path.parent
     try:
         neighbours = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
     except OSError:
@@ -119,15 +129,10 @@ def _explain_missing(name: str, path: Path) -> str:
     near = difflib.get_close_matches(path.name, neighbours, n=1)
     if near:
         hints.append(f'the file or folder "{folder / near[0]}"')
-    bundled = difflib.get_close_matches(name, list_examples(), n=1)
+    bundled = difflib.get_close_matches(path.name, list_examples(), n=1)
     if bundled:
         hints.append(f'the bundled "{bundled[0]}"')
-    hint = f" Did you mean {' or '.join(hints)}?" if hints else ""
-    return (
-        f"data.path: expected a file, a folder of splits, a bundled name ({', '.join(list_examples())}) or a Hub id "
-        f"like owner/name, came {name!r}, which is none of these.{hint}"
-        + ("" if hints else " Check the name and the folder you are in.")
-    )
+    return f" Did you mean {' or '.join(hints)}?" if hints else ""
 
 
 def _choose_splits(data: DataConfig, available: list[str], name: str) -> tuple[dict[str, str], list[str]]:
@@ -247,19 +252,21 @@ def _open_hub(data: DataConfig) -> Source:
 def _explain_hub(data: DataConfig, name: str, error: Exception) -> str:
     """Say why a data set of the Hub cannot be had, and the way out."""
     reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+    hint = _find_nearest(Path(data.path).expanduser())
     if huggingface_hub.constants.HF_HUB_OFFLINE:
         return (
-            f"data.path: expected {name} in the cache of datasets, came nothing, and the Hub must not be asked "
-            "(HF_HUB_OFFLINE). Load it once with a network, or say data.path=FOLDER for a copy on this machine."
+            f"data.path: {data.path!r} is no file or folder here.{hint} Taken as a data set of the Hub: expected "
+            f"{name} in the cache of datasets, came nothing, and the Hub must not be asked (HF_HUB_OFFLINE). "
+            "Load it once with a network, or say data.path=FOLDER for a copy on this machine."
         )
     if isinstance(error, (ConnectionError, HTTP_ERROR)):
         return (
             f"data.path: {data.path!r} is no file or folder here, so it was taken as a data set of the Hub: expected "
-            f"an answer from there, came none ({reason}). "
+            f"an answer from there, came none ({reason}).{hint} "
             "Check the network, or say data.path=FOLDER for a copy on this machine."
         )
     return (
-        f"data.path: expected the Hub data set {name}, came: {reason}. "
+        f"data.path: expected the Hub data set {name}, came: {reason}.{hint} "
         "Check the id, data.name and data.revision, or say data.path=FOLDER for a copy on this machine."
     )
 

@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, Features
 
-from nlp_transfer.data.textfiles import find_mixed_value, read_delimited, read_json_lines
+from nlp_transfer.data.delimited import read_delimited
+from nlp_transfer.data.textfiles import find_mixed_value, read_json_lines
 from nlp_transfer.errors import DataError, StorageError
 
 __all__ = ["TABLE_SUFFIXES", "get_arrow_table", "read_table", "store_table"]
@@ -146,9 +147,10 @@ def _as_chunks(array: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
     return array.chunks if isinstance(array, pa.ChunkedArray) else [array]
 
 
-def _simplify_types(table: pa.Table) -> pa.Table:
-    """Turn dictionaries and other ways to store texts into plain ones."""
-    target = pa.schema([_simplify_field(field) for field in table.schema], metadata=table.schema.metadata)
+def _simplify_types(table: pa.Table, *, nested: bool = False) -> pa.Table:
+    """Turn dictionaries and other ways to store texts into plain ones, inside of lists and objects where asked."""
+    fields = [field.with_type(_simplify_type(field.type, nested=nested)) for field in table.schema]
+    target = pa.schema(fields, metadata=table.schema.metadata)
     if target.equals(table.schema):
         return table
     return pa.Table.from_batches(
@@ -156,18 +158,21 @@ def _simplify_types(table: pa.Table) -> pa.Table:
     )
 
 
-def _simplify_field(field: pa.Field) -> pa.Field:
-    """The field as `datasets` and the rest of the package read it."""
-    kind = field.type
+def _simplify_type(kind: pa.DataType, *, nested: bool) -> pa.DataType:
+    """The type as `datasets` and the rest of the package read it."""
     if pa.types.is_dictionary(kind):
-        kind = kind.value_type
+        return _simplify_type(kind.value_type, nested=nested)
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        kind = pa.string()
-    return field.with_type(kind)
+        return pa.string()
+    if nested and (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
+        return pa.list_(kind.value_field.with_type(_simplify_type(kind.value_type, nested=True)))
+    if nested and pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_simplify_type(field.type, nested=True)) for field in kind])
+    return kind
 
 
 def get_arrow_table(dataset: Dataset) -> pa.Table:
-    """Get the rows of a data set in their order, as one Arrow table with plain text columns.
+    """Get the rows of a data set in their order, as one Arrow table with plain texts and lists.
 
     Args:
         dataset: Any data set; one that was shuffled or selected from is copied into memory.
@@ -177,7 +182,7 @@ def get_arrow_table(dataset: Dataset) -> pa.Table:
     """
     plain = dataset.with_format("arrow")
     table = plain[:] if dataset._indices is not None else dataset.data.table
-    return _simplify_types(table)
+    return _simplify_types(table, nested=True)
 
 
 def _wrap_table(table: pa.Table) -> Dataset:

@@ -1,11 +1,10 @@
-"""Csv, tsv and JSON lines as Arrow batches, with the line named where a file is broken.
+"""Files of text: their encoding, and JSON lines as Arrow batches, with the line named where a file is broken.
 
-The standard library's parsers are used, not Arrow's: they know the line they are on, refuse an unterminated quote,
-and read no dates or numbers into a column of texts. A million short rows take about three seconds.
+The standard library's parser is used, not Arrow's: it knows the line it is on and reads no dates or numbers into a
+column of texts.
 """
 
 import codecs
-import csv
 import json
 from collections.abc import Iterator
 from numbers import Number
@@ -16,7 +15,7 @@ import pyarrow as pa
 
 from nlp_transfer.errors import DataError
 
-__all__ = ["check_encoding", "find_mixed_value", "read_delimited", "read_json_lines"]
+__all__ = ["BATCH_ROWS", "check_encoding", "find_mixed_value", "read_json_lines"]
 
 BATCH_ROWS = 20_000
 """Rows a batch holds; chosen: large enough to be fast, small enough for long texts."""
@@ -24,9 +23,6 @@ BATCH_ROWS = 20_000
 CHUNK_BYTES = 1 << 20
 LEAST_NUMBER = -(2**63) + 1
 """Whole numbers below it, or above its opposite, do not fit a column."""
-
-FIELD_LIMIT = 2**31 - 1
-"""Longest csv cell; the module's own limit of 128 KB refuses long documents."""
 
 
 def check_encoding(path: Path, encoding: str) -> str:
@@ -89,111 +85,6 @@ def _explain_encoding(path: Path, encoding: str, error: UnicodeError, *, line: i
         f"{path}, line {line}: expected text in {encoding}, came the byte 0x{byte:02x} at offset "
         f"{offset + error.start}. Save the file as {encoding}, or try data.encoding={guess}."
     )
-
-
-def read_delimited(path: Path, *, encoding: str = "utf-8", delimiter: str = ",") -> Iterator[pa.RecordBatch]:
-    """Read a csv or tsv file; every cell is text and an empty cell is the empty text.
-
-    Rows are checked before any is given out in a tsv file, because those come with and without quoting: a file that
-    is well-formed with quotes is read with them, otherwise a quote is a character like any other.
-
-    Args:
-        path: A file with a header.
-        encoding: Its character encoding.
-        delimiter: What stands between cells. A csv file whose header holds no comma but semicolons or tabs is
-            read with those.
-
-    Yields:
-        Batches whose columns are all strings.
-
-    Raises:
-        DataError: Bytes, quotes or cells are not as they should be; names the line.
-    """
-    codec = check_encoding(path, encoding)
-    with path.open(encoding=codec, newline="") as file:
-        first = next((line for line in file if line.strip("\r\n")), "")
-    if not first:
-        raise DataError(f"{path}: expected a header and rows, came an empty file. Fill it, or name another file.")
-    if delimiter == "," and "," not in first:
-        delimiter = next((other for other in (";", "\t") if other in first), ",")
-    quoting: Any = csv.QUOTE_MINIMAL
-    if delimiter == "\t":
-        try:
-            for _ in _parse_rows(path, codec, delimiter, quoting):
-                pass
-        except DataError as refused:
-            quoting = csv.QUOTE_NONE
-            try:
-                for _ in _parse_rows(path, codec, delimiter, quoting):
-                    pass
-            except DataError:
-                raise refused from None
-    rows = _parse_rows(path, codec, delimiter, quoting)
-    schema = pa.schema([(name, pa.string()) for name in _name_columns(path, next(rows))])
-    batch: list[list[str]] = []
-    empty = True
-    for row in rows:
-        batch.append(row)
-        if len(batch) == BATCH_ROWS:
-            yield _make_batch(batch, schema)
-            batch, empty = [], False
-    if batch:
-        yield _make_batch(batch, schema)
-    elif empty:
-        raise DataError(f"{path}: expected rows below the header, came the header only. Add rows.")
-
-
-def _parse_rows(path: Path, codec: str, delimiter: str, quoting: Any) -> Iterator[list[str]]:
-    """Yield the header, then every row, all of one width."""
-    limit = csv.field_size_limit(FIELD_LIMIT)
-    try:
-        with path.open(encoding=codec, newline="") as file:
-            reader = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=quoting != csv.QUOTE_NONE)
-            width, last = 0, 0
-            try:
-                for row in reader:
-                    if len(row) != width and row:
-                        if width:
-                            raise DataError(
-                                f"{path}, line {last + 1}: expected {width} cells as in the header, came {len(row)}. "
-                                f"Put quotes around a cell that holds {delimiter!r} or a line break."
-                            )
-                        width = len(row)
-                    last = reader.line_num
-                    if row:
-                        yield row
-            except csv.Error as error:
-                raise DataError(_explain_quote(path, last + 1, error)) from None
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _explain_quote(path: Path, line: int, error: csv.Error) -> str:
-    """Say what is wrong with the quotes of the row that starts at a line."""
-    if "unexpected end" in str(error):
-        return (
-            f"{path}, line {line}: expected a closing quote, came the end of the file. "
-            "Close the cell that opens there, or double a quote that belongs to its text."
-        )
-    return (
-        f"{path}, line {line}: expected well-formed quotes, came: {error}. "
-        'Write a quote inside a quoted cell twice (""), and nothing after a closing one.'
-    )
-
-
-def _name_columns(path: Path, header: list[str]) -> list[str]:
-    """Give nameless columns a name and refuse names that occur twice."""
-    names = [name.strip() or f"unnamed_{index}" for index, name in enumerate(header)]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(f"{path}, line 1: expected different column names, came twice: {', '.join(twice)}. Rename one.")
-    return names
-
-
-def _make_batch(rows: list[list[str]], schema: pa.Schema) -> pa.RecordBatch:
-    """Turn rows of text into a batch."""
-    columns = zip(*rows, strict=True)
-    return pa.RecordBatch.from_arrays([pa.array(column, pa.string()) for column in columns], schema=schema)
 
 
 def read_json_lines(path: Path, *, encoding: str = "utf-8") -> Iterator[pa.RecordBatch]:

@@ -9,7 +9,16 @@ import numpy as np
 
 from nlp_transfer.errors import DataError, EncoderError
 
-__all__ = ["LongText", "RowMaker", "Template", "read_template", "split_budget", "spread_windows", "tokenize_texts"]
+__all__ = [
+    "LongText",
+    "RowMaker",
+    "Template",
+    "compare_lengths",
+    "read_template",
+    "split_budget",
+    "spread_windows",
+    "tokenize_texts",
+]
 
 LongText = Literal["truncate", "head_tail", "windows"]
 
@@ -136,7 +145,7 @@ def tokenize_texts(
         encoded = tokenizer(list(texts), add_special_tokens=False, padding=False, truncation=False, verbose=False)
         return [list(ids) for ids in encoded["input_ids"]]
     backend = tokenizer.backend_tokenizer
-    size = None if keep is None else CLIP_MARGIN + CHARACTERS_PER_TOKEN * keep
+    size = None if keep is None else _measure_clip(keep)
     is_long = [size is not None and len(text) > size * (2 if ends == "both" else 1) for text in texts]
     found: list[list[int]] = [[]] * len(texts)
     with _lift_limits(backend):
@@ -153,6 +162,11 @@ def tokenize_texts(
     return found
 
 
+def _measure_clip(keep: int) -> int:
+    """Characters of a text that are tokenized first where so many tokens are needed."""
+    return CLIP_MARGIN + CHARACTERS_PER_TOKEN * keep
+
+
 def _call_in_parts(encode: Callable[..., Any], texts: Sequence[str]) -> Iterator[Any]:
     """Encode few enough texts at once that the tokenizer's own records stay small."""
     start, num_characters = 0, 0
@@ -164,12 +178,32 @@ def _call_in_parts(encode: Callable[..., Any], texts: Sequence[str]) -> Iterator
     yield from encode(texts[start:], add_special_tokens=False)
 
 
+def compare_lengths(tokenizer: Any, text: str, text_b: str, *, above: int) -> int:
+    """Find out which of two texts has more tokens, reading no more of them than it takes.
+
+    Args:
+        tokenizer: A fast `transformers` tokenizer.
+        text: The first text.
+        text_b: The second text.
+        above: Tokens that at least one of them is known to have.
+
+    Returns:
+        More than 0 where the first has more, less than 0 where the second has, 0 where they have as many.
+    """
+    while True:
+        # Beyond `above`, a count says only that there are more.
+        counts = [len(ids) for ids in tokenize_texts(tokenizer, [text, text_b], keep=above)]
+        if min(counts) <= above or max(len(text), len(text_b)) <= _measure_clip(above):
+            return counts[0] - counts[1]
+        above *= 4
+
+
 def _tokenize_end(backend: Any, text: str, keep: int, *, from_tail: bool) -> tuple[list[int], bool]:
     """Tokenize one end of a long text, until more than ``keep`` tokens are far enough from the cut.
 
     Returns the ids and whether they are those of the whole text.
     """
-    size = CLIP_MARGIN + CHARACTERS_PER_TOKEN * keep
+    size = _measure_clip(keep)
     while size < len(text):
         clipped = text[-size:] if from_tail else text[:size]
         encoding = backend.encode(clipped, add_special_tokens=False)
@@ -273,7 +307,7 @@ class RowMaker:
         seconds = self._tokenize(texts_b) if texts_b is not None else [[]] * len(firsts)
         rows: list[tuple[list[int], list[int]]] = []
         counts, is_cut = [], []
-        for first, second in zip(firsts, seconds, strict=True):
+        for index, (first, second) in enumerate(zip(firsts, seconds, strict=True)):
             if len(first) + len(second) <= self.budget:
                 rows.append((first, second))
                 counts.append(1)
@@ -284,7 +318,7 @@ class RowMaker:
                 counts.append(len(made))
                 is_cut.append(cut)
             else:
-                num_first, num_second = split_budget(len(first), len(second), self.budget)
+                num_first, num_second = self._share_row(first, second, texts[index], texts_b[index] if texts_b else "")
                 rows.append((self._cut(first, num_first), self._cut(second, num_second)))
                 counts.append(1)
                 is_cut.append(True)
@@ -298,6 +332,16 @@ class RowMaker:
         return tokenize_texts(
             self.tokenizer, texts, keep=self.max_length, ends="both" if self.long_text == "head_tail" else ends
         )
+
+    def _share_row(self, first: list[int], second: list[int], text: str, text_b: str) -> tuple[int, int]:
+        """Tokens to keep of each text, given what was tokenized of them."""
+        num_first, num_second, half = len(first), len(second), self.budget // 2
+        is_clipped = self.tokenizer.is_fast and max(len(text), len(text_b)) > _measure_clip(self.max_length)
+        if is_clipped and self.budget % 2 and min(num_first, num_second) > half:
+            # The longer text gets the spare token, and the count of a clipped one does not tell which that is.
+            is_first = compare_lengths(self.tokenizer, text, text_b, above=self.max_length) > 0
+            num_first, num_second = half + 1 + is_first, half + 1
+        return split_budget(num_first, num_second, self.budget)
 
     def _cut(self, ids: list[int], num_kept: int) -> list[int]:
         """Keep so many tokens of one text."""

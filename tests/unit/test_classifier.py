@@ -1,4 +1,7 @@
+import errno
+import io
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -9,10 +12,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from nlp_transfer import Classifier
 from nlp_transfer.contracts import LabelSpace, Score
-from nlp_transfer.errors import ArtifactError, DataError, LabelError, OutputError, TransferError
+from nlp_transfer.data.exchange import write_table
+from nlp_transfer.errors import ArtifactError, DataError, LabelError, OutputError, StorageError, TransferError
 from nlp_transfer.models.encoder import load_encoder, load_tokenizer
 from nlp_transfer.publishing.artifact import save_artifact
-from nlp_transfer.recipe.schema import DEFAULT_METRICS, EncoderConfig
+from nlp_transfer.recipe.schema import DEFAULT_METRICS, EncoderConfig, Recipe
 
 TEXTS = ["a superb hotel", "awful and rude and cold", "plain", "the room was rather quiet today"]
 NAMES = ("negative", "neutral", "positive")
@@ -244,6 +248,111 @@ def test_a_permuted_mapping_is_refused(classifier):
 def test_an_unlabelled_table_is_refused(classifier):
     with pytest.raises(DataError, match="label"):
         classifier.evaluate(Dataset.from_dict({"text": TEXTS}))
+
+
+def train_on(folder, target, **data):
+    """A copy of an artefact that says what its training data looked like."""
+    shutil.copytree(folder, target)
+    record = json.loads((target / "nlp_transfer.json").read_text())
+    recipe = Recipe(data=data).model_dump(mode="json")
+    (target / "nlp_transfer.json").write_text(json.dumps(record | {"recipe": recipe}))
+    return Classifier.from_pretrained(target)
+
+
+def test_a_classifier_reads_tables_as_those_it_was_trained_on(make, tmp_path):
+    columns = {"text": "story", "label": "moods", "label_separator": ";"}
+    classifier = train_on(make("multi_label"), tmp_path / "model", **columns)
+    cells = [";".join(names) for names in classifier.predict(TEXTS)]
+    assert any(";" in cell for cell in cells), "one label a row would prove less"
+    rows = pd.DataFrame({"title": ["x"] * 4, "story": TEXTS, "label": ["y"] * 4, "moods": cells})
+    rows.to_csv(tmp_path / "own.csv", index=False)
+    assert classifier.evaluate(tmp_path / "own.csv")["f1_micro"].value == 1.0
+    assert classifier.predict_table(rows)["predicted"][:] == classifier.predict(TEXTS)
+    # What is said comes first, and columns that are not there are looked for.
+    wrong = rows.assign(moods=[";".join(NAMES)] * 4, other=[cell.replace(";", "|") for cell in cells])
+    assert classifier.evaluate(wrong)["f1_micro"].value < 1.0
+    assert classifier.evaluate(wrong, label="other", label_separator="|")["f1_micro"].value == 1.0
+    renamed = pd.DataFrame({"text": TEXTS, "label": cells})
+    assert classifier.evaluate(renamed)["f1_micro"].value == 1.0
+
+
+def test_a_pair_reader_reads_the_columns_it_was_trained_on(make, tmp_path):
+    classifier = train_on(make(is_pair=True), tmp_path / "model", text="a", text_b="b")
+    rows = {"a": TEXTS, "b": TEXTS[::-1], "text": ["x"] * 4, "text_b": ["y"] * 4}
+    expected = classifier.predict_proba(TEXTS, TEXTS[::-1])
+    found = classifier.predict_table(Dataset.from_dict(rows))
+    assert np.allclose(np.stack([found[f"probability_{name}"][:] for name in NAMES], axis=1), expected)
+    other = classifier.predict_table(Dataset.from_dict({"text": TEXTS, "text_b": TEXTS[::-1], "b": ["y"] * 4}))
+    assert other["predicted"][:] == found["predicted"][:]
+
+
+def test_label_columns_may_be_one_name_or_a_list(classifier, make):
+    rows = pd.DataFrame({"text": TEXTS, "mine": classifier.predict(TEXTS)})
+    for label in ("mine", ["mine"], ("mine",)):
+        assert classifier.evaluate(rows, label=label)["accuracy"].value == 1.0
+    with pytest.raises(DataError, match=r"data\.label: expected another column than the text, came .text."):
+        classifier.evaluate(rows, text="text", label=["text"])
+    with pytest.raises(DataError, match="expected one column"):
+        classifier.evaluate(rows, label=["mine", "text"])
+    many = Classifier.from_pretrained(make("multi_label"))
+    on = [[int(name in names) for name in NAMES] for names in many.predict(TEXTS)]
+    flags = pd.DataFrame(on, columns=list(NAMES)).assign(text=TEXTS)
+    assert many.evaluate(flags, label=list(NAMES))["f1_micro"].value == 1.0
+    assert many.evaluate(flags.assign(label=on)[["text", "label"]])["f1_micro"].value == 1.0
+
+
+def test_a_single_flag_is_evaluated_on_its_own_column(make):
+    single = Classifier.from_pretrained(make("multi_label", ("toxic",)))
+    on = [str(int(bool(names))) for names in single.predict(TEXTS)]
+    for values in (on, [int(value) for value in on]):
+        assert single.evaluate(pd.DataFrame({"text": TEXTS, "toxic": values}))["accuracy"].value == 1.0
+
+
+def test_predictions_of_many_labels_are_read_back_as_labels(make, tmp_path):
+    many = Classifier.from_pretrained(make("multi_label"))
+    for suffix in ("csv", "tsv", "jsonl", "parquet"):
+        out = tmp_path / f"out.{suffix}"
+        write_table(many.predict_table(Dataset.from_dict({"text": TEXTS})), out, io.StringIO())
+        assert many.evaluate(out, label="predicted")["f1_micro"].value == 1.0
+
+
+@pytest.mark.parametrize("recipe", [{"data": {"label_separator": 3}}, {"data": {"text": ["a"]}}, {"data": 3}, "text"])
+def test_a_recipe_that_was_changed_to_something_else_is_refused(recipe, make, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(make(), folder)
+    record = json.loads((folder / "nlp_transfer.json").read_text())
+    (folder / "nlp_transfer.json").write_text(json.dumps(record | {"recipe": recipe}))
+    with pytest.raises(ArtifactError, match="Copy the artefact again"):
+        Classifier.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_full_disk_leaves_no_half_copy(is_there, classifier, tmp_path, monkeypatch):
+    target = tmp_path / "deep" / "copy"
+    if is_there:
+        target.mkdir(parents=True)
+    original, copied = shutil.copy2, []
+
+    def fail(source, destination, **options):
+        copied.append(destination)
+        if len(copied) > 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(source, destination, **options)
+
+    # copytree has its copy function as a default, so that it must be put there.
+    copytree = shutil.copytree
+    monkeypatch.setattr(shutil, "copytree", lambda source, to: copytree(source, to, copy_function=fail))
+    with pytest.raises(StorageError, match=r"copy: could not be written: .*No space left on device\. Free") as caught:
+        classifier.save_pretrained(target)
+    assert "[(" not in str(caught.value)
+    assert len(copied) > 2
+    assert target.exists() == is_there
+    assert [path for path in tmp_path.rglob("*") if path not in (target, target.parent)] == []
+    monkeypatch.undo()
+    classifier.save_pretrained(target)
+    names = sorted(path.name for path in target.iterdir())
+    assert names == sorted(path.name for path in classifier._artifact.folder.iterdir())
+    assert [path.name for path in target.parent.iterdir()] == ["copy"]
 
 
 def test_a_copy_is_the_same_classifier_and_nothing_is_overwritten(classifier, tmp_path):

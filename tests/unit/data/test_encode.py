@@ -15,7 +15,14 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from nlp_transfer.data import encode, tokens
 from nlp_transfer.data.encode import encode_splits, encode_table, read_labels, read_padding, resolve_max_length
-from nlp_transfer.data.tokens import RowMaker, read_template, split_budget, spread_windows, tokenize_texts
+from nlp_transfer.data.tokens import (
+    RowMaker,
+    compare_lengths,
+    read_template,
+    split_budget,
+    spread_windows,
+    tokenize_texts,
+)
 from nlp_transfer.errors import DataError, EncoderError, StorageError
 from nlp_transfer.recipe.schema import DataConfig
 from tests import tiny
@@ -322,6 +329,38 @@ def test_clipping_very_long_texts_changes_no_token(family, long_text, monkeypatc
     for name, ours, expected in zip(LONG_TEXTS, read_rows(clipped), read_rows(whole), strict=True):
         assert ours == expected, name
     assert clipped.truncated == whole.truncated >= 4
+
+
+PAIR_LENGTHS = [(800, 20), (20, 800), (800, 40), (60, 800), (800, 60), (800, 0), (100, 110), (110, 100), (110, 110)]
+PAIR_LENGTHS += [(400, 150), (150, 400), (800, 14), (15, 800), (800, 15)]
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_the_spare_token_goes_where_transformers_gives_it_however_long_the_texts(family, side, monkeypatch):
+    tokenizer = tiny.build_tokenizer(family)
+    tokenizer.truncation_side = side
+    words = tiny.make_texts(1, 1, min_words=800, max_words=800)[0].split()
+    firsts, seconds = ([" ".join(words[:num]) for num in nums] for nums in zip(*PAIR_LENGTHS, strict=True))
+    # From here on texts of a few hundred characters are read in parts; longer pairs take transformers minutes.
+    monkeypatch.setattr(tokens, "CLIP_MARGIN", 100)
+    monkeypatch.setattr(tokens, "CHARACTERS_PER_TOKEN", 8)
+    num_clipped = sum(max(len(a), len(b)) > 100 + 8 * 32 for a, b in zip(firsts, seconds, strict=True))
+    assert num_clipped == len(PAIR_LENGTHS) == 14
+    for max_length in (31, 32):
+        rows = encode_table(make_table(firsts, seconds), tokenizer, is_pair=True, max_length=max_length)
+        for lengths, ours, first, second in zip(PAIR_LENGTHS, read_rows(rows), firsts, seconds, strict=True):
+            (expected,) = tokenizer([first], [second], truncation="longest_first", max_length=max_length)["input_ids"]
+            assert ours == expected, (lengths, max_length)
+
+
+@given(num_first=st.integers(0, 400), num_second=st.integers(0, 400), above=st.integers(1, 100))
+def test_lengths_compare_as_those_of_the_whole_texts(num_first, num_second, above):
+    tokenizer = tiny.build_tokenizer("bert")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokens, "CLIP_MARGIN", 20)
+        patch.setattr(tokens, "CHARACTERS_PER_TOKEN", 2)
+        found = compare_lengths(tokenizer, "hotel " * num_first, "hotel " * num_second, above=above)
+    assert np.sign(found) == np.sign(num_first - num_second)
 
 
 def test_clipping_respects_the_side_that_is_kept():

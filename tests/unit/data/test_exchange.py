@@ -1,12 +1,18 @@
+import csv
+import datetime
 import errno
 import io
 import json
+from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset
+from datasets import ClassLabel, Dataset, Features, Value
 
 from nlp_transfer.data.exchange import FORMATS, check_output, read_split, read_stdin, write_table
+from nlp_transfer.data.tables import read_table
 from nlp_transfer.errors import DataError, OutputError, StorageError
 
 
@@ -24,6 +30,23 @@ def read(text):
         ("id,text\n007,a joy\nNA,null\n", {"id": ["007", "NA"], "text": ["a joy", "null"]}),
         ('text,label\n"a, b\nc",x\n', {"text": ["a, b\nc"], "label": ["x"]}),
         ('\ufefftext\n"say ""hi"""\n', {"text": ['say "hi"']}),
+        ("id;text\n7;a, b\n", {"id": ["7"], "text": ["a, b"]}),
+        ('text\tlabel\n"Fine" he said\tx\n', {"text": ['"Fine" he said'], "label": ["x"]}),
+        (",review\n0,a joy\n", {"unnamed_0": ["0"], "review": ["a joy"]}),
+        ('"text", "label"\n"a, b", "x"\n', {"text": ["a, b"], "label": ["x"]}),
+        ("id, text\n7, a joy\n", {"id": ["7"], "text": [" a joy"]}),
+        (
+            "Clothing ID,Review Text,Title\n1,a joy,x\n",
+            {"Clothing ID": ["1"], "Review Text": ["a joy"], "Title": ["x"]},
+        ),
+        ("premise,hypothesis\na,b\n", {"premise": ["a"], "hypothesis": ["b"]}),
+        ("Nice phone, review, later\n", {"text": ["Nice phone, review, later"]}),
+        ("Nice phone, review, later\nGood, bad, ugly\n", {"text": ["Nice phone, review, later", "Good, bad, ugly"]}),
+        ("Nice phone,review\nall of it\n", {"text": ["Nice phone,review", "all of it"]}),
+        ("Great, review\nall of it\n", {"text": ["Great, review", "all of it"]}),
+        ("The question; well\n", {"text": ["The question; well"]}),
+        ("Is it a review?,no\n", {"text": ["Is it a review?,no"]}),
+        ("words,label\na,b\n", {"text": ["words,label", "a,b"]}),
         ('{"text": "a", "n": 1}\n\n{"text": "b"}\n', {"text": ["a", "b"], "n": [1, None]}),
     ],
 )
@@ -37,8 +60,9 @@ def test_stdin_is_lines_or_csv_or_json_lines(text, wanted):
         ("", "got nothing"),
         ("\n \n", "got nothing"),
         ("text,label\n", "header only"),
-        ("text,label\na,b\nc\n", "row 2: expected 2 cells, got 1"),
-        ("text,label\na,b,c\n", "row 1: expected 2 cells, got 3"),
+        ("text,label\na,b\nc\n", "stdin, line 3: expected 2 cells as in the header, came 1"),
+        ("text,label\na,b,c\n", "stdin, line 2: expected 2 cells as in the header, came 3"),
+        ("text;label\na;b;c\n", "stdin, line 2: expected 2 cells as in the header, came 3"),
         ('text\n"open\n', "quote"),
         ("text,text\na,b\n", "different column names"),
         ('{"text": "a"}\n{"text": \n', "line 2"),
@@ -49,6 +73,12 @@ def test_stdin_is_lines_or_csv_or_json_lines(text, wanted):
 def test_stdin_that_breaks_its_promise_is_refused(text, message):
     with pytest.raises(DataError, match=message):
         read(text)
+
+
+def test_a_column_that_is_named_makes_a_header():
+    table = read_stdin(io.StringIO("words,label\na,b\n"), columns=("words", None))
+    assert table.to_dict() == {"words": ["a"], "label": ["b"]}
+    assert read_stdin(io.StringIO("words,label\n"), columns=("other",)).to_dict() == {"text": ["words,label"]}
 
 
 def test_stdin_of_another_encoding_is_refused():
@@ -86,19 +116,89 @@ def test_csv_goes_to_the_stream_where_no_file_is_named(table):
     assert pd.read_csv(io.StringIO(stream.getvalue()))["text"].tolist() == ["a, b", 'say "ü"']
 
 
-def test_a_full_disk_leaves_the_earlier_file_and_nothing_else(table, tmp_path, monkeypatch):
-    out = tmp_path / "out.csv"
-    out.write_text("earlier")
+EXACT = {
+    "text": ["a", "b", "c"],
+    "big": [2**60 + 1, None, -(2**63)],
+    "real": [0.1 + 0.2, None, 1e-300],
+    "ids": [[1, 2**60 + 1], [], None],
+    "flag": [True, None, False],
+    "object": [{"x": 1, "y": None}, {"x": 2, "y": "z"}, None],
+}
 
-    def fail(self, path, **_):
-        path.write_text("half")
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_no_value_is_rounded_on_its_way_out(suffix, tmp_path):
+    out = tmp_path / f"out{suffix}"
+    table = Dataset.from_dict(EXACT)
+    write_table(table, out, io.StringIO())
+    if suffix == ".parquet":
+        assert pq.read_table(out).to_pydict() == EXACT
+    elif suffix == ".jsonl":
+        rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+        assert {name: [row[name] for row in rows] for name in EXACT} == EXACT
+    else:
+        with out.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, delimiter="\t" if suffix == ".tsv" else ","))
+        assert [row["big"] for row in rows] == ["1152921504606846977", "", "-9223372036854775808"]
+        assert [float(row["real"] or "0") for row in rows] == [0.1 + 0.2, 0.0, 1e-300]
+        assert [row["ids"] for row in rows] == ["[1,1152921504606846977]", "[]", ""]
+        assert [row["flag"] for row in rows] == ["True", "", "False"]
+        assert json.loads(rows[0]["object"]) == EXACT["object"][0]
+    assert len(rows if suffix != ".parquet" else EXACT["text"]) == 3
+
+
+def test_numbers_that_are_none_dates_and_single_precision_are_written(tmp_path):
+    table = Dataset(
+        pa.table(
+            {
+                "n": pa.array([float("nan"), float("inf")]),
+                "single": pa.array([0.1, None], pa.float32()),
+                "day": pa.array([datetime.date(2020, 1, 2), None]),
+            }
+        )
+    )
+    write_table(table, tmp_path / "o.jsonl", io.StringIO())
+    assert (tmp_path / "o.jsonl").read_text() == (
+        '{"n":null,"single":0.1,"day":"2020-01-02"}\n{"n":null,"single":null,"day":null}\n'
+    )
+    stream = io.StringIO()
+    write_table(table, None, stream)
+    assert stream.getvalue() == "n,single,day\n,0.1,2020-01-02\ninf,,\n"
+
+
+def test_what_is_written_reads_back_as_it_was(tmp_path):
+    texts = ["two\nlines", 'say "hi"', '"open', "a;b, c", "\t", "", "\r", " spaced ", "=1+1"]
+    table = Dataset.from_dict({"text": texts, "note": texts[::-1]})
+    for suffix in FORMATS:
+        write_table(table, tmp_path / f"o{suffix}", io.StringIO())
+        assert read_table(tmp_path / f"o{suffix}").to_dict() == table.to_dict(), suffix
+    write_table(table.select([2, 0]), tmp_path / "chosen.csv", io.StringIO())
+    assert read_table(tmp_path / "chosen.csv")["text"][:] == ['"open', "two\nlines"]
+
+
+def test_class_names_survive_in_parquet(tmp_path):
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["b", "a"])})
+    table = Dataset.from_dict({"text": ["x", "y"], "label": [0, 1]}, features=features).add_column("more", [1, 2])
+    write_table(table, tmp_path / "o.parquet", io.StringIO())
+    assert read_table(tmp_path / "o.parquet").features["label"].names == ["b", "a"]
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_full_disk_leaves_the_earlier_file_and_nothing_else(suffix, table, tmp_path, monkeypatch):
+    out = tmp_path / f"out{suffix}"
+    out.write_text("earlier")
+    original = Path.replace
+
+    def fail(self, target):
+        assert self.stat().st_size
+        original(self, self.with_name("half.writing")).unlink()
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(pd.DataFrame, "to_csv", fail)
+    monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(StorageError, match="No space left"):
         write_table(table, out, io.StringIO())
     assert out.read_text() == "earlier"
-    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
 
 def test_an_output_that_cannot_be_is_refused_before_any_work(tmp_path):

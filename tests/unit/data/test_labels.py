@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Sequence, Value
 
-from nlp_transfer.contracts import LabelSpace
-from nlp_transfer.data.label_values import is_unlabelled, read_labels
+from nlp_transfer.contracts import DataFacts, LabelSpace
+from nlp_transfer.data.label_values import is_unlabelled, read_labels, settle_minus_one
 from nlp_transfer.data.labels import build_label_space, encode_labels, map_labels, sort_naturally
 from nlp_transfer.errors import DataError, LabelError
 
@@ -93,6 +93,79 @@ def test_multi_label_forms_agree():
         assert encode_labels(raw, space).dtype == np.float32
 
 
+VECTORS = {
+    "ints": [[1, 0, 0], [1, 1, 0], [0, 0, 0]],
+    "floats": [[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]],
+    "bools": [[True, False, False], [True, True, False], [False, False, False]],
+    "one of two": [[1, 0], [0, 1]],
+    "beside a missing one": [[1, 0], None, [1, 1]],
+}
+
+
+@pytest.mark.parametrize("case", VECTORS)
+def test_lists_of_zeros_and_ones_are_never_names(case):
+    values = VECTORS[case]
+    names = ["joy", "anger", "fear"][: len(values[0])]
+    with pytest.raises(LabelError, match=rf"t: expected a name for each of the {len(names)} places .* task\.labels"):
+        map_values(values, "multi_label")
+    with pytest.raises(LabelError, match="came 4 names"):
+        map_values(values, "multi_label", names=["a", "b", "c", "d"])
+    found = read(values, "multi_label", names=names).values.to_pylist()
+    expected = [row and [name for name, on in zip(names, row, strict=True) if on] for row in values]
+    assert found == expected
+
+
+def test_lists_of_ids_are_not_lists_of_zeros_and_ones():
+    assert map_values([[0], [1]], "multi_label") == (("0", "1"), [[1, 0], [0, 1]])
+    assert map_values([[0, 1], [2, 1]], "multi_label")[0] == ("0", "1", "2")
+    assert map_values([[0, 1], [1]], "multi_label")[0] == ("0", "1")
+    # With labels that are called 0 and 1, only a repeated one tells.
+    assert map_values([[0, 1], [1, 0]], "multi_label", names=["0", "1"])[1] == [[1, 1], [1, 1]]
+    assert map_values([[0, 1], [1, 1]], "multi_label", names=["0", "1"])[1] == [[0, 1], [1, 1]]
+    feature = List(ClassLabel(names=["a", "b"]))
+    assert map_values([[0, 1], [1, 0]], "multi_label", feature=feature) == (("a", "b"), [[1, 1], [1, 1]])
+
+
+def test_cells_in_brackets_are_lists():
+    cells = ['["joy", "very, very sad"]', "['joy', \"it's\"]", "[]", ' ["joy"] ', "['joy',]", "joy, it's", "", None]
+    assert read(cells, "multi_label").values.to_pylist() == [
+        ["joy", "very, very sad"],
+        ["joy", "it's"],
+        [],
+        ["joy"],
+        ["joy"],
+        ["joy", "it's"],
+        [],
+        None,
+    ]
+    assert map_values(['["b"]', "a"], "multi_label") == (("a", "b"), [[0, 1], [1, 0]])
+
+
+@pytest.mark.parametrize(
+    "cell", ["[joy, anger]", "[0, 1]", "['joy' 'anger']", '["joy", 3]', '["joy", ""]', "[['joy']]"]
+)
+def test_cells_in_brackets_that_are_no_lists_of_names_are_refused(cell):
+    with pytest.raises(DataError, match="t, row 2: expected a list of names") as caught:
+        read(["joy", cell], "multi_label")
+    assert cell in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "values", [["0", "1", "1"], [0, 1, 1], [0.0, 1.0, 1.0], ["False", "true", "TRUE"], [" 0", "1 ", "1.0"]]
+)
+def test_a_single_flag_column_is_named_after_its_label(values):
+    table = Dataset.from_dict({"toxic": values})
+    for names in (None, ["toxic"], ("toxic",)):
+        raw = read_labels(table, ["toxic"], "multi_label", separator=",", where="t", names=names)
+        assert raw.values.to_pylist() == [[], ["toxic"], ["toxic"]]
+        assert raw.declared == ("toxic",)
+    raw = read_labels(Dataset.from_dict({"toxic": ["0", "", "-1"]}), ["toxic"], "multi_label", separator=",", where="t")
+    assert raw.missing.tolist() == [False, True, True]
+    for values in (["0,1", "1"], ["a", "0"], ["", ""]):
+        table = Dataset.from_dict({"toxic": values})
+        assert read_labels(table, ["toxic"], "multi_label", separator=",", where="t").declared is None
+
+
 def test_flag_columns_refuse_other_values_and_know_missing_ones():
     table = Dataset.from_dict({"a": [0, 1, 2], "b": [0, 0, 0]})
     with pytest.raises(DataError, match="row 3: expected 0 or 1 in 'a', came '2'"):
@@ -124,6 +197,61 @@ def test_a_split_without_labels_is_known_from_one_that_has_minus_one():
     assert not is_unlabelled(read([-1, -1]), ["-1", "1"])
     assert not is_unlabelled(read([-1, 1]), ["0", "1"])
     assert not is_unlabelled(read([-1.0, -1.0], "regression"), ["-1"])
+
+
+def test_a_split_where_no_row_has_any_of_many_labels_has_none():
+    for values in (["", ""], ["[]", ""], [[], []]):
+        raw = read(values, "multi_label", feature=List(Value("string")) if values == [[], []] else None)
+        assert is_unlabelled(raw, ["a"])
+        assert not is_unlabelled(raw, []), "train itself, say"
+    assert not is_unlabelled(read(["", "a"], "multi_label"), ["a"])
+    stated = read_labels(Dataset.from_dict({"a": [0, 0]}), ["a"], "multi_label", separator=",", where="t")
+    assert not is_unlabelled(stated, ["a"])
+    assert not is_unlabelled(read([[0, 0], [0, 0]], "multi_label", names=["a", "b"]), ["a"])
+
+
+MINUS_ONE = {
+    "rare": ({"train": [0, 1] * 49 + [-1]}, None, "missing"),
+    "rare as text": ({"train": ["0", "1"] * 49 + ["-1"]}, None, "missing"),
+    "rare, three classes": ({"train": [0, 1, 2] * 33 + [-1]}, None, "missing"),
+    "rare over all": ({"train": [0, 1] * 98, "validation": [0, 1, -1]}, None, "missing"),
+    "a whole split beside some": ({"train": [-1, 0, 1] * 9, "test": [-1] * 5}, None, "missing"),
+    "none in train": ({"train": [0, 1] * 9, "test": [-1, 0, -1]}, None, "missing"),
+    "often, without a name": ({"train": [-1, 0, 1] * 9}, ["0", "1"], "missing"),
+    "often": ({"train": [-1, 0, 1] * 9, "test": [-1, 0, 1]}, None, "class"),
+    "at the limit": ({"train": [0, 1] * 47 + [0] + [-1] * 5}, None, "class"),
+    "rare, with a name": ({"train": [0, 1] * 49 + [-1]}, ["-1", "0", "1"], "silent"),
+    "two classes": ({"train": [-1, 1] * 40}, None, "silent"),
+    "two classes, one rare": ({"train": [1] * 99 + [-1]}, None, "silent"),
+    "one beside zero": ({"train": [0] * 99 + [-1]}, None, "silent"),
+    "a gap": ({"train": [0, 2] * 49 + [-1]}, None, "silent"),
+    "words": ({"train": ["0", "1", "a"] * 33 + ["-1"]}, None, "silent"),
+    "a whole split": ({"train": [0, 1] * 9, "test": [-1] * 5}, None, "silent"),
+    "nowhere": ({"train": [0, 1] * 9}, None, "silent"),
+}
+
+
+@pytest.mark.parametrize("case", MINUS_ONE)
+def test_minus_one_beside_class_numbers_is_settled_and_said(case):
+    values, names, expected = MINUS_ONE[case]
+    raws = {split: read(column) for split, column in values.items()}
+    facts = DataFacts()
+    settled = settle_minus_one(raws, names, facts)
+    assert list(settled) == list(raws)
+    for split, column in values.items():
+        is_minus = [str(value) == "-1" for value in column]
+        assert settled[split].missing.tolist() == [m and expected == "missing" for m in is_minus]
+        assert raws[split].missing.sum() == 0, "the input is as it was"
+    said = {"missing": (0, 1), "class": (1, 0), "silent": (0, 0)}[expected]
+    assert (len(facts.notes), len(facts.warnings)) == said
+    assert all("-1 is read as a" in text and "rows" in text for text in facts.notes + facts.warnings)
+
+
+def test_minus_one_of_a_class_label_is_missing_already():
+    raw = read([0, 1, -1], feature=ClassLabel(names=["a", "b"]))
+    facts = DataFacts()
+    assert settle_minus_one({"train": raw}, None, facts)["train"].missing.tolist() == [False, False, True]
+    assert (raw.placeholder, facts.notes, facts.warnings) == ("-1", [], [])
 
 
 def test_natural_order():
@@ -163,6 +291,17 @@ BROKEN_CONTRACTS = [
     (Dataset.from_dict({"text": ["a", "b"], "label": ["negative", None]}), DataError, "row 2: expected a label"),
     (Dataset.from_dict({"text": ["a"], "domain": ["x"]}), DataError, "expected a column of labels"),
 ]
+
+
+def test_a_table_where_no_row_has_any_of_many_labels_is_refused():
+    space = LabelSpace("multi_label", ("x", "y"))
+    for values in (["", ""], [[], []]):
+        features = Features({"text": Value("string"), "label": List(Value("string"))}) if values[0] == [] else None
+        table = Dataset.from_dict({"text": ["a", "b"], "label": values}, features=features)
+        with pytest.raises(DataError, match=r"new\.csv: expected labels in 'label', came none in the whole table"):
+            map_labels(table, space, where="new.csv")
+    stated = Dataset.from_dict({"text": ["a"], "x": [0], "y": [0]})
+    assert map_labels(stated, space, where="new.csv")["label"][:] == [[0.0, 0.0]]
 
 
 @pytest.mark.parametrize(("table", "error", "expected"), BROKEN_CONTRACTS)

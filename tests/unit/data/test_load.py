@@ -102,8 +102,12 @@ def test_leaks_are_counted_and_dropped_when_asked():
     assert warned.facts.rows["train"] == 40
     assert len(warned.facts.warnings) == 2
     dropped = load(source, leaks="drop")
-    assert dropped.facts.leaked == found
+    assert dropped.facts.leaked == {"validation/test": {"exact": 1, "near": 0}}, "what is left, not what was there"
     assert dropped.facts.dropped == {"leaked": 2}
+    assert dropped.facts.warnings == [
+        "1 rows of test stand in validation word for word, 0 but for case, punctuation and spacing. Remove them from "
+        "validation."
+    ]
     assert {"3", "4"}.isdisjoint(dropped.tables["train"]["id"])
     assert dropped.facts.rows == {"train": 38, "validation": 10, "test": 20}
 
@@ -127,6 +131,89 @@ def test_a_text_of_ten_megabytes_warns_and_is_counted():
         "train: 1 text of more than a million bytes (the longest has 10,000,000)"
     )
     assert splits.facts.rows["train"] == 40
+
+
+@pytest.mark.parametrize(
+    ("long_text", "expected"), [("truncate", "only"), ("head_tail", "its start and its end"), ("windows", "read whole")]
+)
+def test_what_is_read_of_a_long_text_is_said_as_it_is(long_text, expected):
+    source = make_splits()
+    source["train"].loc[0, "text"] = "word " * 200_001
+    (warning,) = load(source, long_text=long_text).facts.warnings
+    assert expected in warning
+    assert ("only" in warning) == (long_text != "windows")
+
+
+def test_minus_one_beside_class_numbers_is_missing_where_it_is_rare():
+    source = make_splits()
+    for split in source:
+        source[split]["label"] = (source[split]["label"] == "good").astype(int)
+    source["train"].loc[7, "label"] = -1
+    with pytest.raises(DataError, match=r"train: expected a label, came none \(-1\) in 1 row \(8\).*data.invalid=drop"):
+        load(source)
+    splits = load(source, invalid="drop")
+    assert splits.labels.names == ("0", "1")
+    assert splits.facts.dropped == {"missing_label": 1}
+    assert splits.facts.warnings == [
+        "-1 is read as a missing label: beside 0 to 1 it stands in 1 of 70 rows. If it is a class, name all classes in "
+        "task.labels."
+    ]
+    named = load(source, labels=["0", "1", "-1"])
+    assert named.facts.label_counts["train"] == {"0": 20, "1": 19, "-1": 1}
+    assert load(source, kind="ordinal").labels.names == ("-1", "0", "1")
+    assert load(source, kind="regression").facts.rows["train"] == 40
+    for split in source:
+        source[split]["label"] = np.arange(len(source[split])) % 3 - 1
+    kept = load(source)
+    assert kept.labels.names == ("-1", "0", "1")
+    assert kept.facts.warnings == []
+    assert kept.facts.notes == [
+        "-1 is read as a class: beside 0 to 1 it stands in 25 of 70 rows. Remove these rows if it means that the label "
+        "is missing."
+    ]
+
+
+def test_a_test_split_of_many_labels_without_any_is_not_scored(tmp_path):
+    for split, cells in {"train": ["a|b", "b", ""], "validation": ["a", "", "b"], "test": ["", "", ""]}.items():
+        rows = [f"{split} {n},{cell}" for n, cell in enumerate(cells)]
+        (tmp_path / f"{split}.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    splits = load(None, path=str(tmp_path), kind="multi_label", label_separator="|")
+    assert not splits.is_labelled("test")
+    assert "The test split has no labels: it is predicted, not scored." in splits.facts.notes
+    (tmp_path / "validation.csv").write_text("text,label\nx,\n")
+    with pytest.raises(DataError, match=r"validation\.csv: expected labels in label, came none in the whole split"):
+        load(None, path=str(tmp_path), kind="multi_label", label_separator="|")
+
+
+def test_a_small_split_is_read_as_train_is(tmp_path):
+    for split, cells in {"train": ["0|1", "1", "2|0"], "validation": ["0", "1"], "test": ["1", "0"]}.items():
+        rows = [f"{split} {n},{cell}" for n, cell in enumerate(cells)]
+        (tmp_path / f"{split}.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    splits = load(None, path=str(tmp_path), kind="multi_label", label_separator="|")
+    assert splits.labels.names == ("0", "1", "2")
+    assert splits.tables["test"]["label"][:] == [[0, 1, 0], [1, 0, 0]]
+    lists = {"train": [[0, 1], [1], [2]], "validation": [[0, 1], [1, 0]], "test": [[1, 0]]}
+    source = {
+        split: pd.DataFrame({"text": [f"{split} {n}" for n in range(len(rows))], "label": rows})
+        for split, rows in lists.items()
+    }
+    splits = load(source, kind="multi_label")
+    assert splits.tables["test"]["label"][:] == [[1, 1, 0]]
+    for split, rows in {"train": ["1", "0", "1"], "validation": ["0", "1"], "test": ["", "1"]}.items():
+        source[split] = pd.DataFrame({"text": [f"{split} {n}" for n in range(len(rows))], "toxic": rows})
+    splits = load(source, kind="multi_label", label="toxic", invalid="drop")
+    assert splits.labels.names == ("toxic",)
+    assert splits.facts.label_counts["test"] == {"toxic": 1}
+
+
+def test_a_single_flag_column_has_its_name_from_csv_and_frame_alike(tmp_path):
+    frame = make_frame().assign(toxic=[0, 1] * 20).drop(columns="label")
+    frame.to_csv(tmp_path / "d.csv", index=False)
+    for options in ({"source": frame}, {"source": None, "path": str(tmp_path / "d.csv")}):
+        for label in (["toxic"], "toxic"):
+            splits = load(**options, kind="multi_label", label=label)
+            assert splits.labels.names == ("toxic",)
+            assert sum(counts["toxic"] for counts in splits.facts.label_counts.values()) == 20
 
 
 def test_invalid_rows_are_refused_or_dropped_and_counted(tmp_path):

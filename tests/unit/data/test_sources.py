@@ -122,6 +122,21 @@ def test_offline_says_at_once_what_is_missing(monkeypatch):
         open_source(DataConfig(path="nyu-mll/glue", name="mrpc"))
 
 
+def test_offline_a_mistyped_folder_is_told_from_a_data_set_of_the_hub(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "tickets").mkdir(parents=True)
+    cases = {
+        "data/tickest": 'data.path: .data/tickest. is no file or folder here. Did you mean the file or folder "data/ti',
+        "data/reviewz": 'is no file or folder here. Did you mean the bundled "reviews"?',
+        "some/where": "is no file or folder here. Taken as a data set of the Hub",
+    }
+    for path, expected in cases.items():
+        with pytest.raises(DataError, match=f"{expected}.*in the cache of datasets"):
+            open_source(DataConfig(path=path))
+    assert len(cases) == 3
+
+
 def test_without_a_network_there_are_no_retries(monkeypatch, caplog):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")

@@ -4,9 +4,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, Features, LargeList, List, Value
 
 from nlp_transfer.data import tables
+from nlp_transfer.data.columns import prepare_inference_table
+from nlp_transfer.data.label_values import read_labels
 from nlp_transfer.data.tables import get_arrow_table, read_table, store_table
 from nlp_transfer.errors import DataError, StorageError
 
@@ -54,6 +56,45 @@ def test_pandas_categories_and_missing_values_are_read():
 def test_a_selection_keeps_its_order():
     chosen = Dataset.from_dict({"text": ["a", "b", "c"]}).select([2, 0])
     assert get_arrow_table(chosen)["text"].to_pylist() == ["c", "a"]
+
+
+NESTED_TYPES = [
+    pa.large_list(pa.large_string()),
+    pa.list_(pa.large_string()),
+    pa.list_(pa.string(), 2),
+    pa.large_list(pa.string_view()),
+    pa.list_(pa.dictionary(pa.int32(), pa.large_string())),
+]
+
+
+@pytest.mark.parametrize("kind", NESTED_TYPES, ids=str)
+def test_lists_of_any_kind_hold_labels(kind, tmp_path):
+    rows = [["a", "b"], ["b", "c"], None]
+    table = pa.table({"text": ["x", "y", "z"], "label": pa.array(rows, kind), "more": pa.array(rows, kind)})
+    with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as writer:
+        writer.write_table(table)
+    pq.write_table(table, tmp_path / "a.parquet")
+    for source in (table, tmp_path / "a.arrow", tmp_path / "a.parquet"):
+        read = read_table(source)
+        raw = read_labels(read, ["label"], "multi_label", separator=",", where="t")
+        assert raw.values.to_pylist() == rows
+        built = prepare_inference_table(read, is_pair=False, where="t")
+        assert built["more"][:] == rows
+    nested = pa.table({"text": ["x"], "o": pa.array([{"k": ["a", "b"]}], pa.struct([("k", kind)]))})
+    assert get_arrow_table(read_table(nested))["o"].type == pa.struct([("k", pa.list_(pa.string()))])
+
+
+def test_class_names_in_lists_of_any_kind_survive(tmp_path):
+    names = ClassLabel(names=["b", "a"])
+    features = Features({"text": Value("string"), "fixed": List(names, length=2), "large": LargeList(names)})
+    rows = {"text": ["x", "y"], "fixed": [[0, 1], [1, 0]], "large": [[1], []]}
+    Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "a.parquet")
+    table = read_table(tmp_path / "a.parquet")
+    found = {
+        name: read_labels(table, [name], "multi_label", separator=",", where="t").values.to_pylist()
+        for name in ("fixed", "large")
+    }
+    assert found == {"fixed": [["b", "a"], ["a", "b"]], "large": [["a"], []]}
 
 
 @pytest.mark.parametrize(
@@ -116,7 +157,7 @@ def test_an_unreadable_file_is_the_users_and_a_broken_disk_is_not(tmp_path, monk
 def test_a_large_table_is_memory_mapped_and_leaves_one_file(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(tables, "SPILL_BYTES", 10_000)
-    monkeypatch.setattr("nlp_transfer.data.textfiles.BATCH_ROWS", 100)
+    monkeypatch.setattr("nlp_transfer.data.delimited.BATCH_ROWS", 100)
     texts = [f"text number {index}" for index in range(2000)]
     pd.DataFrame({"text": texts}).to_csv(tmp_path / "a.csv", index=False)
     table = read_table(tmp_path / "a.csv")

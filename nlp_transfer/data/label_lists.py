@@ -1,0 +1,215 @@
+"""Several labels a row: 0/1 columns, lists, and text cells with names in them."""
+
+import ast
+import json
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import ClassLabel, Dataset
+
+from nlp_transfer.data.label_names import RawLabels, combine_chunks, read_names
+from nlp_transfer.errors import DataError, LabelError
+
+__all__ = ["holds_flags", "make_lists", "read_flags", "read_lists", "split_cells"]
+
+ON, OFF, UNKNOWN = ("1", "1.0", "true"), ("0", "0.0", "false"), ("-1", "-1.0")
+"""How a 0/1 column says yes, no, and nothing; in lower case."""
+
+PYTHON_NAME = r"(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
+# `['a' 'b']`, which numpy prints, must not pass: Python would read it as the one name "ab".
+PYTHON_NAMES = re.compile(rf"\[\s*(?:{PYTHON_NAME}(?:\s*,\s*{PYTHON_NAME})*\s*,?\s*)?\]", re.DOTALL)
+
+
+def holds_flags(table: Dataset, arrow: pa.Table, name: str, names: Sequence[str] | None) -> bool:
+    """Say whether a single column of multi_label is itself a 0/1 column, named after its label.
+
+    Args:
+        table: The table as it was read.
+        arrow: The same as Arrow has it.
+        name: The column.
+        names: ``task.labels``.
+
+    Returns:
+        True for booleans and whole numbers, and for other numbers and texts that are all 0, 1, true or false.
+    """
+    if isinstance(table.features[name], ClassLabel) or (names is not None and list(names) != [name]):
+        return False
+    column = arrow[name]
+    if pa.types.is_boolean(column.type) or pa.types.is_integer(column.type):
+        return True
+    if not (pa.types.is_string(column.type) or pa.types.is_floating(column.type)):
+        return False
+    unique = {_fold(str(value)) for value in pc.unique(column).to_pylist() if value is not None}
+    return unique <= {*ON, *OFF, *UNKNOWN, "", "nan"} and not unique.isdisjoint({*ON, *OFF})
+
+
+def _fold(text: str) -> str:
+    """A cell of a 0/1 column without case and space around it."""
+    return text.strip().lower()
+
+
+def read_flags(arrow: pa.Table, columns: Sequence[str], where: str) -> RawLabels:
+    """Read 0/1 columns as lists of their names.
+
+    Args:
+        arrow: The columns.
+        columns: Their names.
+        where: The table, for messages.
+
+    Returns:
+        A list of names a row; a row with -1 or nothing in one of the columns has no labels.
+
+    Raises:
+        DataError: Something else than 0 and 1; names the row.
+    """
+    flags = np.zeros((arrow.num_rows, len(columns)), dtype=bool)
+    missing = np.zeros(arrow.num_rows, dtype=bool)
+    for index, name in enumerate(columns):
+        values, _, _ = read_names(None, combine_chunks(arrow[name]), name, where, "ordinal", None)
+        lowered = pc.utf8_lower(pc.utf8_trim_whitespace(values))
+        known = pc.is_in(lowered, pa.array([*ON, *OFF, *UNKNOWN]))
+        row = pc.index(pc.or_(known, values.is_null()), False).as_py()
+        if row >= 0:
+            raise DataError(
+                f"{where}, row {row + 1}: expected 0 or 1 in {name!r}, came {values[row].as_py()!r}. Correct it."
+            )
+        flags[:, index] = np.asarray(pc.is_in(lowered, pa.array(ON)))
+        missing |= np.asarray(values.is_null()) | np.asarray(pc.is_in(lowered, pa.array(UNKNOWN)))
+    rows, ids = np.nonzero(flags & ~missing[:, None])
+    flat = pa.array(list(columns), pa.string()).take(pa.array(ids))
+    return RawLabels(make_lists(rows, flat, missing), tuple(columns), False, where, is_stated=True)
+
+
+def read_lists(table: Dataset, column: pa.Array, name: str, names: Sequence[str] | None, where: str) -> RawLabels:
+    """Read a column of lists: of names, of ids, or of 0 and 1 with a place for every label.
+
+    Args:
+        table: The table as it was read.
+        column: Its label column.
+        name: That column's name.
+        names: ``task.labels``, which says what the places of 0/1 lists mean.
+        where: The table, for messages.
+
+    Returns:
+        A list of names a row.
+
+    Raises:
+        LabelError: The places of 0/1 lists have no names, or another number of names.
+        DataError: A list has a hole; names the row.
+    """
+    missing = np.asarray(column.is_null())
+    lengths = np.asarray(pc.list_value_length(column).fill_null(0))
+    rows = np.repeat(np.arange(len(column)), lengths)
+    inner = column.flatten()
+    feature = getattr(table.features[name], "feature", None)
+    width = 0 if isinstance(feature, ClassLabel) else _measure_vectors(inner, lengths[~missing], names)
+    if width:
+        if names is None or len(names) != width:
+            came = f"{len(names)} names" if names else "no names"
+            raise LabelError(
+                f"{where}: expected a name for each of the {width} places in the 0/1 lists of {name!r}, came {came}. "
+                "Name them in their order in task.labels."
+            )
+        on = np.asarray(inner).astype(float) == 1
+        ids = np.tile(np.arange(width), int((~missing).sum()))
+        flat = pa.array(list(names), pa.string()).take(pa.array(ids[on]))
+        return RawLabels(make_lists(rows[on], flat, missing), tuple(names), False, where, is_stated=True)
+    flat, declared, numeric = read_names(feature, inner, name, where, "classification", None)
+    holes = np.asarray(flat.is_null())
+    if holes.any():
+        raise DataError(
+            f"{where}, row {rows[holes][0] + 1}: expected names in the list in {name!r}, came an empty one. Remove it."
+        )
+    return RawLabels(make_lists(rows, flat, missing), declared, numeric, where)
+
+
+def _measure_vectors(inner: pa.Array, lengths: np.ndarray, names: Sequence[str] | None) -> int:
+    """The one length of lists that have a 0 or 1 for every label; 0 where they are lists of ids or names."""
+    kind = inner.type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)) or not len(inner):
+        return 0
+    width = int(lengths[0])
+    values = np.asarray(inner).astype(float)
+    if (lengths != width).any() or not np.isin(values, (0, 1)).all():
+        return 0
+    if width == 1:
+        return int(names is not None and len(names) == 1)
+    if width == 2 and names is not None and {"0", "1"} <= set(names):
+        # Labels that are called 0 and 1 may stand in lists of ids, which never repeat one.
+        return width if (values[::2] == values[1::2]).any() else 0
+    return width
+
+
+def split_cells(column: pa.Array, name: str, separator: str, where: str) -> pa.Array:
+    """Read text cells with several labels.
+
+    Args:
+        column: Texts; an empty one has no labels, a null one is missing.
+        name: The column's name.
+        separator: What stands between labels. Cells in brackets are lists as JSON or Python writes them.
+        where: The table, for messages.
+
+    Returns:
+        A list of names a row.
+
+    Raises:
+        DataError: A cell in brackets is no list of names; names the row.
+    """
+    trimmed = pc.utf8_trim_whitespace(column)
+    in_brackets = pc.and_(pc.starts_with(trimmed, "["), pc.ends_with(trimmed, "]")).fill_null(False)
+    bracketed = np.flatnonzero(np.asarray(in_brackets))
+    plain = pc.if_else(in_brackets, pa.scalar("", pa.string()), column)
+    missing = np.asarray(column.is_null())
+    parts = pc.split_pattern(plain, separator)
+    rows = np.repeat(np.arange(len(column)), np.asarray(pc.list_value_length(parts).fill_null(0)))
+    flat = pc.utf8_trim_whitespace(parts.flatten())
+    filled = np.asarray(pc.greater(pc.binary_length(flat), 0))
+    rows, flat = rows[filled], flat.filter(pa.array(filled))
+    if len(bracketed):
+        lists = [_parse_list(trimmed[row].as_py(), f"{where}, row {row + 1}", name) for row in bracketed]
+        rows = np.concatenate([rows, np.repeat(bracketed, [len(found) for found in lists])])
+        order = np.argsort(rows, kind="stable")
+        rows = rows[order]
+        flat = pa.concat_arrays([flat, pa.array([n for found in lists for n in found], pa.string())]).take(
+            pa.array(order)
+        )
+    return make_lists(rows, flat, missing)
+
+
+def _parse_list(cell: str, where: str, name: str) -> list[str]:
+    """Read a cell such as ["joy", "anger"]."""
+    found: object = None
+    try:
+        found = json.loads(cell)
+    except (ValueError, RecursionError):
+        if PYTHON_NAMES.fullmatch(cell):
+            try:
+                found = ast.literal_eval(cell)
+            except (ValueError, SyntaxError):  # A broken escape inside of a name.
+                found = None
+    if not isinstance(found, list) or not all(isinstance(item, str) and item.strip() for item in found):
+        shown = cell if len(cell) <= 60 else f"{cell[:60]}..."
+        raise DataError(
+            f'{where}: expected a list of names such as ["joy", "anger"] in {name!r}, came {shown!r}. '
+            "Write the names in quotes with commas between them, or leave the brackets out."
+        )
+    return list(found)
+
+
+def make_lists(rows: np.ndarray, flat: pa.Array, missing: np.ndarray) -> pa.Array:
+    """Make lists from their flat items.
+
+    Args:
+        rows: The row of each item, ascending, int, shape (M,).
+        flat: M items.
+        missing: Rows that have no list, bool, shape (N,).
+
+    Returns:
+        N lists of texts.
+    """
+    lengths = np.bincount(rows, minlength=len(missing)) if len(missing) else np.zeros(0, dtype=np.int64)
+    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), flat.cast(pa.string()), mask=pa.array(missing))

@@ -53,17 +53,21 @@ class Classifier:
         self._max_length = resolve_max_length(artifact.tokenizer, artifact.model.config, wanted)
         self._long_text = reading.get("long_text", "truncate")
         self._overlap = float(reading.get("window_overlap", 0.25))
+        self._max_windows: int | None = reading.get("max_windows")
         self._is_pair: bool | None = reading.get("is_pair")
         self._data = _read_data(artifact)
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, *, revision: str | None = None, device: str = "auto") -> "Classifier":
+    def from_pretrained(
+        cls, path: str | Path, *, revision: str | None = None, device: str = "auto", trust_remote_code: bool = False
+    ) -> "Classifier":
         """Load a classifier.
 
         Args:
             path: The ``model/`` folder of a run, the run's folder, or a Hub id.
             revision: Branch, tag or commit of a Hub id.
             device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+            trust_remote_code: Whether code that the encoder's repository brings may run.
 
         Returns:
             A classifier ready to predict.
@@ -72,7 +76,7 @@ class Classifier:
             ArtifactError: Missing or damaged.
             EncoderError: An adapter's base is missing.
         """
-        return cls(load_artifact(path, revision=revision), device=device)
+        return cls(load_artifact(path, revision=revision, trust_remote_code=trust_remote_code), device=device)
 
     @property
     def labels(self) -> list[str]:
@@ -317,12 +321,14 @@ class Classifier:
             max_length=self._max_length,
             long_text=self._long_text,
             window_overlap=self._overlap,
+            max_windows=self._max_windows,
         )
         pad, side = read_padding(tokenizer)
         prepared = Prepared({"input": encoded}, self.space, pad, side)
         multiple = 8 if self._device.type == "cuda" else None
         feeder = Feeder(prepared, "input", self._device, pad_to_multiple_of=multiple)
-        logits = predict_logits(self._model, feeder, batch_size=batch_size, progress=progress)
+        most: int = EvaluationConfig.model_fields["max_tokens"].default
+        logits = predict_logits(self._model, feeder, batch_size=batch_size, max_tokens=most, progress=progress)
         return to_probabilities(logits, self.space)
 
 

@@ -169,7 +169,7 @@ def predict(
     from nlp_transfer.data.tables import read_table
 
     with _name_options():
-        rows = read_stdin(sys.stdin) if table == "-" else read_table(table, encoding=encoding)
+        rows = read_stdin(sys.stdin, columns=(text, text_b)) if table == "-" else read_table(table, encoding=encoding)
     classifier = Classifier.from_pretrained(artifact)
     with _name_options(), _show_progress("predicting", rows.num_rows) as advance:
         found = classifier.predict_table(

@@ -139,6 +139,7 @@ def encode_splits(
             max_length=config.max_length,
             long_text=config.long_text,
             window_overlap=config.window_overlap,
+            max_windows=config.max_windows,
             where=name,
         )
         splits.facts.truncated[name] = encoded[name].truncated
@@ -153,6 +154,7 @@ def encode_table(
     max_length: int,
     long_text: LongText = "truncate",
     window_overlap: float = 0.0,
+    max_windows: int | None = None,
     where: str = "data",
 ) -> Encoded:
     """Tokenize one table, or fetch its tokens from the cache.
@@ -168,6 +170,7 @@ def encode_table(
         max_length: Tokens in a row, special ones included.
         long_text: What happens to texts that do not fit; see `RowMaker`.
         window_overlap: Least share of a window that repeats the one before, in [0, 1).
+        max_windows: Most windows of one text; no limit where absent.
         where: What to call the table in messages.
 
     Returns:
@@ -185,7 +188,12 @@ def encode_table(
         [2, 4, 4, 3, 4, 3]
     """
     maker = RowMaker(
-        tokenizer, is_pair=is_pair, max_length=max_length, long_text=long_text, window_overlap=window_overlap
+        tokenizer,
+        is_pair=is_pair,
+        max_length=max_length,
+        long_text=long_text,
+        window_overlap=window_overlap,
+        max_windows=max_windows,
     )
     texts = table.select_columns(["text", "text_b"] if is_pair else ["text"])
     _check_texts(texts, where)
@@ -200,7 +208,7 @@ def encode_table(
             "template": asdict(maker.template),
             "max_length": max_length,
             "long_text": long_text,
-            "window_overlap": window_overlap if long_text == "windows" else None,
+            "windows": (window_overlap, max_windows) if long_text == "windows" else None,
         }
         key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         stored = _fetch(Path(datasets.config.HF_DATASETS_CACHE) / "nlp_transfer" / f"{key}.arrow", texts, maker, where)

@@ -27,7 +27,7 @@ SHOWN_ROWS = 5
 READINGS = {
     "truncate": "only data.max_length tokens of each are read",
     "head_tail": "only data.max_length tokens of each are read, from its start and its end",
-    "windows": "each is read whole, in thousands of windows of data.max_length tokens, which takes long",
+    "windows": "at most data.max_windows windows of data.max_length tokens of each are read",
 }
 """What `data.long_text` makes of a text of unusual length."""
 

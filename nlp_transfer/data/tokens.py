@@ -270,16 +270,24 @@ class RowMaker:
             cut; ``windows`` reads the longer text in several rows beside the whole other one, of which it keeps as
             much as fills half a row.
         window_overlap: Share of a window that repeats the one before, in [0, 1).
+        max_windows: Most windows of one text; no limit where absent.
 
     Raises:
         DataError: ``max_length`` leaves no room for the texts.
     """
 
     def __init__(
-        self, tokenizer: Any, *, is_pair: bool, max_length: int, long_text: LongText, window_overlap: float
+        self,
+        tokenizer: Any,
+        *,
+        is_pair: bool,
+        max_length: int,
+        long_text: LongText,
+        window_overlap: float,
+        max_windows: int | None = None,
     ) -> None:
         self.tokenizer, self.is_pair, self.max_length = tokenizer, is_pair, max_length
-        self.long_text, self.window_overlap = long_text, window_overlap
+        self.long_text, self.window_overlap, self.max_windows = long_text, window_overlap, max_windows
         self.template = read_template(tokenizer, is_pair=is_pair)
         self.budget = max_length - self.template.num_special
         self.keeps_tail = getattr(tokenizer, "truncation_side", "right") == "left"
@@ -358,6 +366,7 @@ class RowMaker:
         longer, other = (first, second) if slides_first else (second, first)
         kept = other[: self.budget // 2]
         width = self.budget - len(kept)
-        parts = [longer[start : start + width] for start in spread_windows(len(longer), width, self.window_overlap)]
+        starts = spread_windows(len(longer), width, self.window_overlap)[: self.max_windows]
+        parts = [longer[start : start + width] for start in starts]
         rows = [(part, kept) if slides_first else (kept, part) for part in parts]
-        return rows, len(kept) < len(other)
+        return rows, len(kept) < len(other) or starts[-1] + width < len(longer)

@@ -249,6 +249,7 @@ def _save(
                     "max_length": space.max_length,
                     "long_text": data.long_text,
                     "window_overlap": data.window_overlap,
+                    "max_windows": data.max_windows,
                 },
                 "thresholds": None,
                 "temperature": None,

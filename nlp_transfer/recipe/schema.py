@@ -184,6 +184,9 @@ class DataConfig(Section):
         "truncate", description="Keep the start, keep both ends, or read overlapping windows and pool their logits."
     )
     window_overlap: OpenShare = Field(0.25, description="Share of a window that repeats the one before; chosen.")
+    max_windows: PositiveInt = Field(
+        64, description="Most windows of one text; what lies behind them is cut, and counted. Chosen."
+    )
 
 
 class FullConfig(Section):

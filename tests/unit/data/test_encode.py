@@ -158,6 +158,19 @@ def test_windows_cover_every_token_with_at_least_the_overlap(num_tokens, width, 
     assert (steps <= max(1, width - int(width * overlap))).all()
 
 
+def test_windows_behind_the_last_one_allowed_are_cut_and_counted(family):
+    tokenizer = tiny.build_tokenizer(family)
+    texts = [*tiny.make_texts(4, 4, min_words=60, max_words=90), "short"]
+    settings = {"is_pair": False, "max_length": 20, "long_text": "windows", "window_overlap": 0.25}
+    whole = encode_table(make_table(texts, None), tokenizer, **settings)
+    cut = encode_table(make_table(texts, None), tokenizer, max_windows=2, **settings)
+    assert (np.bincount(whole.examples)[:4] > 2).all()
+    assert np.bincount(cut.examples).tolist() == [2, 2, 2, 2, 1]
+    assert (whole.truncated, cut.truncated) == (0, 4)
+    first = [read_rows(whole)[row] for row in np.flatnonzero(whole.examples == 0)[:2]]
+    assert read_rows(cut)[:2] == first
+
+
 @pytest.mark.parametrize("pairs", [False, True])
 def test_windows_hold_the_whole_text_in_full_rows(family, pairs):
     tokenizer = tiny.build_tokenizer(family)

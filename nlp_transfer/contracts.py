@@ -283,6 +283,38 @@ class Objective(Protocol):
         ...
 
 
+class Guide(Protocol):
+    """Something that steers the loop: what is open, what is added to gradients, what follows an update.
+
+    A hook watches; a guide changes weights or gradients. Every call is made on every process, and whatever a guide
+    does must be a function of the step, the weights and the tensors it lays down, so that a resumed run goes on alike.
+    """
+
+    def start(self, num_steps: int) -> None:  # noqa: ARG002
+        """Called once before the first update, with the number of updates to come in all."""
+        return
+
+    def before_step(self, epoch: int, step: int) -> None:  # noqa: ARG002
+        """Called before the forward passes of an update; ``step`` counts the updates done."""
+        return
+
+    def after_backward(self) -> None:
+        """Called once an update when the gradients of the whole window are there, before they are clipped."""
+        return
+
+    def after_step(self, step: int) -> None:  # noqa: ARG002
+        """Called after the optimizer; ``step`` counts this update too."""
+        return
+
+    def collect(self) -> dict[str, torch.Tensor]:
+        """Give the tensors, on the CPU, that a resumed run needs."""
+        return {}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:  # noqa: ARG002
+        """Take those tensors back."""
+        return
+
+
 class Hook(Protocol):
     """Something that watches the loop; every call is made on every process."""
 

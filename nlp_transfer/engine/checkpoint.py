@@ -9,7 +9,8 @@ import json
 import os
 import random
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ class Snapshot:
         random: State of the random generators of this process.
         state: Whatever else, as JSON: step, position, log, best so far.
         best: The best weights so far, or None where the present ones are the best.
+        guides: What guides laid down, named ``<number>/<name>``.
     """
 
     weights: dict[str, Tensor]
@@ -43,12 +45,13 @@ class Snapshot:
     random: dict[str, Tensor]
     state: dict[str, Any]
     best: dict[str, Tensor] | None = None
+    guides: dict[str, Tensor] = field(default_factory=dict)
 
 
-def collect_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Copy what training changes: trainable parameters and persistent buffers, on the CPU."""
+def collect_weights(model: nn.Module, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy what training changes: the trained parameters and persistent buffers, on the CPU."""
     persistent = set(model.state_dict().keys())
-    tensors: dict[str, Tensor] = {n: parameter for n, parameter in model.named_parameters() if parameter.requires_grad}
+    tensors = dict(trained)
     tensors |= {name: buffer for name, buffer in model.named_buffers() if name in persistent}
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
 
@@ -166,6 +169,8 @@ class CheckpointStore:
         try:
             save_file(snapshot.weights, stage / "weights.safetensors")
             save_file(snapshot.optimizer or {"none": torch.zeros(1)}, stage / "optimizer.safetensors")
+            if snapshot.guides:
+                save_file(snapshot.guides, stage / "guides.safetensors")
             if snapshot.best is not None:
                 save_file(snapshot.best, stage / "best.safetensors")
             (stage / "state.json").write_text(json.dumps(snapshot.state), encoding="utf-8")
@@ -196,13 +201,14 @@ class CheckpointStore:
             own = path / f"random-{self.rank}.safetensors"
             optimizer = load_file(path / "optimizer.safetensors")
             optimizer.pop("none", None)
-            best = path / "best.safetensors"
+            best, guides = path / "best.safetensors", path / "guides.safetensors"
             return Snapshot(
                 weights=load_file(path / "weights.safetensors"),
                 optimizer=optimizer,
                 random=load_file(own if own.is_file() else path / "random-0.safetensors"),
                 state=json.loads((path / "state.json").read_text(encoding="utf-8")),
                 best=load_file(best) if best.is_file() else None,
+                guides=load_file(guides) if guides.is_file() else {},
             )
         return None
 

@@ -1,6 +1,7 @@
 """From example indices to logits, in training and without gradients."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,9 +10,14 @@ from torch import Tensor, nn
 
 from nlp_transfer.contracts import Encoded, Prepared
 from nlp_transfer.data.batches import Collator, plan_inference
+from nlp_transfer.engine.prefix import Prefix, PrefixCache, PrefixStates, allocate_states
 from nlp_transfer.errors import ShapeError
 
-__all__ = ["Feeder", "Microbatch", "compute_logits", "predict_logits"]
+__all__ = ["Feeder", "Microbatch", "cache_prefix", "compute_logits", "predict_logits"]
+
+
+ROWS_PER_PASS, TOKENS_PER_PASS = 256, 8_192
+"""Most rows and tokens that the prefix reads in one pass; chosen."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,8 @@ class Microbatch:
         owners: For rows that are windows of longer texts, the position in the batch of each row's example, int64,
             shape (R,); None where every example is one row.
         num_examples: B.
+        prefix: The frozen bottom whose states are given; None where the whole model runs.
+        hidden: Those states, float32, shape (R, L, D).
         num_tokens: Real tokens.
         num_padded: Tokens with padding.
     """
@@ -34,6 +42,8 @@ class Microbatch:
     num_examples: int
     num_tokens: int
     num_padded: int
+    prefix: Prefix | None = None
+    hidden: Tensor | None = None
 
 
 class Feeder:
@@ -44,13 +54,23 @@ class Feeder:
         split: Name of the split.
         device: Where tensors go.
         pad_to_multiple_of: Rounds lengths up; GPUs like 8.
+        cache: States of a frozen prefix; splits that are not in it run whole.
     """
 
     def __init__(
-        self, prepared: Prepared, split: str, device: torch.device, *, pad_to_multiple_of: int | None = None
+        self,
+        prepared: Prepared,
+        split: str,
+        device: torch.device,
+        *,
+        pad_to_multiple_of: int | None = None,
+        cache: PrefixCache | None = None,
     ) -> None:
         self.encoded: Encoded = prepared.splits[split]
         self.device = device
+        self._is_left = prepared.padding_side == "left"
+        self._prefix = cache.prefix if cache is not None and split in cache.states else None
+        self._states = cache.states[split] if cache is not None and split in cache.states else None
         self._collate = Collator(prepared.pad, prepared.padding_side, pad_to_multiple_of=pad_to_multiple_of)
         examples = self.encoded.examples
         self.has_windows = len(examples) != self.encoded.num_examples
@@ -81,6 +101,12 @@ class Feeder:
             owners = np.repeat(np.arange(len(examples)), counts)
             rows = np.concatenate([np.arange(self._starts[i], self._starts[i + 1]) for i in examples])
         batch = self._collate(self.encoded, rows)
+        hidden = None
+        if self._prefix is not None and self._states is not None:
+            if self._prefix.first_only:
+                batch = {name: tensor[:, :1] for name, tensor in batch.items()}
+                batch["attention_mask"] = torch.ones_like(batch["attention_mask"])
+            hidden = self._states.gather(rows, batch["input_ids"].shape[1], left=self._is_left).to(self.device)
         num_tokens = int(self.encoded.lengths[rows].sum())
         return Microbatch(
             inputs={name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()},
@@ -89,6 +115,8 @@ class Feeder:
             num_examples=len(examples),
             num_tokens=num_tokens,
             num_padded=batch["input_ids"].numel(),
+            prefix=self._prefix,
+            hidden=hidden,
         )
 
 
@@ -106,10 +134,14 @@ def compute_logits(model: nn.Module, batch: Microbatch, *, max_tokens: int | Non
     """
     num_rows, width = batch.inputs["input_ids"].shape
     most = num_rows if max_tokens is None else max(1, max_tokens // max(width, 1))
-    parts = [
-        model(**{name: tensor[start : start + most] for name, tensor in batch.inputs.items()}).logits.float()
-        for start in range(0, num_rows, most)
-    ]
+    parts = []
+    for start in range(0, num_rows, most):
+        skipped: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        if batch.prefix is not None and batch.hidden is not None:
+            skipped = batch.prefix.skip(batch.hidden[start : start + most])
+        with skipped:
+            inputs = {name: tensor[start : start + most] for name, tensor in batch.inputs.items()}
+            parts.append(model(**inputs).logits.float())
     logits_RC: Tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
     if batch.owners is None:
         return logits_RC
@@ -172,3 +204,41 @@ def predict_logits(
     if result is None or not (seen == 1).all():
         raise ShapeError(f"prediction: expected each of {total} examples once, got {int(seen.sum())} answers.")
     return result
+
+
+def cache_prefix(prefix: Prefix, prepared: Prepared, splits: Sequence[str], device: torch.device) -> PrefixCache:
+    """Run a frozen prefix once over some splits.
+
+    Args:
+        prefix: Of a model that is on the device.
+        prepared: Tokenized splits.
+        splits: Which of them.
+        device: Where the model is.
+
+    Returns:
+        The states of every row.
+
+    Raises:
+        StorageError: There is no room on the disk for them.
+    """
+    cache = PrefixCache(prefix, {})
+    for split in splits:
+        encoded = prepared.splits[split]
+        lengths = encoded.lengths.astype(np.int64)
+        kept = np.ones_like(lengths) if prefix.first_only else lengths
+        starts = np.concatenate([[0], np.cumsum(kept)])
+        collate = Collator(prepared.pad, prepared.padding_side)
+        values: np.ndarray | None = None
+        for rows in plan_inference(lengths, batch_size=ROWS_PER_PASS, max_tokens=TOKENS_PER_PASS):
+            inputs = {name: tensor.to(device) for name, tensor in collate(encoded, rows).items()}
+            hidden_RLD = prefix.encode(inputs).cpu()
+            if values is None:
+                values = allocate_states(int(starts[-1]), hidden_RLD.shape[2])
+            width = int(inputs["input_ids"].shape[1])
+            for number, row in enumerate(rows.tolist()):
+                begin = width - int(kept[row]) if prepared.padding_side == "left" else 0
+                own = hidden_RLD[number] if prefix.first_only else hidden_RLD[number, begin : begin + int(kept[row])]
+                values[starts[row] : starts[row + 1]] = own.numpy()
+        assert values is not None, "a split holds at least one row"
+        cache.states[split] = PrefixStates(values, starts)
+    return cache

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from nlp_transfer.contracts import Evaluation, Hook, Objective, RunLog
+from nlp_transfer.contracts import Evaluation, Guide, Hook, Objective, RunLog
 from nlp_transfer.data.batches import plan_epoch, split_window
 from nlp_transfer.engine.checkpoint import (
     CheckpointStore,
@@ -52,7 +52,9 @@ class LoopSetup:
         training: The recipe's training section.
         accelerator: Places, wraps and steps.
         new_parameters: Names that take the head's learning rate.
+        rates: Factor on the peak rate by parameter name; 1 where absent.
         still: Modules that stay in evaluation mode.
+        guides: Steer weights and gradients.
         evaluate: Scores the model on validation; None where there is no validation split.
         hooks: Watchers.
         store: Where checkpoints go; None for no checkpoints.
@@ -66,7 +68,9 @@ class LoopSetup:
     training: TrainingConfig
     accelerator: Accelerator
     new_parameters: frozenset[str] = frozenset()
+    rates: Mapping[str, float] = field(default_factory=dict)
     still: tuple[str, ...] = ()
+    guides: Sequence[Guide] = ()
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None
     hooks: Sequence[Hook] = ()
     store: CheckpointStore | None = None
@@ -160,17 +164,20 @@ class _Loop:
         self.setup, self.training, self.accelerator = setup, setup.training, setup.accelerator
         self.num_steps = count_steps(setup.feeder.encoded.num_examples, self.training)
         self.lengths = setup.feeder.lengths
-        optimizer = build_optimizer(setup.model, self.training, setup.new_parameters)
+        optimizer = build_optimizer(setup.model, self.training, setup.new_parameters, setup.rates)
         self.schedule: LambdaLR = build_schedule(optimizer, self.training, self.num_steps)
         self.plain_optimizer = optimizer
         self.model, self.optimizer = self.accelerator.prepare(setup.model, optimizer)
-        self.parameters = [p for p in setup.model.parameters() if p.requires_grad]
+        # Taken once: a guide may close and open some of them for a while.
+        self.trained: dict[str, Tensor] = {name: p for name, p in setup.model.named_parameters() if p.requires_grad}
         self.state = LoopState(rows=setup.rows)
         self.state.log.device = self.accelerator.device.type
         self.state.log.num_processes = self.accelerator.num_processes
         self.best_weights: dict[str, Tensor] | None = None
         self.unread: list[Tensor] = []
         self.windows = setup.windows(0)
+        for guide in setup.guides:
+            guide.start(self.num_steps)
         self.set_modes()
 
     @property
@@ -207,6 +214,8 @@ class _Loop:
         # got no example runs one with weight 0.
         scale = self.accelerator.num_processes / len(window) if parts else 0.0
         parts = parts or [window[:1]]
+        for guide in self.setup.guides:
+            guide.before_step(self.state.epoch, self.state.log.steps)
         total = torch.zeros((), device=self.accelerator.device)
         log = self.state.log
         for number, part in enumerate(parts):
@@ -219,13 +228,10 @@ class _Loop:
             total += loss.detach()
             log.tokens += batch.num_tokens if scale else 0
             log.padded_tokens += batch.num_padded if scale else 0
-        if self.training.max_grad_norm is not None:
-            self.accelerator.clip_grad_norm_(self.parameters, self.training.max_grad_norm)
-        rate = float(self.schedule.get_last_lr()[0])
-        self.optimizer.step()
-        self.schedule.step()
-        self.optimizer.zero_grad()
+        rate = self.update()
         log.steps += 1
+        for guide in self.setup.guides:
+            guide.after_step(log.steps)
         log.examples += len(window)
         self.state.position += 1
         log.epochs = self.state.epoch + self.state.position / len(self.windows)
@@ -235,6 +241,20 @@ class _Loop:
         log.seconds += time.perf_counter() - started
         for hook in self.setup.hooks:
             hook.after_step(log, None if self.unread else log.losses[-1], rate)
+
+    def update(self) -> float:
+        """Apply the gradients of one window; gives the rate that was used."""
+        if self.setup.guides and self.accelerator.scaler is not None:
+            self.accelerator.unscale_gradients(self.optimizer)
+        for guide in self.setup.guides:
+            guide.after_backward()
+        if self.training.max_grad_norm is not None:
+            self.accelerator.clip_grad_norm_(self.trained.values(), self.training.max_grad_norm)
+        rate = float(self.schedule.get_last_lr()[0])
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        return rate
 
     def read_losses(self) -> None:
         """Fetch the losses that are still on the device; the only place that waits for it."""
@@ -268,7 +288,7 @@ class _Loop:
         if self.state.best_value is None or value > self.state.best_value:
             self.state.best_value, self.state.looks_without_gain, log.best_step = value, 0, log.steps
             if self.training.restore_best and not self.state.log.steps >= self.num_steps:
-                self.best_weights = collect_weights(self.setup.model)
+                self.best_weights = collect_weights(self.setup.model, self.trained)
         else:
             self.state.looks_without_gain += 1
             patience = self.training.early_stopping
@@ -287,10 +307,11 @@ class _Loop:
         if self.accelerator.is_main_process:
             is_best = self.state.log.best_step == step
             snapshot = Snapshot(
-                weights=collect_weights(self.setup.model),
+                weights=collect_weights(self.setup.model, self.trained),
                 optimizer=collect_optimizer(self.plain_optimizer),
                 random={},
                 state=self.state.to_json() | {"scaler": self.read_scaler()},
+                guides={f"{n}/{k}": t for n, guide in enumerate(self.setup.guides) for k, t in guide.collect().items()},
                 best=None if is_best else self.best_weights,
             )
             store.commit(step, snapshot)
@@ -321,6 +342,9 @@ class _Loop:
         except (KeyError, TypeError, RuntimeError) as error:
             raise StorageError(f"checkpoints: written by another version or for another model ({error}).") from error
         restore_optimizer(self.plain_optimizer, snapshot.optimizer)
+        for number, guide in enumerate(self.setup.guides):
+            own = f"{number}/"
+            guide.restore({k.removeprefix(own): t for k, t in snapshot.guides.items() if k.startswith(own)})
         self.best_weights = snapshot.best
         if self.best_weights is None and self.state.log.best_step == self.state.log.steps:
             self.best_weights = snapshot.weights
@@ -337,6 +361,8 @@ class _Loop:
     def finish(self) -> RunLog:
         """Put the best weights in place and close the log."""
         self.read_losses()
+        for parameter in self.trained.values():
+            parameter.requires_grad_(True)  # a guide may have left some closed
         log = self.state.log
         if not log.evaluations:
             log.best_step = log.steps

@@ -1,7 +1,8 @@
 """Optimizer, parameter groups and learning-rate schedule."""
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import nn
@@ -13,7 +14,10 @@ __all__ = ["build_optimizer", "build_schedule", "group_parameters"]
 
 
 def group_parameters(
-    model: nn.Module, training: TrainingConfig, new_parameters: Collection[str]
+    model: nn.Module,
+    training: TrainingConfig,
+    new_parameters: Collection[str],
+    rates: Mapping[str, float] = MappingProxyType({}),
 ) -> list[dict[str, object]]:
     """Sort trainable parameters into groups by decay and by rate.
 
@@ -23,23 +27,25 @@ def group_parameters(
         model: The model to train.
         training: Rates and decay.
         new_parameters: Names that take the head's learning rate.
+        rates: Factor on the peak rate by parameter name; 1 where absent.
 
     Returns:
         Groups as torch optimizers take them, each with a ``names`` list beside ``params``; empty groups are left out.
     """
     rate = training.learning_rate
+    assert rate is not None, "the recipe fills it in"
     head_rate = training.head_learning_rate or rate
-    groups: dict[tuple[bool, bool], dict[str, object]] = {}
+    groups: dict[tuple[bool, bool, float], dict[str, object]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        key = (name in new_parameters, parameter.ndim > 1)
+        key = (name in new_parameters, parameter.ndim > 1, rates.get(name, 1.0))
         group = groups.setdefault(
             key,
             {
                 "params": [],
                 "names": [],
-                "lr": head_rate if key[0] else rate,
+                "lr": (head_rate if key[0] else rate) * key[2],
                 "weight_decay": training.weight_decay if key[1] else 0.0,
             },
         )
@@ -49,7 +55,10 @@ def group_parameters(
 
 
 def build_optimizer(
-    model: nn.Module, training: TrainingConfig, new_parameters: Collection[str] = ()
+    model: nn.Module,
+    training: TrainingConfig,
+    new_parameters: Collection[str] = (),
+    rates: Mapping[str, float] = MappingProxyType({}),
 ) -> torch.optim.Optimizer:
     """Build the optimizer of a recipe.
 
@@ -57,11 +66,12 @@ def build_optimizer(
         model: The model to train.
         training: The recipe's training section.
         new_parameters: Names that take the head's learning rate.
+        rates: Factor on the peak rate by parameter name; 1 where absent.
 
     Returns:
         A fused AdamW (Loshchilov and Hutter 2019), or plain SGD.
     """
-    groups = group_parameters(model, training, new_parameters)
+    groups = group_parameters(model, training, new_parameters, rates)
     if training.optimizer == "sgd":
         return torch.optim.SGD(groups)
     betas = (training.beta_1, training.beta_2)

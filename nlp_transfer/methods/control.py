@@ -10,7 +10,8 @@ from accelerate import Accelerator
 from nlp_transfer.contracts import Prepared, Splits
 from nlp_transfer.errors import DivergedError
 from nlp_transfer.evaluation.scoring import compute_metrics, is_better
-from nlp_transfer.methods.fit import HookMaker, fit_model, predict_split
+from nlp_transfer.methods.fit import fit_model, predict_all
+from nlp_transfer.methods.stages import HookMaker
 from nlp_transfer.recipe.schema import FullConfig, Recipe
 
 __all__ = ["Control", "make_control_recipe", "train_control"]
@@ -91,7 +92,6 @@ def train_control(
     """
     metric = str(recipe.training.select_by)
     first = tables[seeds[0]][1]
-    scored = [split for split in first.splits if split != "train"]
     truth = first.splits["validation"].labels
     assert truth is not None
 
@@ -101,8 +101,7 @@ def train_control(
         control = make_control_recipe(recipe, learning_rate=rate, seed=seed)
         name = f"no-transfer control, rate {rate:g}, seed {seed}"
         fitted = fit_model(control, splits, prepared, accelerator, make_hooks=make_hooks, label=name)
-        sizes = {"batch_size": recipe.evaluation.batch_size, "max_tokens": recipe.evaluation.max_tokens}
-        return {s: predict_split(fitted.adapted.model, prepared, s, accelerator, **sizes) for s in scored}
+        return predict_all(fitted.adapted.model, prepared, accelerator, recipe)
 
     tried: dict[float, float] = {}
     best: tuple[float, dict[str, np.ndarray]] | None = None
@@ -122,4 +121,4 @@ def train_control(
             f"({', '.join(f'{rate:g}' for rate in tried)}). Give lower ones."
         )
     every = [best[1], *(fit(best[0], seed) for seed in seeds[1:])]
-    return Control({split: [found[split] for found in every] for split in scored}, best[0], tried)
+    return Control({split: [found[split] for found in every] for split in best[1]}, best[0], tried)

@@ -1,6 +1,7 @@
 """Fit one model: load an encoder, adapt it by its strategy, train it on prepared splits."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,20 +10,20 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
-from nlp_transfer.contracts import Hook, Prepared, RunLog, Splits
+from nlp_transfer.contracts import Objective, Prepared, RunLog, Splits
 from nlp_transfer.engine.checkpoint import CheckpointStore
 from nlp_transfer.engine.forward import Feeder, predict_logits
 from nlp_transfer.engine.loop import LoopSetup, count_steps, run_loop
 from nlp_transfer.engine.objectives import build_objective
+from nlp_transfer.engine.prefix import PrefixCache
 from nlp_transfer.evaluation.predictions import predict_labels, to_probabilities
 from nlp_transfer.evaluation.scoring import compute_metrics
+from nlp_transfer.methods.stages import HookMaker, build_cache, fit_probe
 from nlp_transfer.models.encoder import LoadedEncoder, load_encoder, quiet_loading
 from nlp_transfer.recipe.schema import Recipe
 from nlp_transfer.strategies import STRATEGIES, Adapted
 
-__all__ = ["Fitted", "fit_model", "predict_split"]
-
-HookMaker = Callable[[int, str], Sequence[Hook]]
+__all__ = ["Fitted", "fit_model", "predict_all", "predict_split"]
 
 
 @dataclass
@@ -33,11 +34,13 @@ class Fitted:
         adapted: The model as its strategy made it, best weights in place.
         loaded: The encoder it started from.
         log: What happened while training.
+        num_trainable: Count of weights that training moved.
     """
 
     adapted: Adapted
     loaded: LoadedEncoder
     log: RunLog
+    num_trainable: int
 
 
 def fit_model(
@@ -77,33 +80,79 @@ def fit_model(
     if training.gradient_checkpointing:
         with quiet_loading():
             loaded.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    device = accelerator.device
-    multiple = 8 if device.type == "cuda" else None
-    feeder = Feeder(prepared, "train", device, pad_to_multiple_of=multiple)
-    counts = splits.facts.label_counts.get("train", {})
-    num_steps = count_steps(feeder.encoded.num_examples, training)
-    evaluate = _make_evaluation(recipe, prepared, accelerator) if "validation" in prepared.splits else None
-    store = None
+    adapted.model.to(accelerator.device)
+    objective = build_objective(prepared.labels, training, splits.facts.label_counts.get("train", {}))
+    if adapted.probe is not None:
+        fit_probe(adapted.model, adapted.probe, prepared, training, objective, accelerator, make_hooks, label)
+    started = time.perf_counter()
+    cache = build_cache(loaded.model, adapted.prefix, prepared, accelerator.device)
+    cache_seconds = time.perf_counter() - started
+    setup = _lay_out(recipe, adapted, prepared, objective, accelerator, cache)
+    setup.rows = rows
+    if make_hooks is not None:
+        setup.hooks = make_hooks(count_steps(setup.feeder.encoded.num_examples, training), label)
     if checkpoints is not None:
-        store = CheckpointStore(checkpoints, keep=training.keep_checkpoints, rank=accelerator.process_index)
-    log = run_loop(
-        LoopSetup(
-            model=adapted.model,
-            feeder=feeder,
-            objective=build_objective(prepared.labels, training, counts),
-            training=training,
-            accelerator=accelerator,
-            new_parameters=adapted.new_parameters,
-            still=adapted.still,
-            evaluate=evaluate,
-            hooks=make_hooks(num_steps, label) if make_hooks else (),
-            store=store,
-            rows=rows,
-        )
-    )
+        setup.store = CheckpointStore(checkpoints, keep=training.keep_checkpoints, rank=accelerator.process_index)
+    log = run_loop(setup)
+    log.seconds += cache_seconds
     log.precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
     adapted.model = accelerator.unwrap_model(adapted.model, keep_fp32_wrapper=False)
-    return Fitted(adapted, loaded, log)
+    if cache is not None:
+        cache.prefix.remove()
+    num_trainable = adapted.num_trainable
+    if adapted.finish is not None:
+        adapted.model = adapted.finish(adapted.model)
+    return Fitted(adapted, loaded, log, num_trainable)
+
+
+def _lay_out(
+    recipe: Recipe,
+    adapted: Adapted,
+    prepared: Prepared,
+    objective: Objective,
+    accelerator: Accelerator,
+    cache: PrefixCache | None,
+) -> LoopSetup:
+    """Put together what the loop is given."""
+    multiple = 8 if accelerator.device.type == "cuda" else None
+    setup = LoopSetup(
+        model=adapted.model,
+        feeder=Feeder(prepared, "train", accelerator.device, pad_to_multiple_of=multiple, cache=cache),
+        objective=objective,
+        training=recipe.training,
+        accelerator=accelerator,
+        new_parameters=adapted.new_parameters,
+        rates=adapted.rates,
+        still=adapted.still,
+        guides=adapted.guides,
+    )
+    if "validation" in prepared.splits:
+        setup.evaluate = _make_evaluation(recipe, prepared, accelerator, cache)
+    return setup
+
+
+def predict_all(
+    model: nn.Module, prepared: Prepared, accelerator: Accelerator, recipe: Recipe
+) -> dict[str, np.ndarray]:
+    """Give the probabilities of every split but train, over all processes.
+
+    Args:
+        model: A classifier on any device; it is moved to the accelerator's.
+        prepared: Tokenized splits.
+        accelerator: Device and processes.
+        recipe: How much goes through in one pass.
+
+    Returns:
+        Split name to float64 (N, C).
+    """
+    config = recipe.evaluation
+    return {
+        split: predict_split(
+            model, prepared, split, accelerator, batch_size=config.batch_size, max_tokens=config.max_tokens
+        )
+        for split in prepared.splits
+        if split != "train"
+    }
 
 
 def predict_split(
@@ -114,6 +163,7 @@ def predict_split(
     *,
     batch_size: int,
     max_tokens: int | None = None,
+    cache: PrefixCache | None = None,
 ) -> np.ndarray:
     """Give the probabilities of every example of a split, over all processes.
 
@@ -124,12 +174,13 @@ def predict_split(
         accelerator: Device and processes.
         batch_size: Examples in one forward pass.
         max_tokens: Most tokens in one forward pass, padding included; no limit where absent.
+        cache: States of the model's frozen prefix.
 
     Returns:
         Float64, shape (N, C), in the form of ``to_probabilities``.
     """
     multiple = 8 if accelerator.device.type == "cuda" else None
-    feeder = Feeder(prepared, split, accelerator.device, pad_to_multiple_of=multiple)
+    feeder = Feeder(prepared, split, accelerator.device, pad_to_multiple_of=multiple, cache=cache)
     logits = predict_logits(
         model.to(accelerator.device),
         feeder,
@@ -143,7 +194,7 @@ def predict_split(
 
 
 def _make_evaluation(
-    recipe: Recipe, prepared: Prepared, accelerator: Accelerator
+    recipe: Recipe, prepared: Prepared, accelerator: Accelerator, cache: PrefixCache | None
 ) -> Callable[[nn.Module], dict[str, float]]:
     """Build the look at validation: the metrics of the recipe, the selecting one among them."""
     wanted = list(dict.fromkeys([str(recipe.training.select_by), *(recipe.evaluation.metrics or [])]))
@@ -153,7 +204,13 @@ def _make_evaluation(
 
     def evaluate(model: nn.Module) -> dict[str, float]:
         probabilities = predict_split(
-            model, prepared, "validation", accelerator, batch_size=config.batch_size, max_tokens=config.max_tokens
+            model,
+            prepared,
+            "validation",
+            accelerator,
+            batch_size=config.batch_size,
+            max_tokens=config.max_tokens,
+            cache=cache,
         )
         metrics = compute_metrics(labels, probabilities, prepared.labels, wanted)
         if prepared.labels.is_categorical:

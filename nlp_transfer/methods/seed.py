@@ -16,14 +16,14 @@ from accelerate import Accelerator
 from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
-from nlp_transfer.contracts import SPLITS, Evaluation, Hook, Prepared, RunLog, Splits
+from nlp_transfer.contracts import Evaluation, Hook, Prepared, RunLog, Splits
 from nlp_transfer.data.identity import identify_rows
 from nlp_transfer.engine.hooks import TrackerHook, build_progress
 from nlp_transfer.engine.loop import OTHER_ROWS
 from nlp_transfer.engine.precision import choose_device, choose_precision
 from nlp_transfer.errors import MissingExtraError, OutputError, StorageError
 from nlp_transfer.evaluation.predictions import predict_labels
-from nlp_transfer.methods.fit import Fitted, fit_model, predict_split
+from nlp_transfer.methods.fit import Fitted, fit_model, predict_all
 from nlp_transfer.models.sources import EncoderSource
 from nlp_transfer.publishing.artifact import load_artifact, save_artifact, write_atomically
 from nlp_transfer.publishing.card import drop_places
@@ -199,17 +199,12 @@ def train_seed(recipe: Recipe, seed: int, space: Workspace, folder: Path, consol
     model = {
         "family": fitted.loaded.family,
         "parameters": fitted.adapted.num_parameters,
-        "trainable": fitted.adapted.num_trainable,
+        "trainable": fitted.num_trainable,
     }
     loader = _save(recipe, fitted, space, folder, accelerator)
     # Scores must be those of what was saved, so the folder is what gets scored.
     saved = load_artifact(folder / "model", trust_remote_code=recipe.encoder.trust_remote_code).model
-    sizes = {"batch_size": recipe.evaluation.batch_size, "max_tokens": recipe.evaluation.max_tokens}
-    probabilities = {
-        split: predict_split(saved, space.prepared, split, accelerator, **sizes)
-        for split in SPLITS[1:]
-        if split in space.prepared.splits
-    }
+    probabilities = predict_all(saved, space.prepared, accelerator, recipe)
     fitted.log.collapsed = _is_collapsed(probabilities, space)
     model["saved_bytes"] = sum(path.stat().st_size for path in (folder / "model").iterdir())
     result = SeedResult(seed, folder, fitted.log, model, loader, probabilities)

@@ -24,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import EncoderError
 from nlp_transfer.models.heads import list_head_parameters, reinitialize_head
+from nlp_transfer.models.merge import merge_adapter
 from nlp_transfer.models.sources import ADAPTER_FILE, ARTIFACT_FILE, EncoderSource, resolve_encoder
 from nlp_transfer.recipe.schema import EncoderConfig
 
@@ -273,7 +274,7 @@ def _load_adapter(source: EncoderSource, base: EncoderSource, settings: Pretrain
         use_safetensors=True,
         ignore_mismatched_sizes=True,
     )
-    merged = PeftModel.from_pretrained(earlier, source.location).merge_and_unload()
+    merged = merge_adapter(PeftModel.from_pretrained(earlier, source.location))
     model = AutoModelForSequenceClassification.from_config(settings).float()
     prefix = f"{model.base_model_prefix}."
     encoder = {name: value for name, value in merged.state_dict().items() if name.startswith(prefix)}

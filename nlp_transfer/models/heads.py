@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-__all__ = ["find_head_modules", "find_new_modules", "list_head_parameters", "reinitialize_head"]
+__all__ = ["draw_anew", "find_head_modules", "find_new_modules", "list_head_parameters", "reinitialize_head"]
 
 POOLERS = ("pooler",)
 """Child of an encoder that serves the head only, in the families that have one (BERT, ALBERT)."""
@@ -72,19 +72,28 @@ def reinitialize_head(model: PreTrainedModel) -> list[str]:
     Returns:
         Names of the parameters that were drawn.
     """
-    prefix = model.base_model_prefix
-    drawn: list[str] = []
-    for name in find_head_modules(model):
-        if name.startswith(f"{prefix}."):
-            continue
-        module = model.get_submodule(name)
+    prefix = f"{model.base_model_prefix}."
+    outer = [name for name in find_head_modules(model) if not name.startswith(prefix)]
+    return [parameter for name in outer for parameter in draw_anew(model, name)]
+
+
+def draw_anew(model: PreTrainedModel, module_name: str) -> list[str]:
+    """Draw the weights of one module again, as the family initialises them.
+
+    Args:
+        model: The model the module belongs to; it is changed.
+        module_name: As in ``named_modules``.
+
+    Returns:
+        Names of the parameters that were drawn.
+    """
+    module = model.get_submodule(module_name)
+    for child in module.modules():
+        # transformers marks loaded tensors and its initialisers pass over those.
+        for parameter in child.parameters(recurse=False):
+            parameter.__dict__.pop("_is_hf_initialized", None)
+        child.__dict__.pop("_is_hf_initialized", None)
+    with torch.no_grad():
         for child in module.modules():
-            # transformers marks loaded tensors and its initialisers pass over those.
-            for parameter in child.parameters(recurse=False):
-                parameter.__dict__.pop("_is_hf_initialized", None)
-            child.__dict__.pop("_is_hf_initialized", None)
-        with torch.no_grad():
-            for child in module.modules():
-                model._init_weights(child)
-        drawn += [f"{name}.{key}" for key, _ in module.named_parameters()]
-    return drawn
+            model._init_weights(child)
+    return [f"{module_name}.{key}" for key, _ in module.named_parameters()]

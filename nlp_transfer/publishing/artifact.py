@@ -20,6 +20,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import ArtifactError, EncoderError, StorageError
 from nlp_transfer.models.encoder import LOADING_ERRORS, PROBLEM_TYPES, check_vocabulary, quiet_loading
+from nlp_transfer.models.merge import merge_adapter
 from nlp_transfer.models.sources import ADAPTER_FILE, ARTIFACT_FILE, EncoderSource, is_hub_id, resolve_encoder
 from nlp_transfer.recipe.schema import DataConfig, EncoderConfig
 
@@ -135,7 +136,7 @@ def _stage_model(
             _save_base(base_stage, model)
         _save_adapter(stage, model, base_folder if source.is_artifact else None, source)
         return "peft"
-    plain = model.merge_and_unload() if isinstance(model, PeftModel) else model
+    plain = merge_adapter(model) if isinstance(model, PeftModel) else model
     assert isinstance(plain, PreTrainedModel)
     with quiet_loading():
         plain.save_pretrained(stage)

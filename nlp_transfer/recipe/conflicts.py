@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from nlp_transfer.recipe.fields import join_choices, suggest_nearest
-from nlp_transfer.recipe.schema import METRICS, SELECTION_METRICS, LoraConfig, Recipe
+from nlp_transfer.recipe.schema import METRICS, SELECTION_METRICS, FullConfig, LoraConfig, Recipe
 
 __all__ = ["find_conflicts"]
 
@@ -55,7 +55,7 @@ def _check_labels(recipe: Recipe) -> Iterator[str]:
 def _check_encoder(recipe: Recipe) -> Iterator[str]:
     """Weights that were never trained are of no use frozen."""
     kind = recipe.strategy.kind
-    if recipe.encoder.init == "random" and kind in ("frozen", "lora"):
+    if recipe.encoder.init == "random" and kind in ("frozen", "layerwise", "lora"):
         yield (
             f'encoder.init: random weights stay frozen noise under strategy.kind "{kind}". '
             "Use strategy.kind=full for a control without transfer."
@@ -101,9 +101,28 @@ def _check_rows(recipe: Recipe) -> Iterator[str]:
 
 
 def _check_strategy(recipe: Recipe) -> Iterator[str]:
-    """An adapter must adapt something."""
-    if isinstance(recipe.strategy, LoraConfig) and recipe.strategy.targets == []:
+    """An adapter must adapt something, and options must belong to its variant."""
+    strategy = recipe.strategy
+    if isinstance(strategy, FullConfig) and recipe.encoder.init == "random":
+        for key, is_off in (("l2_sp", strategy.l2_sp == 0), ("mixout", strategy.mixout == 0)):
+            if not is_off:
+                yield f"strategy.{key}: holds weights near those of encoder.init random, which say nothing. Use 0."
+        if strategy.head_init == "probe":
+            yield "strategy.head_init: a probe of encoder.init random learns from noise. Use head_init=random."
+    if not isinstance(strategy, LoraConfig):
+        return
+    if strategy.targets == []:
         yield "strategy.targets: expected names of layers, got an empty list. Remove it for the attention's layers."
+    own = {"rank_stabilized": strategy.rank_stabilized, "init": strategy.init != "default"}
+    if strategy.variant in ("adalora", "vera"):
+        for key in (key for key, is_set in own.items() if is_set):
+            yield f"strategy.{key}: does not apply to strategy.variant {strategy.variant}. Remove it."
+    elif all(own.values()):
+        yield "strategy.init: pissa does not go with strategy.rank_stabilized. Remove one of them."
+    if strategy.variant == "vera" and strategy.rate_ratio != 1:
+        yield "strategy.rate_ratio: does not apply to strategy.variant vera, which trains no matrices. Remove it."
+    if strategy.variant == "dora" and strategy.init == "pissa":
+        yield "strategy.init: pissa does not go with strategy.variant dora. Remove one of them."
 
 
 def _check_loss(recipe: Recipe) -> Iterator[str]:

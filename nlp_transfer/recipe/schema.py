@@ -5,9 +5,20 @@ strategy, metrics on the task) are filled in when the recipe is loaded, so that 
 every figure it used.
 """
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from nlp_transfer.recipe.strategies import (
+    LEARNING_RATES,
+    STRATEGY_CONFIGS,
+    FrozenConfig,
+    FullConfig,
+    LayerwiseConfig,
+    LoraConfig,
+    Section,
+    StrategyConfig,
+)
 
 __all__ = [
     "DEFAULT_METRICS",
@@ -21,6 +32,7 @@ __all__ = [
     "EvaluationConfig",
     "FrozenConfig",
     "FullConfig",
+    "LayerwiseConfig",
     "LoraConfig",
     "Recipe",
     "ReportConfig",
@@ -112,18 +124,9 @@ SELECTION_METRICS: dict[str, str] = {
 LOWER_IS_BETTER = frozenset({"log_loss", "ece", "brier", "mse", "mae"})
 """Metrics of which the smallest value is the best."""
 
-LEARNING_RATES: dict[str, float] = {"full": 5e-5, "frozen": 1e-3, "lora": 5e-4}
-"""Peak learning rate per strategy where a recipe names none; full is BERT's upper choice (Devlin et al. 2019)."""
-
 PositiveInt = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 OpenShare = Annotated[float, Field(ge=0.0, lt=1.0)]
-
-
-class Section(BaseModel):
-    """What every section has in common: unknown keys and wrong types are refused, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class TaskConfig(Section):
@@ -187,47 +190,6 @@ class DataConfig(Section):
     max_windows: PositiveInt = Field(
         64, description="Most windows of one text; what lies behind them is cut, and counted. Chosen."
     )
-
-
-class FullConfig(Section):
-    """Train every weight."""
-
-    use_when: ClassVar[str] = "thousands of rows, or texts unlike those the encoder was pretrained on"
-
-    kind: Literal["full"]
-
-
-class FrozenConfig(Section):
-    """Train the head only; the encoder stays as it was pretrained."""
-
-    use_when: ClassVar[str] = "few rows, little time, or one encoder that serves several tasks"
-
-    kind: Literal["frozen"]
-
-
-class LoraConfig(Section):
-    """Train low-rank updates of the attention matrices and the head (Hu et al. 2021)."""
-
-    use_when: ClassVar[str] = "nearly the accuracy of full, with little memory and a small file to share"
-
-    kind: Literal["lora"]
-    rank: PositiveInt = Field(8, description="Rank of the update.")
-    alpha: PositiveInt = Field(16, description="Scale of the update: alpha / rank.")
-    dropout: OpenShare = Field(0.1, description="Dropout on the input of the update.")
-    targets: list[str] | None = Field(
-        None, description="Names of the linear layers to adapt; the attention's query and value where absent."
-    )
-    merge: bool = Field(False, description="Fold the update into the encoder: a plain transformers folder is saved.")
-
-
-StrategyConfig = Annotated[FullConfig | FrozenConfig | LoraConfig, Field(discriminator="kind")]
-
-STRATEGY_CONFIGS: dict[str, type[FullConfig] | type[FrozenConfig] | type[LoraConfig]] = {
-    "full": FullConfig,
-    "frozen": FrozenConfig,
-    "lora": LoraConfig,
-}
-"""Section of each strategy by its kind."""
 
 
 class TrainingConfig(Section):

@@ -1,12 +1,13 @@
 """How a pretrained encoder becomes a classifier: one strategy, one file."""
 
-from nlp_transfer.strategies import frozen, full, lora
-from nlp_transfer.strategies.base import Adapted, Strategy
+from nlp_transfer.strategies import frozen, full, layerwise, lora
+from nlp_transfer.strategies.base import Adapted, PrefixPlan, Probe, Strategy
 
-__all__ = ["STRATEGIES", "Adapted", "Strategy"]
+__all__ = ["STRATEGIES", "Adapted", "PrefixPlan", "Probe", "Strategy"]
 
 STRATEGIES: dict[str, Strategy] = {
     "full": full.STRATEGY,
+    "layerwise": layerwise.STRATEGY,
     "frozen": frozen.STRATEGY,
     "lora": lora.STRATEGY,
 }

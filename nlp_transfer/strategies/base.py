@@ -1,14 +1,44 @@
 """What every strategy hands to the engine."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import nn
 
+from nlp_transfer.contracts import Guide
 from nlp_transfer.models.encoder import LoadedEncoder
+from nlp_transfer.models.parts import EncoderParts
 
-__all__ = ["Adapted", "Strategy"]
+__all__ = ["Adapted", "PrefixPlan", "Probe", "Strategy"]
+
+
+@dataclass(frozen=True)
+class PrefixPlan:
+    """The bottom of an encoder that does not move, so that it need run only once.
+
+    Attributes:
+        parts: Where embeddings and layers are.
+        num_layers: Layers of the prefix, from the bottom.
+    """
+
+    parts: EncoderParts
+    num_layers: int
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A stage before the training: the head alone, on what the pretrained encoder gives.
+
+    Attributes:
+        prefix: The whole encoder.
+        epochs: Passes over train.
+        learning_rate: Peak rate.
+    """
+
+    prefix: PrefixPlan
+    epochs: int
+    learning_rate: float
 
 
 @dataclass
@@ -20,6 +50,11 @@ class Adapted:
         format: How the artefact is saved: a plain ``transformers`` folder or a ``peft`` adapter folder.
         still: Names of modules that stay in evaluation mode while training, because they are frozen.
         new_parameters: Names, in ``model``, of the newly initialised parameters: they take the head's learning rate.
+        prefix: What need run only once; None where nothing at the bottom is frozen, or caching is off.
+        probe: The stage that fits the head first; None for none.
+        rates: Factor on the peak learning rate by parameter name; 1 where absent.
+        guides: Steer weights and gradients while training.
+        finish: Puts the trained model into the form that is saved; None where it has that form.
         merge: Whether the update is folded into the encoder before saving.
     """
 
@@ -27,6 +62,11 @@ class Adapted:
     format: Literal["transformers", "peft"]
     still: tuple[str, ...] = ()
     new_parameters: frozenset[str] = field(default_factory=frozenset)
+    prefix: PrefixPlan | None = None
+    probe: Probe | None = None
+    rates: Mapping[str, float] = field(default_factory=dict)
+    guides: tuple[Guide, ...] = ()
+    finish: Callable[[nn.Module], nn.Module] | None = None
     merge: bool = False
 
     @property

@@ -2,8 +2,9 @@
 
 from nlp_transfer.models.encoder import LoadedEncoder
 from nlp_transfer.models.heads import list_head_parameters
+from nlp_transfer.models.parts import find_parts
 from nlp_transfer.recipe.schema import FrozenConfig
-from nlp_transfer.strategies.base import Adapted, Strategy
+from nlp_transfer.strategies.base import Adapted, PrefixPlan, Strategy
 
 __all__ = ["STRATEGY", "adapt_frozen"]
 
@@ -15,7 +16,7 @@ def adapt_frozen(loaded: LoadedEncoder, config: FrozenConfig) -> Adapted:
 
     Args:
         loaded: The encoder with its new head.
-        config: The strategy's section; it has no settings of its own.
+        config: Whether the encoder runs once over the data, or once an epoch.
 
     Returns:
         The same model with a frozen encoder.
@@ -27,8 +28,14 @@ def adapt_frozen(loaded: LoadedEncoder, config: FrozenConfig) -> Adapted:
     head = set(list_head_parameters(loaded.model))
     for name, parameter in loaded.model.named_parameters():
         parameter.requires_grad_(name in head)
-    prefix = loaded.model.base_model_prefix
-    return Adapted(loaded.model, "transformers", still=(prefix,), new_parameters=frozenset(loaded.new_parameters))
+    parts = find_parts(loaded.model)
+    return Adapted(
+        loaded.model,
+        "transformers",
+        still=(loaded.model.base_model_prefix,),
+        new_parameters=frozenset(loaded.new_parameters),
+        prefix=PrefixPlan(parts, len(parts.layers)) if config.cache_prefix else None,
+    )
 
 
 STRATEGY = Strategy(kind="frozen", adapt=adapt_frozen)

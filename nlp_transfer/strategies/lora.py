@@ -1,15 +1,99 @@
-"""LoRA: low-rank updates of the attention, and the head; the encoder itself does not move."""
+"""LoRA and its kin: low-rank updates of the attention, and the head; the encoder itself does not move."""
 
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from peft import AdaLoraConfig, AdaLoraModel, PeftModel, TaskType, VeraConfig, get_peft_model
 from peft import LoraConfig as PeftLoraConfig
-from peft import TaskType, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
 
+from nlp_transfer.contracts import Guide
 from nlp_transfer.models.encoder import LoadedEncoder, quiet_loading
 from nlp_transfer.models.heads import find_head_modules, find_new_modules
 from nlp_transfer.models.layers import find_lora_targets
 from nlp_transfer.recipe.schema import LoraConfig
 from nlp_transfer.strategies.base import Adapted, Strategy
 
-__all__ = ["STRATEGY", "adapt_lora"]
+__all__ = ["STRATEGY", "DealOutRanks", "adapt_lora"]
+
+ADAPTER = "default"
+START_RANKS, WARMUP, FINAL = 1.5, 0.1, 0.3
+"""AdaLoRA: ranks to begin with over ranks to end with (section 4 of its paper), share of the steps before any is
+taken away, and share after the last is; chosen."""
+
+
+class DealOutRanks(Guide):
+    """Takes ranks away where they count least, step by step, and keeps the directions apart (AdaLoRA).
+
+    Args:
+        model: A model wrapped by peft for AdaLoRA.
+    """
+
+    def __init__(self, model: PeftModel) -> None:
+        assert isinstance(model.base_model, AdaLoraModel)
+        self._tuner: Any = model.base_model
+        self._settings: Any = model.peft_config[ADAPTER]
+        self._matrices = [p for name, p in model.named_parameters() if ".lora_A." in name or ".lora_B." in name]
+        self._done = 0
+        # Importance is read off the gradients, which are gone after the update, when peft would look.
+        self._note_importance = self._tuner.rankallocator.update_ipt
+        self._tuner.rankallocator.update_ipt = lambda _: None
+
+    def start(self, num_steps: int) -> None:
+        """Lay out when ranks are taken away."""
+        self._settings.total_step = num_steps
+        self._settings.tinit = math.floor(WARMUP * num_steps)
+        self._settings.tfinal = math.floor(FINAL * num_steps)
+
+    def before_step(self, epoch: int, step: int) -> None:  # noqa: ARG002
+        """Remember where the loop stands."""
+        self._done = step
+
+    def after_backward(self) -> None:
+        """Add the gradient of the penalty that keeps the directions apart, once an update."""
+        weight = self._settings.orth_reg_weight / len(self._matrices)
+        with torch.enable_grad():
+            for matrix in self._matrices:
+                held = matrix.detach().requires_grad_(True)
+                gram = held @ held.T if held.shape[0] <= held.shape[1] else held.T @ held
+                distance = torch.linalg.norm(gram - torch.eye(len(gram), device=gram.device))
+                (gradient,) = torch.autograd.grad(weight * distance, held)
+                if matrix.grad is not None:
+                    matrix.grad.add_(gradient)
+        if self._done + 1 < self._settings.total_step - self._settings.tfinal:
+            self._note_importance(self._tuner.model)
+
+    def after_step(self, step: int) -> None:
+        """Mask what counts least."""
+        self._tuner.update_and_allocate(step)
+
+    def collect(self) -> dict[str, Tensor]:
+        """Importance so far, and which ranks are left."""
+        allocator = self._tuner.rankallocator
+        found = {
+            f"{kind}/{name}": value.detach().cpu().clone()
+            for kind in ("exp_avg_ipt", "exp_avg_unc")
+            for name, value in getattr(allocator, kind).items()
+        }
+        pattern = self._settings.rank_pattern or {}
+        return found | {f"pattern/{name}": torch.tensor(kept) for name, kept in pattern.items()}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take them back."""
+        allocator = self._tuner.rankallocator
+        device = self._matrices[0].device
+        pattern = {}
+        for key, value in tensors.items():
+            kind, _, name = key.partition("/")
+            if kind == "pattern":
+                pattern[name] = value.tolist()
+            else:
+                getattr(allocator, kind)[name] = value.to(device)
+                allocator.ipt[name] = torch.zeros_like(value, device=device)
+        self._settings.rank_pattern = pattern or None
 
 
 def adapt_lora(loaded: LoadedEncoder, config: LoraConfig) -> Adapted:
@@ -20,37 +104,131 @@ def adapt_lora(loaded: LoadedEncoder, config: LoraConfig) -> Adapted:
 
     Args:
         loaded: The encoder with its new head.
-        config: Rank, scale, dropout and layers.
+        config: Variant, rank, scale, dropout and layers.
 
     Returns:
         The wrapped model; an adapter folder is what gets saved.
 
     Source:
-        Hu et al. 2021, https://arxiv.org/abs/2106.09685. Applied to query and value as in section 5.1.
+        Hu et al. 2021, https://arxiv.org/abs/2106.09685, applied to query and value as in section 5.1; Liu et al. 2024
+        (DoRA), https://arxiv.org/abs/2402.09353; Zhang et al. 2023 (AdaLoRA), https://arxiv.org/abs/2303.10512;
+        Kopiczko et al. 2024 (VeRA), https://arxiv.org/abs/2310.11454; Kalajdzievski 2023 (rsLoRA),
+        https://arxiv.org/abs/2312.03732; Hayou et al. 2024 (LoRA+), https://arxiv.org/abs/2402.12354; Meng et al. 2024
+        (PiSSA), https://arxiv.org/abs/2404.02948. AdaLoRA's penalty is added once an update, whatever it was split
+        into.
     """
     model = loaded.model
-    prefix = f"{model.base_model_prefix}."
-    heads = [name for name in find_head_modules(model) if not name.startswith(prefix)]
-    saved = list(dict.fromkeys([*heads, *find_new_modules(model, loaded.new_parameters)]))
-    settings = PeftLoraConfig(
-        task_type=TaskType.SEQ_CLS,
-        r=config.rank,
-        lora_alpha=config.alpha,
-        lora_dropout=config.dropout,
-        target_modules=find_lora_targets(model, config.targets),
-        modules_to_save=saved,
-        base_model_name_or_path=loaded.source.location,
-        revision=loaded.source.revision,
+    settings = _choose_settings(loaded, config)
+    targets = list(settings.target_modules or ())
+    originals = (
+        {name: model.get_submodule(name).weight.detach().clone() for name in targets} if config.init == "pissa" else {}
     )
-    new = set(loaded.new_parameters)
     with quiet_loading():
         wrapped = get_peft_model(model, settings)
+    assert isinstance(wrapped, PeftModel)
+    new = set(loaded.new_parameters)
     opened = frozenset(
         name
         for name, parameter in wrapped.named_parameters()
         if parameter.requires_grad and ".modules_to_save." in name and _strip(name) in new
     )
-    return Adapted(wrapped, "peft", new_parameters=opened, merge=config.merge)
+    finish: Callable[[nn.Module], nn.Module] | None = None
+    if config.init == "pissa":
+        finish = _PissaEnd(wrapped, originals)
+    elif config.variant == "adalora":
+        finish = _keep_masked_ranks
+    rates = {name: config.rate_ratio for name, _ in wrapped.named_parameters() if ".lora_B." in name}
+    return Adapted(
+        wrapped,
+        "peft",
+        new_parameters=opened,
+        rates=rates if config.rate_ratio != 1 else {},
+        guides=(DealOutRanks(wrapped),) if config.variant == "adalora" else (),
+        finish=finish,
+        merge=config.merge,
+    )
+
+
+def _choose_settings(loaded: LoadedEncoder, config: LoraConfig) -> Any:
+    """Lay out peft's own settings."""
+    model = loaded.model
+    prefix = f"{model.base_model_prefix}."
+    heads = [name for name in find_head_modules(model) if not name.startswith(prefix)]
+    common: dict[str, Any] = {
+        "task_type": TaskType.SEQ_CLS,
+        "target_modules": find_lora_targets(model, config.targets),
+        "modules_to_save": list(dict.fromkeys([*heads, *find_new_modules(model, loaded.new_parameters)])),
+        "base_model_name_or_path": loaded.source.location,
+        "revision": loaded.source.revision,
+    }
+    if config.variant == "vera":
+        return VeraConfig(r=config.rank, vera_dropout=config.dropout, save_projection=True, **common)
+    scale: dict[str, Any] = {"lora_alpha": config.alpha, "lora_dropout": config.dropout}
+    if config.variant == "adalora":
+        start = math.ceil(START_RANKS * config.rank)
+        return AdaLoraConfig(target_r=config.rank, init_r=start, total_step=1_000_000, **scale, **common)
+    return PeftLoraConfig(
+        r=config.rank,
+        use_dora=config.variant == "dora",
+        use_rslora=config.rank_stabilized,
+        init_lora_weights="pissa" if config.init == "pissa" else True,
+        **scale,
+        **common,
+    )
+
+
+def _keep_masked_ranks(model: nn.Module) -> nn.Module:
+    """Save the ranks that were taken away as the zeros they are: peft warns of a pattern that it reads later."""
+    assert isinstance(model, PeftModel)
+    settings: Any = model.peft_config[ADAPTER]
+    settings.rank_pattern = None
+    wrapped: nn.Module = model
+    return wrapped
+
+
+class _PissaEnd:
+    """Turns updates of matrices that PiSSA changed into updates of the pretrained ones, at twice the rank.
+
+    The difference of the two products is what training added; so the saved adapter goes on the encoder as it was
+    published, and no other machine need find the same singular vectors.
+    """
+
+    def __init__(self, model: PeftModel, originals: Mapping[str, Tensor]) -> None:
+        self._originals = originals
+        self._starts = {
+            name: (layer.lora_A[ADAPTER].weight.detach().clone(), layer.lora_B[ADAPTER].weight.detach().clone())
+            for name, layer in _list_lora_layers(model)
+        }
+
+    def __call__(self, model: nn.Module) -> nn.Module:
+        """Rewrite the trained model in place."""
+        assert isinstance(model, PeftModel)
+        with torch.no_grad():
+            for name, layer in _list_lora_layers(model):
+                first_A, first_B = (start.to(layer.weight.device) for start in self._starts[name])
+                A_RD = torch.cat([layer.lora_A[ADAPTER].weight, first_A])
+                B_DR = torch.cat([layer.lora_B[ADAPTER].weight, -first_B], dim=1)
+                layer.lora_A[ADAPTER] = _make_linear(A_RD)
+                layer.lora_B[ADAPTER] = _make_linear(B_DR)
+                layer.weight.copy_(self._originals[_strip(name)])
+                layer.r[ADAPTER] *= 2
+                layer.lora_alpha[ADAPTER] *= 2
+        settings: Any = model.peft_config[ADAPTER]
+        settings.r, settings.lora_alpha, settings.init_lora_weights = 2 * settings.r, 2 * settings.lora_alpha, True
+        wrapped: nn.Module = model
+        return wrapped
+
+
+def _list_lora_layers(model: nn.Module) -> list[tuple[str, Any]]:
+    """Name every adapted layer."""
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer)]
+
+
+def _make_linear(weight: Tensor) -> nn.Linear:
+    """A linear layer without bias that holds a matrix."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device=weight.device)
+    layer.weight.data = weight.contiguous()
+    return layer
 
 
 def _strip(name: str) -> str:

@@ -1,8 +1,10 @@
 """Every strategy on every family keeps the same promises."""
 
 import copy
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from transformers import AutoModelForSequenceClassification
 from nlp_transfer.contracts import Prepared, Splits
 from nlp_transfer.data.encode import encode_splits
 from nlp_transfer.engine.forward import Feeder
+from nlp_transfer.errors import RecipeError
 from nlp_transfer.methods.fit import fit_model, predict_split
 from nlp_transfer.models.encoder import LoadedEncoder, load_encoder, load_tokenizer
 from nlp_transfer.models.heads import find_head_modules
@@ -23,14 +26,59 @@ from nlp_transfer.recipe.schema import STRATEGY_CONFIGS, Recipe
 from nlp_transfer.strategies import STRATEGIES, Adapted
 from tests.tiny import FAMILIES, make_splits
 
-CELLS = [(kind, family) for kind in STRATEGIES for family in FAMILIES]
+VARIANTS: dict[str, dict[str, object]] = {
+    "full": {"kind": "full"},
+    "full-l2_sp": {"kind": "full", "l2_sp": 0.1},
+    "full-mixout": {"kind": "full", "mixout": 0.3},
+    "full-probe": {"kind": "full", "head_init": "probe", "probe_epochs": 1},
+    "layerwise": {"kind": "layerwise"},
+    "layerwise-uncached": {"kind": "layerwise", "cache_prefix": False},
+    "layerwise-biases": {"kind": "layerwise", "only": "biases"},
+    "layerwise-norms": {"kind": "layerwise", "only": "norms"},
+    "layerwise-gradual": {"kind": "layerwise", "unfreeze": "gradual", "freeze_embeddings": False},
+    "layerwise-decay": {"kind": "layerwise", "layer_decay": 0.5, "freeze_layers": 0, "freeze_embeddings": False},
+    "layerwise-reinit": {"kind": "layerwise", "reinit_layers": 1, "freeze_layers": 0, "freeze_embeddings": False},
+    "frozen": {"kind": "frozen"},
+    "frozen-uncached": {"kind": "frozen", "cache_prefix": False},
+    "lora": {"kind": "lora"},
+    "lora-dora": {"kind": "lora", "variant": "dora"},
+    "lora-adalora": {"kind": "lora", "variant": "adalora"},
+    "lora-vera": {"kind": "lora", "variant": "vera", "rank": 32},
+    "lora-rslora": {"kind": "lora", "rank_stabilized": True},
+    "lora-plus": {"kind": "lora", "rate_ratio": 16.0},
+    "lora-pissa": {"kind": "lora", "init": "pissa"},
+}
+"""Every technique a strategy section can ask for."""
+
+IMPOSSIBLE = {
+    ("layerwise-reinit", "albert"): "share their weights",
+    ("layerwise-biases", "modernbert"): "has no biases",
+}
+"""Cells that cannot exist, and what the user is told."""
+
+CELLS = [(name, family) for name in VARIANTS for family in FAMILIES if (name, family) not in IMPOSSIBLE]
+
+
+def list_parameters() -> list[Any]:
+    """Every cell; in the default run a strategy's plain form meets every family, each other variant two in turn."""
+    found = []
+    for name, family in CELLS:
+        turn = (FAMILIES.index(family) - list(VARIANTS).index(name)) % len(FAMILIES)
+        marks = [pytest.mark.xdist_group(f"{name}-{family}")]
+        if name not in STRATEGIES and turn > 1:
+            marks.append(pytest.mark.slow)
+        found.append(pytest.param((name, family), marks=marks, id=f"{name}-{family}"))
+    return found
+
+
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".joblib")
 
 
 @dataclass
 class Cell:
-    """One strategy trained three steps on one family, from a checkpoint that holds no pooler."""
+    """One variant of a strategy trained three steps on one family, from a checkpoint that holds no pooler."""
 
+    variant: str
     kind: str
     family: str
     recipe: Recipe
@@ -41,12 +89,12 @@ class Cell:
     loaded: LoadedEncoder
 
 
-def make_recipe(kind: str, encoder: Path, **training: object) -> Recipe:
+def make_recipe(variant: str, encoder: Path, **training: object) -> Recipe:
     settings = {"max_steps": 3, "batch_size": 32, "learning_rate": 1e-2, "device": "cpu", "restore_best": False}
     return load_recipe(
         {
             "encoder": {"name": str(encoder)},
-            "strategy": {"kind": kind},
+            "strategy": VARIANTS[variant],
             "training": settings | training,
             "data": {"max_length": 48},
         }
@@ -77,37 +125,63 @@ def compute(model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Te
     return logits
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(cell, marks=pytest.mark.xdist_group("-".join(cell)), id="-".join(cell)) for cell in CELLS],
-)
+@pytest.fixture(scope="module", params=list_parameters())
 def cell(request, tiny_encoder) -> Cell:
-    kind, family = request.param
-    recipe = make_recipe(kind, tiny_encoder(family, "masked_lm"))
+    variant, family = request.param
+    # Gradual unfreezing opens a layer an epoch: three epochs of one step each open all of them.
+    batch_size = 96 if variant == "layerwise-gradual" else 32
+    recipe = make_recipe(variant, tiny_encoder(family, "masked_lm"), batch_size=batch_size)
     splits = make_splits(96, 3)
     prepared = prepare(recipe, splits)
     _, before = adapt(recipe, prepared)
+    if before.finish is not None:
+        before.model = before.finish(before.model)
     fitted = fit_model(recipe, splits, prepared, Accelerator(cpu=True))
     assert fitted.log.steps == 3
-    return Cell(kind, family, recipe, splits, prepared, before, fitted.adapted, fitted.loaded)
+    kind = recipe.strategy.kind
+    return Cell(variant, kind, family, recipe, splits, prepared, before, fitted.adapted, fitted.loaded)
 
 
 def test_every_strategy_meets_every_family():
-    assert len(CELLS) == len(STRATEGIES) * len(FAMILIES) == len(set(CELLS))
-    assert len(STRATEGIES) >= 3
+    assert len(CELLS) + len(IMPOSSIBLE) == len(VARIANTS) * len(FAMILIES)
+    assert len(set(CELLS)) == len(CELLS) == 198
+    assert len(IMPOSSIBLE) == 2
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert f"against every family, in {len(CELLS)} cells." in readme
     assert len(FAMILIES) >= 9
-    assert set(STRATEGIES) == set(STRATEGY_CONFIGS)
+    assert set(STRATEGIES) == set(STRATEGY_CONFIGS) == {str(section["kind"]) for section in VARIANTS.values()}
+    assert set(STRATEGIES) <= set(VARIANTS)
     assert all(strategy.kind == kind for kind, strategy in STRATEGIES.items())
+    by_default = [each for each in list_parameters() if not any(mark.name == "slow" for mark in each.marks)]
+    assert {each.values[0][0] for each in by_default} == set(VARIANTS)
+
+
+@pytest.mark.parametrize(("variant", "family"), IMPOSSIBLE)
+def test_what_cannot_be_is_refused_with_the_reason(variant, family, tiny_encoder):
+    recipe = make_recipe(variant, tiny_encoder(family))
+    prepared = prepare(recipe, make_splits(16, 3))
+    with pytest.raises(RecipeError, match=IMPOSSIBLE[variant, family]) as caught:
+        adapt(recipe, prepared)
+    assert "strategy." in str(caught.value)
 
 
 def is_declared(cell: Cell, name: str) -> bool:
     """Whether a strategy promises to move a parameter; written anew here, apart from the strategies."""
-    if cell.kind == "full":
+    if cell.kind == "full" or cell.variant in ("layerwise-gradual", "layerwise-decay", "layerwise-reinit"):
         return True
     if cell.kind == "lora":
-        return ".lora_" in name or ".modules_to_save." in name
+        return any(part in name for part in (".lora_", ".vera_lambda_", ".modules_to_save."))
     heads = find_head_modules(cell.loaded.model)
-    return name.startswith(tuple(f"{head}." for head in heads))
+    if name.startswith(tuple(f"{head}." for head in heads)):
+        return True
+    if cell.kind == "frozen" or "embedding" in name or "encoder.LayerNorm" in name or "relative_attention" in name:
+        return False
+    if cell.variant == "layerwise-biases":
+        return name.endswith(".bias")
+    if cell.variant == "layerwise-norms":
+        return re.search(r"norm", name, re.IGNORECASE) is not None
+    # Of two layers the upper one moves; what runs above it too.
+    return re.search(r"\.layers?\.1\.|albert_layers|final_norm", name) is not None
 
 
 def find_gradients(cell: Cell) -> set[str]:
@@ -130,7 +204,7 @@ def test_only_the_declared_weights_move_bit_for_bit(cell):
     still = declared - moved
     assert len(still) <= len(declared) // 4, still
     assert not still & cell.trained.new_parameters
-    if cell.kind != "full":
+    if cell.kind in ("frozen", "lora"):
         assert len(before) - len(moved) > len(before) // 2
 
 
@@ -145,7 +219,8 @@ def test_the_count_of_trainable_weights_is_the_count_of_declared_weights(cell):
     declared = sum(p.numel() for name, p in parameters.items() if is_declared(cell, name))
     assert cell.trained.num_trainable == declared > 0
     assert cell.trained.num_parameters == sum(p.numel() for p in parameters.values())
-    assert (cell.trained.num_trainable == cell.trained.num_parameters) == (cell.kind == "full")
+    every = cell.kind == "full" or cell.variant in ("layerwise-gradual", "layerwise-decay", "layerwise-reinit")
+    assert (cell.trained.num_trainable == cell.trained.num_parameters) == every
 
 
 def test_new_parameters_are_exactly_what_the_checkpoint_did_not_hold(cell):
@@ -218,23 +293,26 @@ def test_an_artifact_holds_no_pickle_and_nothing_but_its_files(cell, tmp_path):
     assert ("config.json" in names) == (cell.trained.format == "transformers")
 
 
-LORA_FAMILIES = [pytest.param(family, marks=pytest.mark.xdist_group(f"lora-{family}")) for family in FAMILIES]
+LORA_CELLS = [each for each in list_parameters() if VARIANTS[each.values[0][0]]["kind"] == "lora"]
 
 
-@pytest.mark.parametrize("family", LORA_FAMILIES)
-def test_lora_starts_as_the_encoder_with_the_same_head(family, tiny_encoder):
-    recipe = make_recipe("lora", tiny_encoder(family, "masked_lm"))
+@pytest.mark.parametrize("pair", LORA_CELLS)
+def test_low_rank_updates_start_as_the_encoder_with_the_same_head(pair, tiny_encoder):
+    variant, family = pair
+    recipe = make_recipe(variant, tiny_encoder(family, "masked_lm"))
     prepared = prepare(recipe, make_splits(16, 3))
     inputs = read_batch(prepared)
     _, adapted = adapt(recipe, prepared)
     plain = load_encoder(recipe.encoder, prepared.labels, seed=recipe.training.seed).model
     assert isinstance(adapted.model, PeftModel)
-    assert any(".lora_A." in name for name, _ in adapted.model.named_parameters())
-    assert torch.equal(compute(adapted.model, inputs), compute(plain, inputs))
+    assert any(".lora_A." in name or ".vera_lambda_b" in name for name, _ in adapted.model.named_parameters())
+    # PiSSA takes the matrices apart and puts them together again, to the precision of the figures.
+    tolerance = 1e-5 if variant == "lora-pissa" else 0
+    assert torch.allclose(compute(adapted.model, inputs), compute(plain, inputs), rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("cell", [("lora", family) for family in FAMILIES], indirect=True, ids=FAMILIES)
-def test_merged_lora_is_a_plain_model_with_the_same_logits(cell, tmp_path):
+@pytest.mark.parametrize("cell", LORA_CELLS, indirect=True)
+def test_a_merged_update_is_a_plain_model_with_the_same_logits(cell, tmp_path):
     inputs = read_batch(cell.prepared)
     expected = compute(cell.trained.model, inputs)
     folder = save(cell, tmp_path / "model", merge=True)

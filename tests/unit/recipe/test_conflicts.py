@@ -34,6 +34,18 @@ CASES = [
     ({"data": {"long_text": "windows", "max_length": 8}}, "data.max_length: expected at least 16"),
     ({"data": {"long_text": "head_tail", "max_length": 15}}, "got 15"),
     ({"strategy": {"kind": "lora", "targets": []}}, "strategy.targets: expected names of layers"),
+    ({"strategy": {"kind": "lora", "variant": "vera", "rank_stabilized": True}}, "strategy.rank_stabilized: does not"),
+    ({"strategy": {"kind": "lora", "variant": "adalora", "init": "pissa"}}, "strategy.init: does not apply"),
+    ({"strategy": {"kind": "lora", "rank_stabilized": True, "init": "pissa"}}, "strategy.init: pissa does not go with"),
+    ({"strategy": {"kind": "lora", "variant": "dora", "init": "pissa"}}, "strategy.variant dora"),
+    ({"strategy": {"kind": "lora", "variant": "vera", "rate_ratio": 4.0}}, "strategy.rate_ratio: does not apply"),
+    ({"encoder": {"init": "random"}, "strategy": {"kind": "layerwise"}}, "encoder.init: random weights stay frozen"),
+    ({"encoder": {"init": "random"}, "strategy": {"kind": "full", "l2_sp": 0.1}}, "strategy.l2_sp: holds weights"),
+    ({"encoder": {"init": "random"}, "strategy": {"kind": "full", "mixout": 0.1}}, "strategy.mixout: holds weights"),
+    (
+        {"encoder": {"init": "random"}, "strategy": {"kind": "full", "head_init": "probe"}},
+        "strategy.head_init: a probe of encoder.init random",
+    ),
     (
         {"task": {"kind": "regression"}, "training": {"label_smoothing": 0.1}},
         "training.label_smoothing: does not apply",

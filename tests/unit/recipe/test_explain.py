@@ -16,12 +16,13 @@ CASES = [
         'strategy.rank: unknown key for kind "full". It belongs to kind "lora".',
     ),
     ({"strategy": {"kind": "lora", "rnk": 1}}, 'strategy.rnk: unknown key for kind "lora". Did you mean "rank"?'),
-    ({"strategy": {"rank": 4}}, 'strategy.kind: missing. Choose one of "full", "frozen", "lora".'),
+    ({"strategy": {"rank": 4}}, 'strategy.kind: missing. Choose one of "full", "frozen", "layerwise", "lora".'),
     (
         {"strategy": {"kind": "lra"}},
-        'strategy.kind: expected one of "full", "frozen", "lora", got the text "lra". Did you mean "lora"?',
+        'strategy.kind: expected one of "full", "frozen", "layerwise", "lora", got the text "lra". '
+        'Did you mean "lora"?',
     ),
-    ({"strategy": {"kind": [1]}}, 'strategy.kind: expected one of "full", "frozen", "lora", got a list.'),
+    ({"strategy": {"kind": [1]}}, 'strategy.kind: expected one of "full", "frozen", "layerwise", "lora", got a list.'),
     ({"strategy": "lora"}, 'strategy: expected keys, got the text "lora". Write strategy.kind: lora instead.'),
     ({"task": 5}, "task: expected a section with keys, got the number 5. Give it keys such as kind."),
     (

@@ -63,7 +63,7 @@ def test_another_strategy_takes_its_own_rate():
         recipe = load_recipe("sentiment/imdb", [f"strategy.kind={kind}"])
         assert (recipe.strategy.kind, recipe.training.learning_rate) == (kind, rate)
     assert load_recipe("intent/lora", ["strategy.kind=full"]).training.learning_rate == LEARNING_RATES["full"]
-    assert len(LEARNING_RATES) == 3
+    assert len(LEARNING_RATES) == 4
 
 
 def test_what_an_override_takes_along_is_listed(tmp_path):
@@ -107,7 +107,8 @@ def test_all_problems_of_overrides_fields_and_file_come_in_one_error(tmp_path):
         load_recipe(path, ["nonsense", "training.batch_size=0"])
     assert caught.value.problems == (
         'override "nonsense": expected key=value, such as training.epochs=2.',
-        'strategy.kind: expected one of "full", "frozen", "lora", got the text "lra". Did you mean "lora"?',
+        'strategy.kind: expected one of "full", "frozen", "layerwise", "lora", got the text "lra". '
+        'Did you mean "lora"?',
         'training.epochs: expected a number, got the text "two".',
         "training.batch_size: expected a number above 0, got the number 0.",
         'training.learning_rat: unknown key. Did you mean "learning_rate"?',

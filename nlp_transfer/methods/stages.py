@@ -1,0 +1,110 @@
+"""What comes before the training itself: the frozen bottom run once, and a head fitted on what the encoder gives."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from transformers import PreTrainedModel
+
+from nlp_transfer.contracts import Hook, Objective, Prepared
+from nlp_transfer.engine.forward import Feeder, cache_prefix
+from nlp_transfer.engine.loop import LoopSetup, count_steps, run_loop
+from nlp_transfer.engine.prefix import Prefix, PrefixCache
+from nlp_transfer.models.heads import list_head_parameters
+from nlp_transfer.recipe.schema import TrainingConfig
+from nlp_transfer.strategies import PrefixPlan, Probe
+
+__all__ = ["HookMaker", "build_cache", "fit_probe"]
+
+HookMaker = Callable[[int, str], Sequence[Hook]]
+
+
+def build_cache(
+    model: PreTrainedModel, plan: PrefixPlan | None, prepared: Prepared, device: torch.device
+) -> PrefixCache | None:
+    """Run the frozen bottom of an encoder over train and validation.
+
+    Args:
+        model: The plain classifier, on the device.
+        plan: What is frozen; None where nothing is, or nothing is to be cached.
+        prepared: Tokenized splits.
+        device: Where the model is.
+
+    Returns:
+        The prefix with its states; ``prefix.remove()`` ends it. None without a plan.
+
+    Raises:
+        StorageError: There is no room for the states.
+    """
+    if plan is None:
+        return None
+    seen = [split for split in ("train", "validation") if split in prepared.splits]
+    return cache_prefix(_build_prefix(model, plan), prepared, seen, device)
+
+
+def fit_probe(
+    model: nn.Module,
+    probe: Probe,
+    prepared: Prepared,
+    training: TrainingConfig,
+    objective: Objective,
+    accelerator: Accelerator,
+    make_hooks: HookMaker | None,
+    label: str,
+) -> None:
+    """Train the head alone on cached states of the whole encoder, in place.
+
+    Args:
+        model: The plain classifier, on its device.
+        probe: How long and at what rate.
+        prepared: Tokenized splits.
+        training: The recipe's training section.
+        objective: The loss of the training that follows.
+        accelerator: Places and wraps the model.
+        make_hooks: Gives the watchers.
+        label: What a progress bar says.
+    """
+    assert isinstance(model, PreTrainedModel)
+    head = set(list_head_parameters(model))
+    was_open = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in head)
+    cache = cache_prefix(_build_prefix(model, probe.prefix), prepared, ["train"], accelerator.device)
+    update = {"epochs": float(probe.epochs), "max_steps": None, "learning_rate": probe.learning_rate}
+    training = training.model_copy(update={**update, "head_learning_rate": None, "restore_best": False})
+    feeder = Feeder(prepared, "train", accelerator.device, cache=cache)
+    hooks = make_hooks(count_steps(feeder.encoded.num_examples, training), f"{label}, head") if make_hooks else ()
+    run_loop(
+        LoopSetup(
+            model=model,
+            feeder=feeder,
+            objective=objective,
+            training=training,
+            accelerator=accelerator,
+            still=(model.base_model_prefix,),
+            hooks=hooks,
+        )
+    )
+    cache.prefix.remove()
+    accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    accelerator.free_memory()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in was_open)
+
+
+def _build_prefix(model: PreTrainedModel, plan: PrefixPlan) -> Prefix:
+    """Find the modules of a frozen prefix and its end."""
+    parts, num_layers = plan.parts, plan.num_layers
+    inside = parts.layers[:num_layers] + (parts.beside if num_layers else ())
+    last = (parts.beside or parts.layers)[0] if num_layers == 1 else (parts.carriers + parts.layers[:num_layers])[-1]
+    # ModernBERT can average all tokens; every other head reads the first one.
+    averages = getattr(model.config, "classifier_pooling", "cls") == "mean"
+    return Prefix(
+        model,
+        carriers=parts.carriers,
+        layers=inside,
+        last=last,
+        first_only=num_layers == len(parts.layers) and not averages,
+        is_shared=parts.is_shared,
+    )

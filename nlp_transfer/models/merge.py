@@ -1,0 +1,49 @@
+"""Fold an adapter into its encoder."""
+
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
+from torch import nn
+
+from nlp_transfer.errors import EncoderError
+
+__all__ = ["merge_adapter"]
+
+
+def merge_adapter(model: PeftModel) -> nn.Module:
+    """Fold the update of a peft model into its encoder, and put the trained head in place.
+
+    peft's own ``merge_and_unload`` fails for tuners other than LoRA where a saved module, such as BERT's pooler, has no
+    weight of its own.
+
+    Args:
+        model: A wrapped model with one adapter; it is taken apart.
+
+    Returns:
+        The plain model.
+
+    Raises:
+        EncoderError: The adapter cannot be folded in.
+    """
+    plain: nn.Module = model.get_base_model()
+    adapter = str(model.active_adapter)
+    for name, module in list(plain.named_modules()):
+        if isinstance(module, ModulesToSaveWrapper):
+            _put(plain, name, module.modules_to_save[adapter])
+        elif isinstance(module, BaseTunerLayer):
+            try:
+                module.merge(adapter_names=[adapter])
+            except (NotImplementedError, ValueError) as error:
+                raise EncoderError(
+                    f"strategy.merge: this adapter cannot be folded into its encoder: {error}"
+                ) from error
+            _put(plain, name, module.get_base_layer())
+    for mark in ("peft_config", "_hf_peft_config_loaded"):
+        plain.__dict__.pop(mark, None)
+    return plain
+
+
+def _put(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module in the place of another."""
+    parent, _, last = name.rpartition(".")
+    setattr(model.get_submodule(parent), last, module)

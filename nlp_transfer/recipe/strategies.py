@@ -1,0 +1,119 @@
+"""The strategy section of a recipe: one model a strategy."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = [
+    "LEARNING_RATES",
+    "STRATEGY_CONFIGS",
+    "FrozenConfig",
+    "FullConfig",
+    "LayerwiseConfig",
+    "LoraConfig",
+    "Section",
+    "StrategyConfig",
+]
+
+PositiveInt = Annotated[int, Field(gt=0)]
+OpenShare = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Section(BaseModel):
+    """What every section has in common: unknown keys and wrong types are refused, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class FullConfig(Section):
+    """Train every weight."""
+
+    use_when: ClassVar[str] = "thousands of rows, or texts unlike those the encoder was pretrained on"
+
+    kind: Literal["full"]
+    l2_sp: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="Pull towards the pretrained weights (L2-SP, Li et al. 2018); 0 is off."
+    )
+    mixout: OpenShare = Field(
+        0.0, description="Share of weights swapped for the pretrained ones in each step (Lee et al. 2020); 0 is off."
+    )
+    head_init: Literal["random", "probe"] = Field(
+        "random", description="probe: the head is fitted on frozen features first (LP-FT, Kumar et al. 2022)."
+    )
+    probe_epochs: PositiveInt = Field(20, description="Passes over the cached features for head_init probe; chosen.")
+    probe_learning_rate: Annotated[float, Field(gt=0)] = Field(1e-3, description="Peak rate of the probe; chosen.")
+
+
+class FrozenConfig(Section):
+    """Train the head only; the encoder stays as it was pretrained."""
+
+    use_when: ClassVar[str] = "few rows, little time, or one encoder that serves several tasks"
+
+    kind: Literal["frozen"]
+    cache_prefix: bool = Field(True, description="Run the frozen encoder once over the data, not once an epoch.")
+
+
+class LayerwiseConfig(Section):
+    """Train some of the layers, or all at rates that fall from the top."""
+
+    use_when: ClassVar[str] = "hundreds of rows like the encoder's own world, or full is too slow"
+
+    kind: Literal["layerwise"]
+    freeze_embeddings: bool = Field(True, description="Leave token and position embeddings as they are.")
+    freeze_layers: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Layers from the bottom that stay as they are; half of them where absent."
+    )
+    only: Literal["all", "biases", "norms"] = Field(
+        "all", description="Of the open layers: everything, biases (BitFit, Ben Zaken et al. 2021) or norms."
+    )
+    unfreeze: Literal["at_once", "gradual"] = Field(
+        "at_once", description="gradual: one layer more an epoch, from the top (Howard and Ruder 2018)."
+    )
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        1.0, description="Factor on the learning rate for each layer further down (Clark et al. 2020)."
+    )
+    reinit_layers: Annotated[int, Field(ge=0)] = Field(
+        0, description="Layers from the top that are drawn anew (Zhang et al. 2021)."
+    )
+    cache_prefix: bool = Field(True, description="Run the frozen layers once over the data, not once an epoch.")
+
+
+class LoraConfig(Section):
+    """Train low-rank updates of the attention matrices and the head (Hu et al. 2021)."""
+
+    use_when: ClassVar[str] = "nearly the accuracy of full, with little memory and a small file to share"
+
+    kind: Literal["lora"]
+    variant: Literal["lora", "dora", "adalora", "vera"] = Field(
+        "lora",
+        description="dora: magnitude apart from direction (Liu et al. 2024). adalora: ranks are dealt out where they "
+        "count (Zhang et al. 2023). vera: shared random matrices, only scales are trained (Kopiczko et al. 2024).",
+    )
+    rank: PositiveInt = Field(8, description="Rank of the update; with adalora the mean rank at the end.")
+    alpha: PositiveInt = Field(16, description="Scale of the update: alpha / rank. Vera has none.")
+    dropout: OpenShare = Field(0.1, description="Dropout on the input of the update.")
+    rank_stabilized: bool = Field(False, description="Scale by alpha / sqrt(rank) (rsLoRA, Kalajdzievski 2023).")
+    init: Literal["default", "pissa"] = Field(
+        "default", description="pissa: start from the largest singular vectors of each matrix (Meng et al. 2024)."
+    )
+    rate_ratio: Annotated[float, Field(ge=1)] = Field(
+        1.0, description="Learning rate of matrix B over that of A (LoRA+, Hayou et al. 2024, who advise 16)."
+    )
+    targets: list[str] | None = Field(
+        None, description="Names of the linear layers to adapt; the attention's query and value where absent."
+    )
+    merge: bool = Field(False, description="Fold the update into the encoder: a plain transformers folder is saved.")
+
+
+StrategyConfig = Annotated[FullConfig | FrozenConfig | LayerwiseConfig | LoraConfig, Field(discriminator="kind")]
+
+STRATEGY_CONFIGS: dict[str, type[FullConfig] | type[FrozenConfig] | type[LayerwiseConfig] | type[LoraConfig]] = {
+    "full": FullConfig,
+    "layerwise": LayerwiseConfig,
+    "frozen": FrozenConfig,
+    "lora": LoraConfig,
+}
+"""Section of each strategy by its kind."""
+
+LEARNING_RATES: dict[str, float] = {"full": 5e-5, "layerwise": 1e-4, "frozen": 1e-3, "lora": 5e-4}
+"""Peak learning rate per strategy where a recipe names none; full is BERT's upper choice (Devlin et al. 2019)."""

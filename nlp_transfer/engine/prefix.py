@@ -1,5 +1,6 @@
 """The frozen bottom of an encoder, run once over the data and then left out."""
 
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -183,13 +184,17 @@ def allocate_states(num_tokens: int, width: int) -> np.ndarray:
     Raises:
         StorageError: There is no room on the disk.
     """
-    if num_tokens * width * 4 <= MOST_IN_MEMORY:
+    num_bytes = num_tokens * width * 4
+    if num_bytes <= MOST_IN_MEMORY:
         return np.empty((num_tokens, width), dtype=np.float32)
     try:
         with tempfile.NamedTemporaryFile(prefix="nlp_transfer-states-") as file:
+            if hasattr(os, "posix_fallocate"):
+                # Writing to a map whose file finds no room on the disk would kill the process without a word.
+                os.posix_fallocate(file.fileno(), 0, num_bytes)
             return np.memmap(file, dtype=np.float32, mode="w+", shape=(num_tokens, width))
     except OSError as error:
         raise StorageError(
-            f"strategy.cache_prefix: {num_tokens * width * 4 / 1e9:.1f} GB of states found no room: {error}. "
+            f"strategy.cache_prefix: {num_bytes / 1e9:.1f} GB of states found no room: {error}. "
             "Free space, or set strategy.cache_prefix=false."
         ) from error

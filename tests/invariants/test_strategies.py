@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -273,3 +274,22 @@ def test_the_probe_moves_the_head_alone_and_leaves_the_loss_lower(tiny_encoder: 
     assert len(still) > 20
     assert max(float((start[name] - weights[name]).abs().max()) for name in still) < 1e-6
     assert not torch.equal(start["classifier.weight"], weights["classifier.weight"])
+
+
+def test_states_that_are_many_lie_in_a_file_and_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nlp_transfer.engine import prefix
+    from nlp_transfer.errors import StorageError
+
+    monkeypatch.setattr(prefix, "MOST_IN_MEMORY", 1000)
+    small, large = prefix.allocate_states(10, 10), prefix.allocate_states(100, 10)
+    assert not isinstance(small, np.memmap)
+    assert isinstance(large, np.memmap)
+    large[:] = 1.5
+    assert large.sum() == 1500
+
+    def refuse(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(prefix.os, "posix_fallocate", refuse)
+    with pytest.raises(StorageError, match=r"cache_prefix.*No space left.*cache_prefix=false"):
+        prefix.allocate_states(100, 10)

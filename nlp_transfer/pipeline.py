@@ -76,9 +76,9 @@ def run(
     with _claim(loaded, state) as folder:
         talk = console if state.is_main_process else Console(quiet=True)
         for note in dropped:
-            talk.print(f"note: {note}", highlight=False, markup=False)
+            talk.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
         if folder.said:
-            talk.print(folder.said, markup=False)
+            talk.print(folder.said, markup=False, soft_wrap=True)
         return _run_in(folder, source, state, talk)
 
 
@@ -205,8 +205,8 @@ def _announce(splits: Splits, console: Console) -> None:
     facts = splits.facts
     rows = ", ".join(f"{count:,} {name}" for name, count in facts.rows.items())
     labels = ", ".join(splits.labels.names[:8]) + (", ..." if len(splits.labels.names) > 8 else "")
-    console.print(f"data: {facts.source}: {rows}; labels: {labels}", highlight=False, markup=False)
+    console.print(f"data: {facts.source}: {rows}; labels: {labels}", highlight=False, markup=False, soft_wrap=True)
     for note in facts.notes:
-        console.print(f"  note: {note}", highlight=False, markup=False)
+        console.print(f"  note: {note}", highlight=False, markup=False, soft_wrap=True)
     for warning in facts.warnings:
-        console.print(f"  warning: {warning}", style="yellow", highlight=False, markup=False)
+        console.print(f"  warning: {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True)

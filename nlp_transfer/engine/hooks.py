@@ -91,12 +91,15 @@ class PlainProgress:
         left = (self.num_steps - log.steps) * log.seconds / log.steps
         self.console.print(
             f"  {self.label}: step {log.steps}/{self.num_steps}, loss {loss:.3f}, {speed:.0f} examples/s, "
-            f"{left:.0f} s left"
+            f"{left:.0f} s left",
+            soft_wrap=True,
         )
 
     def after_evaluation(self, log: RunLog, evaluation: Evaluation) -> None:
         """Write the validation figures."""
-        self.console.print(f"  epoch {evaluation.epoch:.1f}: validation {describe_metrics(evaluation.metrics)}")
+        self.console.print(
+            f"  epoch {evaluation.epoch:.1f}: validation {describe_metrics(evaluation.metrics)}", soft_wrap=True
+        )
 
     def close(self) -> None:
         """Nothing to put away."""

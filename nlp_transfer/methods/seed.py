@@ -183,7 +183,10 @@ def train_seed(recipe: Recipe, seed: int, space: Workspace, folder: Path, consol
         hooks_of = lambda steps, label: (*space.make_hooks(steps, label), TrackerHook(accelerator, training))  # noqa: E731
     device = accelerator.device.type
     console.print(
-        f"{recipe.strategy.kind} of {space.source.name} on {device}, seed {seed}", highlight=False, markup=False
+        f"{recipe.strategy.kind} of {space.source.name} on {device}, seed {seed}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
     )
     fitted = fit_model(
         recipe,
@@ -219,7 +222,7 @@ def _tell_resumed(log: RunLog, console: Console) -> None:
     """Say where a run went on, and which checkpoints did not hold."""
     for damage in log.damaged_checkpoints:
         message = f"  warning: checkpoint {damage}; an older one was used"
-        console.print(message, style="yellow", highlight=False, markup=False)
+        console.print(message, style="yellow", highlight=False, markup=False, soft_wrap=True)
     if log.resumed_at:
         console.print(f"  went on from step {log.resumed_at[-1]:,}", highlight=False)
 

@@ -174,8 +174,8 @@ def _warn_leaks(facts: DataFacts) -> None:
         first, second = pair.split("/")
         way_out = "data.leaks=drop removes them from train" if first == "train" else f"Remove them from {first}"
         facts.warnings.append(
-            f"{counts['exact']} rows of {second} stand in {first} word for word, {counts['near']} but for case, "
-            f"punctuation and spacing. {way_out}."
+            f"{counts['exact'] + counts['near']:,} of the rows of {second} also stand in {first}: {counts['exact']:,} "
+            f"word for word, {counts['near']:,} but for case, punctuation and spacing. {way_out}."
         )
 
 

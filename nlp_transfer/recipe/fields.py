@@ -69,7 +69,7 @@ def list_kinds(section: str) -> dict[str, list[str]]:
 
     Example:
         >>> list_kinds("strategy")["lora"][:3]
-        ['kind', 'rank', 'alpha']
+        ['kind', 'variant', 'rank']
     """
     models = _list_models(section)
     if len(models) < 2:

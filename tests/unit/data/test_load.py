@@ -105,8 +105,8 @@ def test_leaks_are_counted_and_dropped_when_asked():
     assert dropped.facts.leaked == {"validation/test": {"exact": 1, "near": 0}}, "what is left, not what was there"
     assert dropped.facts.dropped == {"leaked": 2}
     assert dropped.facts.warnings == [
-        "1 rows of test stand in validation word for word, 0 but for case, punctuation and spacing. Remove them from "
-        "validation."
+        "1 of the rows of test also stand in validation: 1 word for word, 0 but for case, punctuation and spacing. "
+        "Remove them from validation."
     ]
     assert {"3", "4"}.isdisjoint(dropped.tables["train"]["id"])
     assert dropped.facts.rows == {"train": 38, "validation": 10, "test": 20}
@@ -134,7 +134,8 @@ def test_a_text_of_ten_megabytes_warns_and_is_counted():
 
 
 @pytest.mark.parametrize(
-    ("long_text", "expected"), [("truncate", "only"), ("head_tail", "its start and its end"), ("windows", "read whole")]
+    ("long_text", "expected"),
+    [("truncate", "only"), ("head_tail", "its start and its end"), ("windows", "at most data.max_windows")],
 )
 def test_what_is_read_of_a_long_text_is_said_as_it_is(long_text, expected):
     source = make_splits()

@@ -5,7 +5,8 @@ Data flows one way: ``Recipe -> Splits -> Prepared -> RunLog -> Scores -> Report
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -21,6 +22,7 @@ __all__ = [
     "Evaluation",
     "Hook",
     "LabelSpace",
+    "Loader",
     "Objective",
     "Prepared",
     "RunLog",
@@ -28,10 +30,15 @@ __all__ = [
     "Scores",
     "Splits",
     "TaskKind",
+    "Track",
     "Tracker",
+    "track_nothing",
 ]
 
 TaskKind = Literal["classification", "multi_label", "regression", "ordinal"]
+
+Loader = Literal["transformers", "peft", "nlp_transfer"]
+"""What loads an artefact."""
 
 SPLITS = ("train", "validation", "test")
 """Names of the splits, in their order everywhere."""
@@ -265,6 +272,17 @@ class RunLog:
     def padding_share(self) -> float:
         """Share of processed tokens that were padding, in [0, 1]."""
         return 1 - self.tokens / self.padded_tokens if self.padded_tokens else 0.0
+
+
+Track = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""Shows work other than training: called with what is done and how much there is of it, it gives a context in which a
+callable takes the count done since its last call."""
+
+
+@contextmanager
+def track_nothing(label: str, total: int) -> Iterator[Callable[[int], None]]:  # noqa: ARG001
+    """A `Track` that shows nothing."""
+    yield lambda _: None
 
 
 class Objective(Protocol):

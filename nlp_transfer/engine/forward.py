@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nlp_transfer.contracts import Encoded, Prepared
+from nlp_transfer.contracts import Encoded, Prepared, Track, track_nothing
 from nlp_transfer.data.batches import Collator, plan_inference
 from nlp_transfer.engine.prefix import Prefix, PrefixCache, PrefixStates, allocate_states
 from nlp_transfer.errors import ShapeError
@@ -206,7 +206,13 @@ def predict_logits(
     return result
 
 
-def cache_prefix(prefix: Prefix, prepared: Prepared, splits: Sequence[str], device: torch.device) -> PrefixCache:
+def cache_prefix(
+    prefix: Prefix,
+    prepared: Prepared,
+    splits: Sequence[str],
+    device: torch.device,
+    track: Track = track_nothing,
+) -> PrefixCache:
     """Run a frozen prefix once over some splits.
 
     Args:
@@ -214,6 +220,7 @@ def cache_prefix(prefix: Prefix, prepared: Prepared, splits: Sequence[str], devi
         prepared: Tokenized splits.
         splits: Which of them.
         device: Where the model is.
+        track: Shows how far it is.
 
     Returns:
         The states of every row.
@@ -222,23 +229,33 @@ def cache_prefix(prefix: Prefix, prepared: Prepared, splits: Sequence[str], devi
         StorageError: There is no room on the disk for them.
     """
     cache = PrefixCache(prefix, {})
-    for split in splits:
-        encoded = prepared.splits[split]
-        lengths = encoded.lengths.astype(np.int64)
-        kept = np.ones_like(lengths) if prefix.first_only else lengths
-        starts = np.concatenate([[0], np.cumsum(kept)])
-        collate = Collator(prepared.pad, prepared.padding_side)
-        values: np.ndarray | None = None
-        for rows in plan_inference(lengths, batch_size=ROWS_PER_PASS, max_tokens=TOKENS_PER_PASS):
-            inputs = {name: tensor.to(device) for name, tensor in collate(encoded, rows).items()}
-            hidden_RLD = prefix.encode(inputs).cpu()
-            if values is None:
-                values = allocate_states(int(starts[-1]), hidden_RLD.shape[2])
-            width = int(inputs["input_ids"].shape[1])
-            for number, row in enumerate(rows.tolist()):
-                begin = width - int(kept[row]) if prepared.padding_side == "left" else 0
-                own = hidden_RLD[number] if prefix.first_only else hidden_RLD[number, begin : begin + int(kept[row])]
-                values[starts[row] : starts[row + 1]] = own.numpy()
-        assert values is not None, "a split holds at least one row"
-        cache.states[split] = PrefixStates(values, starts)
+    total = sum(len(prepared.splits[split].lengths) for split in splits)
+    with track("frozen layers, run once", total) as advance:
+        for split in splits:
+            cache.states[split] = _read_states(prefix, prepared, split, device, advance)
     return cache
+
+
+def _read_states(
+    prefix: Prefix, prepared: Prepared, split: str, device: torch.device, advance: Callable[[int], None]
+) -> PrefixStates:
+    """Run the prefix over one split."""
+    encoded = prepared.splits[split]
+    lengths = encoded.lengths.astype(np.int64)
+    kept = np.ones_like(lengths) if prefix.first_only else lengths
+    starts = np.concatenate([[0], np.cumsum(kept)])
+    collate = Collator(prepared.pad, prepared.padding_side)
+    values: np.ndarray | None = None
+    for rows in plan_inference(lengths, batch_size=ROWS_PER_PASS, max_tokens=TOKENS_PER_PASS):
+        inputs = {name: tensor.to(device) for name, tensor in collate(encoded, rows).items()}
+        hidden_RLD = prefix.encode(inputs).cpu()
+        if values is None:
+            values = allocate_states(int(starts[-1]), hidden_RLD.shape[2])
+        width = int(inputs["input_ids"].shape[1])
+        for number, row in enumerate(rows.tolist()):
+            begin = width - int(kept[row]) if prepared.padding_side == "left" else 0
+            own = hidden_RLD[number] if prefix.first_only else hidden_RLD[number, begin : begin + int(kept[row])]
+            values[starts[row] : starts[row + 1]] = own.numpy()
+        advance(len(rows))
+    assert values is not None, "a split holds at least one row"
+    return PrefixStates(values, starts)

@@ -1,7 +1,8 @@
 """Watchers of the loop: a progress bar, plain lines, trackers."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from accelerate import Accelerator
 from rich.console import Console
@@ -10,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from nlp_transfer.contracts import Evaluation, RunLog
 from nlp_transfer.recipe.schema import TrainingConfig
 
-__all__ = ["PlainProgress", "ProgressBar", "TrackerHook", "build_progress"]
+__all__ = ["PlainProgress", "ProgressBar", "TrackerHook", "build_progress", "track_work"]
 
 PLAIN_SECONDS = 10.0
 """Seconds between two plain lines; chosen."""
@@ -110,6 +111,36 @@ def build_progress(console: Console, num_steps: int, label: str) -> ProgressBar 
     if console.is_terminal or console.is_jupyter:
         return ProgressBar(console, num_steps, label)
     return PlainProgress(console, num_steps, label)
+
+
+@contextmanager
+def track_work(console: Console, label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show how far work without updates has come: a bar on a terminal or in a notebook, a line now and then elsewhere.
+
+    Args:
+        console: Where it is shown.
+        label: What is done.
+        total: How much there is of it.
+
+    Yields:
+        A callable that takes the count done since its last call.
+    """
+    if console.is_terminal or console.is_jupyter:
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn())
+        with Progress(*columns, TimeRemainingColumn(compact=True), console=console, transient=True) as progress:
+            task = progress.add_task(label, total=total)
+            yield lambda count: progress.update(task, advance=count)
+        return
+    done, said = 0, time.monotonic()
+
+    def advance(count: int) -> None:
+        nonlocal done, said
+        done += count
+        if time.monotonic() - said >= PLAIN_SECONDS:
+            said = time.monotonic()
+            console.print(f"  {label}: {done:,} of {total:,}", highlight=False, markup=False, soft_wrap=True)
+
+    yield advance
 
 
 class TrackerHook:

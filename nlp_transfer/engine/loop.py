@@ -1,6 +1,5 @@
 """The one training loop: windows of examples, split into microbatches, exact however they are split."""
 
-import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -25,12 +24,13 @@ from nlp_transfer.engine.checkpoint import (
     restore_random,
     restore_weights,
 )
-from nlp_transfer.engine.forward import Feeder, compute_logits
+from nlp_transfer.engine.forward import Feeder, Microbatch
 from nlp_transfer.engine.optimizer import build_optimizer, build_schedule
+from nlp_transfer.engine.window import run_joint_window, run_window_by_parts
 from nlp_transfer.errors import OutputError, StorageError
 from nlp_transfer.recipe.schema import LOWER_IS_BETTER, TrainingConfig
 
-__all__ = ["OTHER_ROWS", "LoopSetup", "count_steps", "run_loop"]
+__all__ = ["OTHER_ROWS", "LoopSetup", "count_steps", "measure_peak_memory", "run_loop"]
 
 OTHER_ROWS = (
     "{place}: the run was broken off on other rows than these. Give it the same data, or name another folder: "
@@ -60,6 +60,7 @@ class LoopSetup:
         store: Where checkpoints go; None for no checkpoints.
         rows: Names the rows of the run; checkpoints of other rows are refused.
         plan: Gives the windows of an epoch, in place of the recipe's own order.
+        is_joint: Whether the loss relates the examples of a window to each other.
     """
 
     model: nn.Module
@@ -76,6 +77,7 @@ class LoopSetup:
     store: CheckpointStore | None = None
     rows: str = ""
     plan: Plan | None = None
+    is_joint: bool = False
 
     def windows(self, epoch: int) -> Sequence[np.ndarray]:
         """Plan one epoch: every example once, in windows of one update each."""
@@ -216,18 +218,10 @@ class _Loop:
         parts = parts or [window[:1]]
         for guide in self.setup.guides:
             guide.before_step(self.state.epoch, self.state.log.steps)
-        total = torch.zeros((), device=self.accelerator.device)
+        run_window = run_joint_window if self.setup.is_joint else run_window_by_parts
+        batches = (self.setup.feeder.feed(part) for part in parts)
+        total = run_window(self.model, batches, len(parts), self.setup.objective, self.accelerator, scale, self.count)
         log = self.state.log
-        for number, part in enumerate(parts):
-            is_last = number == len(parts) - 1
-            with contextlib.nullcontext() if is_last else self.accelerator.no_sync(self.model):
-                batch = self.setup.feeder.feed(part)
-                assert batch.labels is not None
-                loss = self.setup.objective(compute_logits(self.model, batch), batch.labels) * scale
-                self.accelerator.backward(loss)
-            total += loss.detach()
-            log.tokens += batch.num_tokens if scale else 0
-            log.padded_tokens += batch.num_padded if scale else 0
         rate = self.update()
         log.steps += 1
         for guide in self.setup.guides:
@@ -241,6 +235,11 @@ class _Loop:
         log.seconds += time.perf_counter() - started
         for hook in self.setup.hooks:
             hook.after_step(log, None if self.unread else log.losses[-1], rate)
+
+    def count(self, batch: Microbatch, scale: float) -> None:
+        """Count what went through the model."""
+        self.state.log.tokens += batch.num_tokens if scale else 0
+        self.state.log.padded_tokens += batch.num_padded if scale else 0
 
     def update(self) -> float:
         """Apply the gradients of one window; gives the rate that was used."""
@@ -372,15 +371,14 @@ class _Loop:
             log.best_step = log.steps
         counts = torch.tensor([log.tokens, log.padded_tokens], device=self.accelerator.device)
         log.tokens, log.padded_tokens = self.accelerator.reduce(counts, reduction="sum").tolist()
-        if self.accelerator.device.type == "cuda":
-            log.peak_memory_bytes = torch.cuda.max_memory_allocated()
-        else:
-            log.peak_memory_bytes = measure_peak_memory()
+        log.peak_memory_bytes = measure_peak_memory(self.accelerator.device)
         return log
 
 
-def measure_peak_memory() -> int:
-    """Largest resident size of this process so far, in bytes."""
+def measure_peak_memory(device: torch.device) -> int:
+    """Largest resident size of this process so far, or of the GPU's allocator, in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
     try:
         import resource
     except ImportError:  # Windows keeps the peak elsewhere

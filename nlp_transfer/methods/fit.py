@@ -10,10 +10,10 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
-from nlp_transfer.contracts import Objective, Prepared, RunLog, Splits
+from nlp_transfer.contracts import Objective, Prepared, RunLog, Splits, Track, track_nothing
 from nlp_transfer.engine.checkpoint import CheckpointStore
 from nlp_transfer.engine.forward import Feeder, predict_logits
-from nlp_transfer.engine.loop import LoopSetup, count_steps, run_loop
+from nlp_transfer.engine.loop import LoopSetup, count_steps, measure_peak_memory, run_loop
 from nlp_transfer.engine.objectives import build_objective
 from nlp_transfer.engine.prefix import PrefixCache
 from nlp_transfer.evaluation.predictions import predict_labels, to_probabilities
@@ -21,7 +21,7 @@ from nlp_transfer.evaluation.scoring import compute_metrics
 from nlp_transfer.methods.stages import HookMaker, build_cache, fit_probe
 from nlp_transfer.models.encoder import LoadedEncoder, load_encoder, quiet_loading
 from nlp_transfer.recipe.schema import Recipe
-from nlp_transfer.strategies import STRATEGIES, Adapted
+from nlp_transfer.strategies import STRATEGIES, Adapted, Material, Stage
 
 __all__ = ["Fitted", "fit_model", "predict_all", "predict_split"]
 
@@ -34,7 +34,7 @@ class Fitted:
         adapted: The model as its strategy made it, best weights in place.
         loaded: The encoder it started from.
         log: What happened while training.
-        num_trainable: Count of weights that training moved.
+        num_trainable: Count of weights that training moved, those of a head that was fitted apart included.
     """
 
     adapted: Adapted
@@ -53,6 +53,7 @@ def fit_model(
     checkpoints: Path | None = None,
     rows: str = "",
     label: str = "training",
+    track: Track = track_nothing,
 ) -> Fitted:
     """Train one model on prepared splits.
 
@@ -65,6 +66,7 @@ def fit_model(
         checkpoints: Folder to write checkpoints to and resume from; None for none.
         rows: Names the rows of the run, so that it does not go on with others.
         label: What a progress bar says.
+        track: Shows work other than training.
 
     Returns:
         The trained model.
@@ -81,28 +83,63 @@ def fit_model(
         with quiet_loading():
             loaded.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     adapted.model.to(accelerator.device)
-    objective = build_objective(prepared.labels, training, splits.facts.label_counts.get("train", {}))
+    num_trainable = adapted.num_trainable
+    material = Material(splits, prepared, recipe, accelerator.device, track)
+    stage = adapted.lay_out(material) if adapted.lay_out is not None else Stage()
+    log = RunLog(device=accelerator.device.type, num_processes=accelerator.num_processes)
+    if num_trainable:
+        log = _train(material, loaded, adapted, stage, accelerator, make_hooks, checkpoints, rows, label)
+    log.precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
+    adapted.model = accelerator.unwrap_model(adapted.model, keep_fp32_wrapper=False)
+    if adapted.solve is not None:
+        started = time.perf_counter()
+        adapted.solve(material)
+        log.seconds += time.perf_counter() - started
+        log.examples = log.examples or prepared.splits["train"].num_examples
+        log.peak_memory_bytes = measure_peak_memory(accelerator.device)
+        # A head that was fitted apart counts as trained.
+        num_trainable = adapted.num_trainable
+    if adapted.finish is not None:
+        adapted.model = adapted.finish(adapted.model)
+    return Fitted(adapted, loaded, log, num_trainable)
+
+
+def _train(
+    material: Material,
+    loaded: LoadedEncoder,
+    adapted: Adapted,
+    stage: Stage,
+    accelerator: Accelerator,
+    make_hooks: HookMaker | None,
+    checkpoints: Path | None,
+    rows: str,
+    label: str,
+) -> RunLog:
+    """Run the loop, with what comes before it."""
+    recipe, training = material.recipe, material.recipe.training
+    prepared = stage.prepared or material.prepared
+    counts = material.splits.facts.label_counts.get("train", {})
+    objective = stage.objective or build_objective(prepared.labels, training, counts)
     if adapted.probe is not None:
-        fit_probe(adapted.model, adapted.probe, prepared, training, objective, accelerator, make_hooks, label)
+        fit_probe(
+            adapted.model, adapted.probe, prepared, training, objective, accelerator, make_hooks, label, material.track
+        )
     started = time.perf_counter()
-    cache = build_cache(loaded.model, adapted.prefix, prepared, accelerator.device)
+    cache = build_cache(loaded.model, adapted.prefix, prepared, accelerator.device, material.track)
     cache_seconds = time.perf_counter() - started
     setup = _lay_out(recipe, adapted, prepared, objective, accelerator, cache)
-    setup.rows = rows
+    setup.rows, setup.plan, setup.is_joint = rows, stage.plan, stage.is_joint
+    if not stage.looks:
+        setup.evaluate = None
     if make_hooks is not None:
         setup.hooks = make_hooks(count_steps(setup.feeder.encoded.num_examples, training), label)
     if checkpoints is not None:
         setup.store = CheckpointStore(checkpoints, keep=training.keep_checkpoints, rank=accelerator.process_index)
     log = run_loop(setup)
     log.seconds += cache_seconds
-    log.precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
-    adapted.model = accelerator.unwrap_model(adapted.model, keep_fp32_wrapper=False)
     if cache is not None:
         cache.prefix.remove()
-    num_trainable = adapted.num_trainable
-    if adapted.finish is not None:
-        adapted.model = adapted.finish(adapted.model)
-    return Fitted(adapted, loaded, log, num_trainable)
+    return log
 
 
 def _lay_out(

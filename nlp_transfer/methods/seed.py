@@ -2,13 +2,14 @@
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,9 +17,9 @@ from accelerate import Accelerator
 from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
-from nlp_transfer.contracts import Evaluation, Hook, Prepared, RunLog, Splits
+from nlp_transfer.contracts import Evaluation, Hook, Loader, Prepared, RunLog, Splits, track_nothing
 from nlp_transfer.data.identity import identify_rows
-from nlp_transfer.engine.hooks import TrackerHook, build_progress
+from nlp_transfer.engine.hooks import TrackerHook, build_progress, track_work
 from nlp_transfer.engine.loop import OTHER_ROWS
 from nlp_transfer.engine.precision import choose_device, choose_precision
 from nlp_transfer.errors import MissingExtraError, OutputError, StorageError
@@ -75,6 +76,10 @@ class Workspace:
         """Watchers of one fit: progress, unless the console is quiet."""
         return () if self.console.quiet else (build_progress(self.console, num_steps, label),)
 
+    def track(self, label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        """Show work other than training, unless the console is quiet."""
+        return track_nothing(label, total) if self.console.quiet else track_work(self.console, label, total)
+
 
 @dataclass
 class SeedResult:
@@ -85,7 +90,7 @@ class SeedResult:
         folder: Holds ``model/`` and ``predictions.parquet``.
         log: What happened while training.
         model: Facts of the model: family, parameters, trainable, saved_bytes.
-        loader: ``transformers`` or ``peft``.
+        loader: ``transformers``, ``peft`` or ``nlp_transfer``.
         probabilities: Split name to float64 (N, C), from the saved weights.
     """
 
@@ -93,7 +98,7 @@ class SeedResult:
     folder: Path
     log: RunLog
     model: dict[str, Any]
-    loader: Literal["transformers", "peft"]
+    loader: Loader
     probabilities: dict[str, np.ndarray]
 
 
@@ -197,6 +202,7 @@ def train_seed(recipe: Recipe, seed: int, space: Workspace, folder: Path, consol
         checkpoints=folder / "checkpoints",
         rows=space.rows,
         label=f"{recipe.strategy.kind}, seed {seed}",
+        track=space.track if accelerator.is_main_process else track_nothing,
     )
     _tell_resumed(fitted.log, console)
     model = {
@@ -209,7 +215,7 @@ def train_seed(recipe: Recipe, seed: int, space: Workspace, folder: Path, consol
     saved = load_artifact(folder / "model", trust_remote_code=recipe.encoder.trust_remote_code).model
     probabilities = predict_all(saved, space.prepared, accelerator, recipe)
     fitted.log.collapsed = _is_collapsed(probabilities, space)
-    model["saved_bytes"] = sum(path.stat().st_size for path in (folder / "model").iterdir())
+    model["saved_bytes"] = sum(path.stat().st_size for path in (folder / "model").rglob("*") if path.is_file())
     result = SeedResult(seed, folder, fitted.log, model, loader, probabilities)
     if accelerator.is_main_process:
         _write_seed(result, space)
@@ -227,12 +233,10 @@ def _tell_resumed(log: RunLog, console: Console) -> None:
         console.print(f"  went on from step {log.resumed_at[-1]:,}", highlight=False)
 
 
-def _save(
-    recipe: Recipe, fitted: Fitted, space: Workspace, folder: Path, accelerator: Accelerator
-) -> Literal["transformers", "peft"]:
+def _save(recipe: Recipe, fitted: Fitted, space: Workspace, folder: Path, accelerator: Accelerator) -> Loader:
     """Save the artefact on the main process; every process learns how it loads."""
     data = recipe.data
-    is_plain = fitted.adapted.format == "transformers" or fitted.adapted.merge
+    loader: Loader = "transformers" if fitted.adapted.merge else fitted.adapted.format
     if accelerator.is_main_process:
         save_artifact(
             folder / "model",
@@ -256,7 +260,7 @@ def _save(
             },
         )
     accelerator.wait_for_everyone()
-    return "transformers" if is_plain else "peft"
+    return loader
 
 
 def _is_collapsed(probabilities: dict[str, np.ndarray], space: Workspace) -> bool:

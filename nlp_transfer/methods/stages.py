@@ -7,7 +7,7 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedModel
 
-from nlp_transfer.contracts import Hook, Objective, Prepared
+from nlp_transfer.contracts import Hook, Objective, Prepared, Track, track_nothing
 from nlp_transfer.engine.forward import Feeder, cache_prefix
 from nlp_transfer.engine.loop import LoopSetup, count_steps, run_loop
 from nlp_transfer.engine.prefix import Prefix, PrefixCache
@@ -21,7 +21,11 @@ HookMaker = Callable[[int, str], Sequence[Hook]]
 
 
 def build_cache(
-    model: PreTrainedModel, plan: PrefixPlan | None, prepared: Prepared, device: torch.device
+    model: PreTrainedModel,
+    plan: PrefixPlan | None,
+    prepared: Prepared,
+    device: torch.device,
+    track: Track = track_nothing,
 ) -> PrefixCache | None:
     """Run the frozen bottom of an encoder over train and validation.
 
@@ -30,6 +34,7 @@ def build_cache(
         plan: What is frozen; None where nothing is, or nothing is to be cached.
         prepared: Tokenized splits.
         device: Where the model is.
+        track: Shows how far it is.
 
     Returns:
         The prefix with its states; ``prefix.remove()`` ends it. None without a plan.
@@ -40,7 +45,7 @@ def build_cache(
     if plan is None:
         return None
     seen = [split for split in ("train", "validation") if split in prepared.splits]
-    return cache_prefix(_build_prefix(model, plan), prepared, seen, device)
+    return cache_prefix(_build_prefix(model, plan), prepared, seen, device, track)
 
 
 def fit_probe(
@@ -52,6 +57,7 @@ def fit_probe(
     accelerator: Accelerator,
     make_hooks: HookMaker | None,
     label: str,
+    track: Track = track_nothing,
 ) -> None:
     """Train the head alone on cached states of the whole encoder, in place.
 
@@ -64,13 +70,14 @@ def fit_probe(
         accelerator: Places and wraps the model.
         make_hooks: Gives the watchers.
         label: What a progress bar says.
+        track: Shows how far the cached states are.
     """
     assert isinstance(model, PreTrainedModel)
     head = set(list_head_parameters(model))
     was_open = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in head)
-    cache = cache_prefix(_build_prefix(model, probe.prefix), prepared, ["train"], accelerator.device)
+    cache = cache_prefix(_build_prefix(model, probe.prefix), prepared, ["train"], accelerator.device, track)
     update = {"epochs": float(probe.epochs), "max_steps": None, "learning_rate": probe.learning_rate}
     training = training.model_copy(update={**update, "head_learning_rate": None, "restore_best": False})
     feeder = Feeder(prepared, "train", accelerator.device, cache=cache)

@@ -63,12 +63,14 @@ class LoadedEncoder:
         source: Where the encoder came from.
         new_parameters: Names of the parameters that were not in the checkpoint.
         family: ``model_type`` of the config, such as ``bert``.
+        labels: The label contract of the head.
     """
 
     model: PreTrainedModel
     source: EncoderSource
     new_parameters: tuple[str, ...]
     family: str
+    labels: LabelSpace
 
 
 class quiet_loading:  # noqa: N801 - reads as a verb phrase in `with`
@@ -198,7 +200,7 @@ def load_encoder(config: EncoderConfig, labels: LabelSpace, *, seed: int) -> Loa
                 model, new = _load_pretrained(source, base, settings, config, seed)
     except LOADING_ERRORS as error:
         raise EncoderError(f"encoder.name: {source.name}: cannot be loaded: {_explain(error)}") from error
-    return LoadedEncoder(model, source, tuple(new), str(settings.model_type))
+    return LoadedEncoder(model, source, tuple(new), str(settings.model_type), labels)
 
 
 def _configure(base: EncoderSource, config: EncoderConfig, labels: LabelSpace) -> PretrainedConfig:

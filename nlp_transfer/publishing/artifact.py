@@ -21,7 +21,9 @@ from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import ArtifactError, EncoderError, StorageError
 from nlp_transfer.models.encoder import LOADING_ERRORS, PROBLEM_TYPES, check_vocabulary, quiet_loading
 from nlp_transfer.models.merge import merge_adapter
+from nlp_transfer.models.own import WEIGHTS_FILE, OwnClassifier
 from nlp_transfer.models.sources import ADAPTER_FILE, ARTIFACT_FILE, EncoderSource, is_hub_id, resolve_encoder
+from nlp_transfer.publishing.own_files import describe_architecture, load_own, stage_own
 from nlp_transfer.recipe.schema import DataConfig, EncoderConfig
 
 __all__ = ["LoadedArtifact", "find_artifact", "load_artifact", "save_artifact", "write_atomically"]
@@ -87,7 +89,7 @@ def save_artifact(
 
     Args:
         folder: The ``model/`` folder to make.
-        model: A family's own classifier, or one wrapped by peft; its weights are float32.
+        model: A family's own classifier, one wrapped by peft, or one in a form of its own; its weights are float32.
         tokenizer: Saved beside it.
         labels: The label contract.
         source: The encoder the model started from.
@@ -95,7 +97,7 @@ def save_artifact(
         metadata: Further JSON for ``nlp_transfer.json``: recipe, reading settings, versions.
 
     Returns:
-        ``transformers`` or ``peft``: what loads the folder.
+        ``transformers``, ``peft`` or ``nlp_transfer``: what loads the folder.
 
     Raises:
         StorageError: The disk is full or failing.
@@ -113,6 +115,7 @@ def save_artifact(
             "loader": kind,
             "labels": {"kind": labels.kind, "names": list(labels.names)},
             "encoder": {"name": source.name, "hub_id": source.hub_id, "revision": source.revision},
+            **({"architecture": describe_architecture(model, source)} if isinstance(model, OwnClassifier) else {}),
             **metadata,
         }
         (stage / ARTIFACT_FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -131,6 +134,9 @@ def _stage_model(
     stage: Path, base_stage: Path, base_folder: Path, model: nn.Module, *, source: EncoderSource, merge: bool
 ) -> str:
     """Write the weights aside, an adapter's own base too; say what loads them."""
+    if isinstance(model, OwnClassifier):
+        stage_own(stage, model, source)
+        return "nlp_transfer"
     if isinstance(model, PeftModel) and not merge:
         if source.is_artifact:
             _save_base(base_stage, model)
@@ -146,9 +152,10 @@ def _stage_model(
 def _move_in(staged: list[tuple[Path, Path]]) -> None:
     """Rename what was written aside, in order: all of it is on the disk before anything earlier goes."""
     for part, _ in staged:
-        for path in part.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+        for path in part.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
     for part, place in staged:
         if place.exists():
             shutil.rmtree(place)
@@ -198,7 +205,7 @@ def find_artifact(path: str | Path, *, revision: str | None = None) -> Path:
     # Unlike Path's own, these raise no error for a name that is too long for the file system.
     if os.path.isdir(folder):
         for candidate in (folder, folder / "model"):
-            if any((candidate / name).is_file() for name in ("config.json", ADAPTER_FILE)):
+            if any((candidate / name).is_file() for name in ("config.json", ADAPTER_FILE, WEIGHTS_FILE)):
                 return candidate
         raise ArtifactError(
             f"{path}: holds no artefact (config.json or {ADAPTER_FILE}). Name the model/ folder of a run."
@@ -237,7 +244,8 @@ def load_artifact(path: str | Path, *, revision: str | None = None, trust_remote
     is_adapter = (folder / ADAPTER_FILE).is_file()
     if is_adapter and not metadata:
         raise ArtifactError(f"{folder}: an adapter without {ARTIFACT_FILE} does not say its labels. Load it with peft.")
-    stem = "adapter_model" if is_adapter else "model"
+    is_own = metadata.get("loader") == "nlp_transfer"
+    stem = "adapter_model" if is_adapter else WEIGHTS_FILE.partition(".")[0] if is_own else "model"
     if not any((folder / f"{stem}{end}").is_file() for end in (".safetensors", ".safetensors.index.json")):
         raise ArtifactError(
             f"{folder}: holds no {stem}.safetensors. Pickled weights are refused; convert them where you trust them."
@@ -245,8 +253,8 @@ def load_artifact(path: str | Path, *, revision: str | None = None, trust_remote
     try:
         with quiet_loading():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-            load = _load_adapter if is_adapter else _load_plain
-            model = load(folder, metadata, trust_remote_code)
+            load = _load_adapter if is_adapter else load_own if is_own else _load_plain
+            model: Any = load(folder, metadata, trust_remote_code=trust_remote_code)
     except LOADING_ERRORS as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
         raise ArtifactError(
@@ -257,7 +265,7 @@ def load_artifact(path: str | Path, *, revision: str | None = None, trust_remote
     return LoadedArtifact(model.float().eval(), tokenizer, labels, metadata, folder)
 
 
-def _load_plain(folder: Path, _: Mapping[str, Any], trust_remote_code: bool) -> nn.Module:
+def _load_plain(folder: Path, _: Mapping[str, Any], *, trust_remote_code: bool) -> nn.Module:
     """Load a transformers classifier and refuse one with weights missing."""
     model, info = AutoModelForSequenceClassification.from_pretrained(
         folder,
@@ -273,7 +281,7 @@ def _load_plain(folder: Path, _: Mapping[str, Any], trust_remote_code: bool) -> 
     return classifier
 
 
-def _load_adapter(folder: Path, metadata: Mapping[str, Any], trust_remote_code: bool) -> nn.Module:
+def _load_adapter(folder: Path, metadata: Mapping[str, Any], *, trust_remote_code: bool) -> nn.Module:
     """Load a peft classifier on its base."""
     names = metadata["labels"]["names"]
     base = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))["base_model_name_or_path"]

@@ -5,13 +5,13 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from nlp_transfer.contracts import TaskKind
+from nlp_transfer.contracts import Loader, TaskKind
 from nlp_transfer.models.sources import ALIASES, is_hub_id
 from nlp_transfer.publishing.scoreboard import collect_class_scores, collect_scores
 from nlp_transfer.publishing.summary import (
@@ -28,9 +28,7 @@ from nlp_transfer.publishing.summary import (
     write_headline,
 )
 
-__all__ = ["ArtifactFormat", "describe_reading", "drop_places", "escape_markdown", "render_card", "write_loading_code"]
-
-ArtifactFormat = Literal["transformers", "peft"]
+__all__ = ["describe_reading", "drop_places", "escape_markdown", "render_card", "write_loading_code"]
 
 MAX_CLASSES = 200
 """Most classes that the card lists one by one."""
@@ -45,7 +43,7 @@ TASK_TEXT: dict[str, str] = {
 
 def write_loading_code(
     path: str,
-    format: ArtifactFormat,  # noqa: A002 - the word that the ecosystem uses
+    format: Loader,  # noqa: A002 - the word that the ecosystem uses
     labels: Sequence[str],
     kind: TaskKind = "classification",
     *,
@@ -56,7 +54,7 @@ def write_loading_code(
 
     Args:
         path: Folder or Hub id of the artefact.
-        format: What the folder is: a ``transformers`` model or a ``peft`` adapter.
+        format: What the folder is: a ``transformers`` model, a ``peft`` adapter, or in a form of this package's own.
         labels: Label names in column order; peft keeps no label count, so they stand in its call.
         kind: The task; decides how scores are read.
         is_pair: Whether two texts are read together.
@@ -71,6 +69,13 @@ def write_loading_code(
 id2label={0: 'no', 1: 'yes'}, label2id={'no': 0, 'yes': 1}, dtype="float32")
     """
     place = ascii(path)
+    if format == "nlp_transfer":
+        texts = '["a text to read"], ["its second text"]' if is_pair else '["a text to read"]'
+        return [
+            "import nlp_transfer as nt\n"
+            f"classifier = nt.Classifier.from_pretrained({place})\n"
+            f"classifier.predict({texts})"
+        ]
     if format == "peft":
         names = [ascii(name) for name in labels]
         id2label = ", ".join(f"{index}: {name}" for index, name in enumerate(names))
@@ -116,21 +121,19 @@ def escape_markdown(value: object, limit: int = 300) -> str:
 def render_card(
     record: Mapping[str, Any],
     *,
-    format: ArtifactFormat,  # noqa: A002 - the word that the ecosystem uses
+    format: Loader,  # noqa: A002 - the word that the ecosystem uses
     kind: TaskKind,
     labels: Sequence[str],
     path: str = "path/to/model",
-    loader_note: str | None = None,
 ) -> str:
     """Write the model card of a run.
 
     Args:
         record: The report, as ``report.json`` holds it.
-        format: What the artefact is: a ``transformers`` model or a ``peft`` adapter.
+        format: What the artefact is: a ``transformers`` model, a ``peft`` adapter, or in a form of this package's own.
         kind: The task.
         labels: Label names in column order.
         path: What the loading calls name: a folder or a Hub id.
-        loader_note: Said in place of the loading calls where neither library can load the artefact.
 
     Returns:
         Markdown with YAML metadata in front, ending in a newline.
@@ -156,8 +159,7 @@ def render_card(
         kind=kind,
         task_text=TASK_TEXT[kind],
         format=format,
-        loader_note=loader_note,
-        code=[] if loader_note else write_loading_code(path, format, labels, kind, **describe_reading(record)),
+        code=write_loading_code(path, format, labels, kind, **describe_reading(record)),
         long_text=find_section(record, "data").get("long_text", "truncate"),
         path=path,
         tables=collect_scores(record),

@@ -13,9 +13,9 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from nlp_transfer.contracts import TaskKind
+from nlp_transfer.contracts import Loader, TaskKind
 from nlp_transfer.publishing import outcomes, plots
-from nlp_transfer.publishing.card import ArtifactFormat, describe_reading, write_loading_code
+from nlp_transfer.publishing.card import describe_reading, write_loading_code
 from nlp_transfer.publishing.scoreboard import collect_class_scores, collect_scores
 from nlp_transfer.publishing.summary import (
     choose_metric,
@@ -376,12 +376,14 @@ def _list_code(record: Mapping[str, Any], names: list[str], kind: TaskKind, fold
     path = (Path(place) / str(record.get("artifact") or "model")).as_posix()
     is_adapter = strategy.get("kind") == "lora" and not strategy.get("merge")
     loader = find_section(record, "model").get("loader")
-    format_: ArtifactFormat = "peft" if loader == "peft" or (loader is None and is_adapter) else "transformers"
+    format_: Loader = loader or ("peft" if is_adapter else "transformers")
     reading = describe_reading(record)
     texts = '["a text to read"], ["its second text"]' if reading["is_pair"] else '["a text to read"]'
     ours = (
         f"import nlp_transfer as nt\nclassifier = nt.Classifier.from_pretrained({path!a})\nclassifier.predict({texts})"
     )
+    if format_ == "nlp_transfer":
+        return [ours]
     return [write_loading_code(path, format_, names, kind, **reading)[0], ours]
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from nlp_transfer.recipe.section import Section
 from nlp_transfer.recipe.strategies import (
     LEARNING_RATES,
     STRATEGY_CONFIGS,
@@ -16,9 +17,9 @@ from nlp_transfer.recipe.strategies import (
     FullConfig,
     LayerwiseConfig,
     LoraConfig,
-    Section,
     StrategyConfig,
 )
+from nlp_transfer.recipe.strategies_direct import FeaturesConfig
 
 __all__ = [
     "DEFAULT_METRICS",
@@ -30,6 +31,7 @@ __all__ = [
     "DataConfig",
     "EncoderConfig",
     "EvaluationConfig",
+    "FeaturesConfig",
     "FrozenConfig",
     "FullConfig",
     "LayerwiseConfig",
@@ -299,7 +301,7 @@ class Recipe(Section):
         kind = self.task.kind
         training: dict[str, Any] = {}
         if self.training.learning_rate is None:
-            training["learning_rate"] = LEARNING_RATES[self.strategy.kind]
+            training["learning_rate"] = LEARNING_RATES.get(self.strategy.kind)
         if self.training.select_by is None:
             training["select_by"] = SELECTION_METRICS[kind]
         if training:

@@ -2,27 +2,21 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from nlp_transfer.recipe.section import OpenShare, PositiveInt, Section
+from nlp_transfer.recipe.strategies_direct import FeaturesConfig
 
 __all__ = [
     "LEARNING_RATES",
     "STRATEGY_CONFIGS",
+    "FeaturesConfig",
     "FrozenConfig",
     "FullConfig",
     "LayerwiseConfig",
     "LoraConfig",
-    "Section",
     "StrategyConfig",
 ]
-
-PositiveInt = Annotated[int, Field(gt=0)]
-OpenShare = Annotated[float, Field(ge=0.0, lt=1.0)]
-
-
-class Section(BaseModel):
-    """What every section has in common: unknown keys and wrong types are refused, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class FullConfig(Section):
@@ -105,15 +99,19 @@ class LoraConfig(Section):
     merge: bool = Field(False, description="Fold the update into the encoder: a plain transformers folder is saved.")
 
 
-StrategyConfig = Annotated[FullConfig | FrozenConfig | LayerwiseConfig | LoraConfig, Field(discriminator="kind")]
+StrategyConfig = Annotated[
+    FullConfig | LayerwiseConfig | FrozenConfig | FeaturesConfig | LoraConfig, Field(discriminator="kind")
+]
 
-STRATEGY_CONFIGS: dict[str, type[FullConfig] | type[FrozenConfig] | type[LayerwiseConfig] | type[LoraConfig]] = {
+STRATEGY_CONFIGS: dict[str, type[Section]] = {
     "full": FullConfig,
     "layerwise": LayerwiseConfig,
     "frozen": FrozenConfig,
+    "features": FeaturesConfig,
     "lora": LoraConfig,
 }
 """Section of each strategy by its kind."""
 
 LEARNING_RATES: dict[str, float] = {"full": 5e-5, "layerwise": 1e-4, "frozen": 1e-3, "lora": 5e-4}
-"""Peak learning rate per strategy where a recipe names none; full is BERT's upper choice (Devlin et al. 2019)."""
+"""Peak learning rate of each strategy that has one, where a recipe names none; full is BERT's upper choice
+(Devlin et al. 2019)."""

@@ -1,14 +1,15 @@
 """How a pretrained encoder becomes a classifier: one strategy, one file."""
 
-from nlp_transfer.strategies import frozen, full, layerwise, lora
-from nlp_transfer.strategies.base import Adapted, PrefixPlan, Probe, Strategy
+from nlp_transfer.strategies import features, frozen, full, layerwise, lora
+from nlp_transfer.strategies.base import Adapted, Material, PrefixPlan, Probe, Stage, Strategy
 
-__all__ = ["STRATEGIES", "Adapted", "PrefixPlan", "Probe", "Strategy"]
+__all__ = ["STRATEGIES", "Adapted", "Material", "PrefixPlan", "Probe", "Stage", "Strategy"]
 
 STRATEGIES: dict[str, Strategy] = {
     "full": full.STRATEGY,
     "layerwise": layerwise.STRATEGY,
     "frozen": frozen.STRATEGY,
+    "features": features.STRATEGY,
     "lora": lora.STRATEGY,
 }
 """Every strategy by its name in recipes."""

@@ -1,16 +1,19 @@
 """What every strategy hands to the engine."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
+import torch
 from torch import nn
 
-from nlp_transfer.contracts import Guide
+from nlp_transfer.contracts import Guide, Loader, Objective, Prepared, Splits, Track
 from nlp_transfer.models.encoder import LoadedEncoder
 from nlp_transfer.models.parts import EncoderParts
+from nlp_transfer.recipe.schema import Recipe
 
-__all__ = ["Adapted", "PrefixPlan", "Probe", "Strategy"]
+__all__ = ["Adapted", "Material", "PrefixPlan", "Probe", "Stage", "Strategy"]
 
 
 @dataclass(frozen=True)
@@ -41,31 +44,74 @@ class Probe:
     learning_rate: float
 
 
+@dataclass(frozen=True)
+class Material:
+    """What a strategy is given to fit with, beyond what the loop does.
+
+    Attributes:
+        splits: Texts, labels and their names.
+        prepared: The same, tokenized.
+        recipe: Resolved; its ``training.seed`` is that of this fit.
+        device: Where the model is.
+        track: Shows work that takes long.
+    """
+
+    splits: Splits
+    prepared: Prepared
+    recipe: Recipe
+    device: torch.device
+    track: Track
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What the loop does in place of fitting the logits of every example to its label.
+
+    Attributes:
+        prepared: Tokenized splits, where train is another than the recipe's: more rows, or other targets.
+        objective: The loss; the task's own where absent.
+        is_joint: Whether the loss relates the examples of a window to each other, so that the whole window counts.
+        plan: Gives the windows of an epoch, in place of the recipe's own order.
+        looks: Whether validation is scored between epochs.
+    """
+
+    prepared: Prepared | None = None
+    objective: Objective | None = None
+    is_joint: bool = False
+    plan: Callable[[int], Sequence[np.ndarray]] | None = None
+    looks: bool = True
+
+
 @dataclass
 class Adapted:
     """An encoder that a strategy has made ready to train.
 
     Attributes:
         model: What is trained; parameters with ``requires_grad`` are the ones that move.
-        format: How the artefact is saved: a plain ``transformers`` folder or a ``peft`` adapter folder.
+        format: How the artefact is saved: a plain ``transformers`` folder, a ``peft`` adapter folder, or one in a form
+            of this package's own. Where nothing has ``requires_grad``, the loop is left out.
         still: Names of modules that stay in evaluation mode while training, because they are frozen.
         new_parameters: Names, in ``model``, of the newly initialised parameters: they take the head's learning rate.
         prefix: What need run only once; None where nothing at the bottom is frozen, or caching is off.
         probe: The stage that fits the head first; None for none.
         rates: Factor on the peak learning rate by parameter name; 1 where absent.
         guides: Steer weights and gradients while training.
+        lay_out: Given the data, says what the loop does otherwise than usual; None for nothing.
+        solve: Fits what is not trained by gradients, after the loop, or in its place; None for nothing.
         finish: Puts the trained model into the form that is saved; None where it has that form.
         merge: Whether the update is folded into the encoder before saving.
     """
 
     model: nn.Module
-    format: Literal["transformers", "peft"]
+    format: Loader
     still: tuple[str, ...] = ()
     new_parameters: frozenset[str] = field(default_factory=frozenset)
     prefix: PrefixPlan | None = None
     probe: Probe | None = None
     rates: Mapping[str, float] = field(default_factory=dict)
     guides: tuple[Guide, ...] = ()
+    lay_out: Callable[[Material], Stage] | None = None
+    solve: Callable[[Material], None] | None = None
     finish: Callable[[nn.Module], nn.Module] | None = None
     merge: bool = False
 

@@ -124,12 +124,13 @@ def test_hostile_text_stays_text(make):
     assert len(re.findall(r"&lt;img", prose)) >= 4
 
 
-def test_technique_that_neither_library_loads_says_so_in_place_of_code(make):
+def test_technique_that_neither_library_loads_says_so_and_how_it_loads(make):
     record, _ = make()
-    note = "Load it with nlp_transfer.Classifier.from_pretrained."
-    card = render_card(record, format="transformers", kind="classification", labels=("a", "b"), loader_note=note)
-    assert "Classifier.from" in card
-    assert read_code(card) == []
+    card = render_card(record, format="nlp_transfer", kind="classification", labels=("a", "b"), path="here")
+    assert "Neither transformers nor peft can load this technique" in card
+    (code,) = (ast.unparse(block) for block in read_code(card))
+    assert "nt.Classifier.from_pretrained('here')" in code
+    assert "AutoModel" not in card
 
 
 def test_limits_say_what_was_not_measured(make):

@@ -4,7 +4,9 @@ import pytest
 from pydantic import ValidationError
 
 from nlp_transfer.recipe.explain import describe_value, explain_errors
-from nlp_transfer.recipe.schema import Recipe
+from nlp_transfer.recipe.schema import STRATEGY_CONFIGS, Recipe
+
+KINDS = ", ".join(f'"{kind}"' for kind in STRATEGY_CONFIGS)
 
 CASES = [
     ({"training": {"learning_rat": 1}}, 'training.learning_rat: unknown key. Did you mean "learning_rate"?'),
@@ -16,13 +18,12 @@ CASES = [
         'strategy.rank: unknown key for kind "full". It belongs to kind "lora".',
     ),
     ({"strategy": {"kind": "lora", "rnk": 1}}, 'strategy.rnk: unknown key for kind "lora". Did you mean "rank"?'),
-    ({"strategy": {"rank": 4}}, 'strategy.kind: missing. Choose one of "full", "frozen", "layerwise", "lora".'),
+    ({"strategy": {"rank": 4}}, f"strategy.kind: missing. Choose one of {KINDS}."),
     (
         {"strategy": {"kind": "lra"}},
-        'strategy.kind: expected one of "full", "frozen", "layerwise", "lora", got the text "lra". '
-        'Did you mean "lora"?',
+        f'strategy.kind: expected one of {KINDS}, got the text "lra". Did you mean "lora"?',
     ),
-    ({"strategy": {"kind": [1]}}, 'strategy.kind: expected one of "full", "frozen", "layerwise", "lora", got a list.'),
+    ({"strategy": {"kind": [1]}}, f"strategy.kind: expected one of {KINDS}, got a list."),
     ({"strategy": "lora"}, 'strategy: expected keys, got the text "lora". Write strategy.kind: lora instead.'),
     ({"task": 5}, "task: expected a section with keys, got the number 5. Give it keys such as kind."),
     (

@@ -8,7 +8,9 @@ import pytest
 
 from nlp_transfer.errors import RecipeError
 from nlp_transfer.recipe import Recipe, dump_yaml, export_json_schema, list_dropped, load_recipe, recipe_to_yaml
-from nlp_transfer.recipe.schema import LEARNING_RATES
+from nlp_transfer.recipe.schema import LEARNING_RATES, STRATEGY_CONFIGS
+
+KINDS = ", ".join(f'"{kind}"' for kind in STRATEGY_CONFIGS)
 
 
 def write(folder: Path, content: str | bytes, name: str = "my.yaml") -> Path:
@@ -107,8 +109,7 @@ def test_all_problems_of_overrides_fields_and_file_come_in_one_error(tmp_path):
         load_recipe(path, ["nonsense", "training.batch_size=0"])
     assert caught.value.problems == (
         'override "nonsense": expected key=value, such as training.epochs=2.',
-        'strategy.kind: expected one of "full", "frozen", "layerwise", "lora", got the text "lra". '
-        'Did you mean "lora"?',
+        f'strategy.kind: expected one of {KINDS}, got the text "lra". Did you mean "lora"?',
         'training.epochs: expected a number, got the text "two".',
         "training.batch_size: expected a number above 0, got the number 0.",
         'training.learning_rat: unknown key. Did you mean "learning_rate"?',

@@ -1,0 +1,115 @@
+"""Classifiers that neither transformers nor peft can load: what they share, how they are written and read back."""
+
+import copy
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from nlp_transfer.contracts import LabelSpace
+from nlp_transfer.models.encoder import PROBLEM_TYPES, quiet_loading
+
+__all__ = ["ENCODER_FOLDER", "WEIGHTS_FILE", "OwnClassifier", "load_pretrained"]
+
+ENCODER_FOLDER = "encoder"
+WEIGHTS_FILE = "own.safetensors"
+
+
+class OwnClassifier(nn.Module):
+    """A classifier around an encoder, in a form of its own.
+
+    A child names its kind, takes ``(encoder, labels, **settings)``, and gives logits. What is written is its settings
+    (JSON), the weights that are not the encoder's, and the encoder itself where it moved.
+
+    Args:
+        encoder: A pretrained model of the class that ``auto`` loads.
+        labels: What the columns of the logits mean.
+        settings: Whatever else the constructor takes, plain JSON.
+    """
+
+    kind: ClassVar[str]
+    """Name in ``nlp_transfer.json``."""
+
+    auto: ClassVar[Any]
+    """The ``Auto`` class of transformers that loads the encoder."""
+
+    keeps_labels: ClassVar[bool] = False
+    """Whether the encoder is itself a classifier of these labels, its new head among this class's own weights."""
+
+    def __init__(self, encoder: PreTrainedModel, labels: LabelSpace, settings: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.settings = dict(settings)
+        self.saves_encoder = False
+        config: PretrainedConfig = copy.deepcopy(encoder.config)
+        config.num_labels = labels.num_outputs
+        config.id2label, config.label2id = labels.id2label, labels.label2id
+        config.problem_type = PROBLEM_TYPES[labels.kind]
+        self.config = config
+
+    @abstractmethod
+    def compute(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        """Give the logits of B texts, each input of shape (B, L), as float32 of shape (B, C)."""
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> SequenceClassifierOutput:
+        """Give the logits in the form that transformers' own classifiers have."""
+        return SequenceClassifierOutput(logits=self.compute(input_ids, attention_mask, token_type_ids))
+
+    def collect_own(self) -> dict[str, Tensor]:
+        """Everything to save beside the encoder, by name."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith("encoder.")}
+
+    def restore_own(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take those weights back.
+
+        Raises:
+            ValueError: One is missing, superfluous or of another shape.
+        """
+        expected = self.collect_own()
+        if expected.keys() != tensors.keys():
+            wrong = sorted(expected.keys() ^ tensors.keys())[0]
+            raise ValueError(f"{WEIGHTS_FILE} and {type(self).__name__} disagree about {wrong}")
+        self.load_state_dict(dict(tensors), strict=False)
+
+
+def load_pretrained(
+    auto: Any,
+    location: str | Path,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    num_labels: int | None = None,
+) -> tuple[PreTrainedModel, set[str]]:
+    """Load an encoder of any class in float32 from safetensors.
+
+    Args:
+        auto: An ``Auto`` class of transformers.
+        location: Folder or Hub id.
+        revision: Of a Hub id.
+        trust_remote_code: Whether code from the repository may run.
+        num_labels: Outputs of a new classification head; as the checkpoint says where absent.
+
+    Returns:
+        The model in evaluation mode, and the names of weights that the checkpoint did not hold.
+    """
+    head = {} if num_labels is None else {"num_labels": num_labels}
+    with quiet_loading():
+        model, info = auto.from_pretrained(
+            location,
+            revision=revision,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **head,
+        )
+    missing = set(info["missing_keys"]) | {key[0] for key in info["mismatched_keys"]}
+    return model.eval(), missing

@@ -129,8 +129,7 @@ def _train(
     cache_seconds = time.perf_counter() - started
     setup = _lay_out(recipe, adapted, prepared, objective, accelerator, cache)
     setup.rows, setup.plan, setup.is_joint = rows, stage.plan, stage.is_joint
-    if not stage.looks:
-        setup.evaluate = None
+    setup.evaluate = (stage.look or setup.evaluate) if stage.looks else None
     if make_hooks is not None:
         setup.hooks = make_hooks(count_steps(setup.feeder.encoded.num_examples, training), label)
     if checkpoints is not None:

@@ -174,6 +174,7 @@ class VectorClassifier(OwnClassifier):
         self.how = how
         self.width = int(encoder.config.hidden_size) * (len(layers) if combine == "concat" else 1)
         self.labels = labels
+        self.gives_vectors = False
         self.head: nn.Module = self._build_head(head)
 
     def _build_head(self, head: Mapping[str, Any]) -> nn.Module:
@@ -207,6 +208,9 @@ class VectorClassifier(OwnClassifier):
         return read_vectors(self.encoder, inputs, **self.how)
 
     def compute(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
-        """Give the head's logits."""
-        logits_BC: Tensor = self.head(self.embed(input_ids, attention_mask, token_type_ids).float())
+        """Give the head's logits, or the vectors themselves while those are what is trained."""
+        vectors_BD = self.embed(input_ids, attention_mask, token_type_ids).float()
+        if self.gives_vectors:
+            return vectors_BD
+        logits_BC: Tensor = self.head(vectors_BD)
         return logits_BC

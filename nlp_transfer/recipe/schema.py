@@ -19,7 +19,7 @@ from nlp_transfer.recipe.strategies import (
     LoraConfig,
     StrategyConfig,
 )
-from nlp_transfer.recipe.strategies_direct import FeaturesConfig
+from nlp_transfer.recipe.strategies_direct import FeaturesConfig, FewShotConfig
 
 __all__ = [
     "DEFAULT_METRICS",
@@ -32,6 +32,7 @@ __all__ = [
     "EncoderConfig",
     "EvaluationConfig",
     "FeaturesConfig",
+    "FewShotConfig",
     "FrozenConfig",
     "FullConfig",
     "LayerwiseConfig",

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from nlp_transfer.recipe.section import OpenShare, PositiveInt, Section
-from nlp_transfer.recipe.strategies_direct import FeaturesConfig
+from nlp_transfer.recipe.strategies_direct import FeaturesConfig, FewShotConfig
 
 __all__ = [
     "LEARNING_RATES",
@@ -100,7 +100,8 @@ class LoraConfig(Section):
 
 
 StrategyConfig = Annotated[
-    FullConfig | LayerwiseConfig | FrozenConfig | FeaturesConfig | LoraConfig, Field(discriminator="kind")
+    FullConfig | LayerwiseConfig | FrozenConfig | FeaturesConfig | FewShotConfig | LoraConfig,
+    Field(discriminator="kind"),
 ]
 
 STRATEGY_CONFIGS: dict[str, type[Section]] = {
@@ -108,10 +109,11 @@ STRATEGY_CONFIGS: dict[str, type[Section]] = {
     "layerwise": LayerwiseConfig,
     "frozen": FrozenConfig,
     "features": FeaturesConfig,
+    "few_shot": FewShotConfig,
     "lora": LoraConfig,
 }
 """Section of each strategy by its kind."""
 
-LEARNING_RATES: dict[str, float] = {"full": 5e-5, "layerwise": 1e-4, "frozen": 1e-3, "lora": 5e-4}
+LEARNING_RATES: dict[str, float] = {"full": 5e-5, "layerwise": 1e-4, "frozen": 1e-3, "few_shot": 5e-5, "lora": 5e-4}
 """Peak learning rate of each strategy that has one, where a recipe names none; full is BERT's upper choice
 (Devlin et al. 2019)."""

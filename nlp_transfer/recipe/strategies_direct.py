@@ -6,7 +6,7 @@ from pydantic import Field
 
 from nlp_transfer.recipe.section import PositiveInt, Section
 
-__all__ = ["FeaturesConfig"]
+__all__ = ["FeaturesConfig", "FewShotConfig"]
 
 PositiveFloat = Annotated[float, Field(gt=0)]
 
@@ -33,3 +33,28 @@ class FeaturesConfig(Section):
     folds: Annotated[int, Field(ge=2)] = Field(3, description="Folds of that cross-validation; chosen.")
     neighbors: PositiveInt = Field(10, description="How many neighbors vote (knn); chosen.")
     hidden: PositiveInt = Field(256, description="Width of the hidden layer (mlp); chosen.")
+
+
+class FewShotConfig(Section):
+    """Learn from a handful of examples a class: contrastive pairs then a head, cloze questions, or class means."""
+
+    use_when: ClassVar[str] = "two to thirty-two examples a class"
+
+    kind: Literal["few_shot"]
+    method: Literal["contrastive", "cloze", "prototypes"] = Field(
+        "contrastive",
+        description="contrastive: pull a class together, then fit a head (after SetFit, Tunstall et al. 2022). cloze: "
+        "score words in a gap (Schick and Schutze 2021). prototypes: nearest class mean (Snell et al. 2017).",
+    )
+    pooling: Literal["mean", "first", "max"] = Field("mean", description="How a text's tokens become one vector.")
+    temperature: PositiveFloat = Field(
+        0.1, description="Contrastive: the lower, the more the hardest pairs count (Khosla et al. 2020); chosen."
+    )
+    examples_per_class: Annotated[int, Field(ge=2)] = Field(
+        4, description="Contrastive: examples of one class that stand together in a window; chosen."
+    )
+    penalty: PositiveFloat = Field(1.0, description="Inverse strength C of the logistic head's penalty; chosen.")
+    pattern: str = Field("{text} It was {mask}.", description="Cloze: where the text and the gap stand.")
+    verbalizers: dict[str, str] | None = Field(
+        None, description="Cloze: the word of each label, a single token; the label's own name where absent."
+    )

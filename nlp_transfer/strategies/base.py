@@ -73,6 +73,7 @@ class Stage:
         is_joint: Whether the loss relates the examples of a window to each other, so that the whole window counts.
         plan: Gives the windows of an epoch, in place of the recipe's own order.
         looks: Whether validation is scored between epochs.
+        look: Scores it, in place of the model's own logits.
     """
 
     prepared: Prepared | None = None
@@ -80,6 +81,7 @@ class Stage:
     is_joint: bool = False
     plan: Callable[[int], Sequence[np.ndarray]] | None = None
     looks: bool = True
+    look: Callable[[nn.Module], dict[str, float]] | None = None
 
 
 @dataclass

@@ -30,6 +30,7 @@ STEERED: dict[str, dict[str, Any]] = {
     "dora": {"strategy__kind": "lora", "strategy__variant": "dora"},
     "vera": {"strategy__kind": "lora", "strategy__variant": "vera", "strategy__dropout": 0.0},
     "pissa": {"strategy__kind": "lora", "strategy__init": "pissa"},
+    "few_shot": {"strategy__kind": "few_shot", "training__early_stopping": 5},
 }
 
 

@@ -1,10 +1,12 @@
 """Fixed features: the encoder runs once over the data, a small classifier is fitted on its vectors."""
 
+from torch import nn
 from transformers import PreTrainedModel
 
 from nlp_transfer.engine.objectives import compute_class_weights
 from nlp_transfer.engine.vectors import extract_vectors
 from nlp_transfer.models.encoder import LoadedEncoder
+from nlp_transfer.models.fold import can_fold, fold_linear
 from nlp_transfer.models.vectors import VectorClassifier, find_layers
 from nlp_transfer.recipe.schema import FeaturesConfig
 from nlp_transfer.strategies.base import Adapted, Material, Strategy
@@ -21,7 +23,7 @@ def adapt_features(loaded: LoadedEncoder, config: FeaturesConfig) -> Adapted:
         config: Layers, pooling and the head.
 
     Returns:
-        A classifier of which nothing moves by gradients.
+        A classifier of which nothing moves by gradients; in the end the family's own where that can hold the head.
 
     Raises:
         RecipeError: The encoder has no such layer.
@@ -64,7 +66,18 @@ def adapt_features(loaded: LoadedEncoder, config: FeaturesConfig) -> Adapted:
         )
         model.set_head(head, tensors)
 
+    is_plain = config.pooling == "first" and config.layers == [-1] and not config.normalize
+    if is_plain and config.head in ("logistic", "svm") and can_fold(loaded.model, labels.num_outputs):
+        return Adapted(model, "transformers", solve=solve, finish=lambda _: _fold(model, loaded.model))
     return Adapted(model, "nlp_transfer", solve=solve)
+
+
+def _fold(model: VectorClassifier, plain: PreTrainedModel) -> PreTrainedModel:
+    """Put the fitted head into the family's own."""
+    head = model.head.cpu()
+    assert isinstance(head, nn.Linear)
+    fold_linear(plain.cpu(), head)
+    return plain.eval()
 
 
 STRATEGY = Strategy(kind="features", adapt=adapt_features)

@@ -55,7 +55,7 @@ def _check_labels(recipe: Recipe) -> Iterator[str]:
 def _check_encoder(recipe: Recipe) -> Iterator[str]:
     """Weights that were never trained are of no use frozen."""
     kind = recipe.strategy.kind
-    if recipe.encoder.init == "random" and kind in ("frozen", "layerwise", "lora"):
+    if recipe.encoder.init == "random" and kind in ("frozen", "layerwise", "lora", "adapters"):
         yield (
             f'encoder.init: random weights stay frozen noise under strategy.kind "{kind}". '
             "Use strategy.kind=full for a control without transfer."

@@ -19,6 +19,7 @@ from nlp_transfer.recipe.strategies import (
     LoraConfig,
     StrategyConfig,
 )
+from nlp_transfer.recipe.strategies_added import AdaptersConfig
 from nlp_transfer.recipe.strategies_direct import FeaturesConfig
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "METRICS",
     "SELECTION_METRICS",
     "STRATEGY_CONFIGS",
+    "AdaptersConfig",
     "DataConfig",
     "EncoderConfig",
     "EvaluationConfig",

@@ -5,11 +5,13 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from nlp_transfer.recipe.section import OpenShare, PositiveInt, Section
+from nlp_transfer.recipe.strategies_added import AdaptersConfig
 from nlp_transfer.recipe.strategies_direct import FeaturesConfig
 
 __all__ = [
     "LEARNING_RATES",
     "STRATEGY_CONFIGS",
+    "AdaptersConfig",
     "FeaturesConfig",
     "FrozenConfig",
     "FullConfig",
@@ -100,7 +102,8 @@ class LoraConfig(Section):
 
 
 StrategyConfig = Annotated[
-    FullConfig | LayerwiseConfig | FrozenConfig | FeaturesConfig | LoraConfig, Field(discriminator="kind")
+    FullConfig | LayerwiseConfig | FrozenConfig | FeaturesConfig | LoraConfig | AdaptersConfig,
+    Field(discriminator="kind"),
 ]
 
 STRATEGY_CONFIGS: dict[str, type[Section]] = {
@@ -109,9 +112,16 @@ STRATEGY_CONFIGS: dict[str, type[Section]] = {
     "frozen": FrozenConfig,
     "features": FeaturesConfig,
     "lora": LoraConfig,
+    "adapters": AdaptersConfig,
 }
 """Section of each strategy by its kind."""
 
-LEARNING_RATES: dict[str, float] = {"full": 5e-5, "layerwise": 1e-4, "frozen": 1e-3, "lora": 5e-4}
+LEARNING_RATES: dict[str, float] = {
+    "full": 5e-5,
+    "layerwise": 1e-4,
+    "frozen": 1e-3,
+    "lora": 5e-4,
+    "adapters": 5e-4,
+}
 """Peak learning rate of each strategy that has one, where a recipe names none; full is BERT's upper choice
 (Devlin et al. 2019)."""

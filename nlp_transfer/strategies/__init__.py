@@ -1,6 +1,6 @@
 """How a pretrained encoder becomes a classifier: one strategy, one file."""
 
-from nlp_transfer.strategies import features, frozen, full, layerwise, lora
+from nlp_transfer.strategies import adapters, features, frozen, full, layerwise, lora
 from nlp_transfer.strategies.base import Adapted, Material, PrefixPlan, Probe, Stage, Strategy
 
 __all__ = ["STRATEGIES", "Adapted", "Material", "PrefixPlan", "Probe", "Stage", "Strategy"]
@@ -11,5 +11,6 @@ STRATEGIES: dict[str, Strategy] = {
     "frozen": frozen.STRATEGY,
     "features": features.STRATEGY,
     "lora": lora.STRATEGY,
+    "adapters": adapters.STRATEGY,
 }
 """Every strategy by its name in recipes."""

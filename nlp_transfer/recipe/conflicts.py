@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from nlp_transfer.recipe.fields import join_choices, suggest_nearest
-from nlp_transfer.recipe.schema import METRICS, SELECTION_METRICS, FullConfig, LoraConfig, Recipe
+from nlp_transfer.recipe.schema import METRICS, SELECTION_METRICS, FullConfig, LoraConfig, PromptsConfig, Recipe
 
 __all__ = ["find_conflicts"]
 
@@ -26,7 +26,7 @@ def find_conflicts(recipe: Recipe) -> list[str]:
         ['training.microbatch_size: expected at most training.batch_size = 8, got 16.']
     """
     checks = (_check_labels, _check_encoder, _check_columns, _check_rows, _check_strategy)
-    later = (_check_loss, _check_class_weights, _check_batches, _check_metrics)
+    later = (_check_prompts, _check_loss, _check_class_weights, _check_batches, _check_metrics)
     return [problem for check in (*checks, *later) for problem in check(recipe)]
 
 
@@ -55,7 +55,7 @@ def _check_labels(recipe: Recipe) -> Iterator[str]:
 def _check_encoder(recipe: Recipe) -> Iterator[str]:
     """Weights that were never trained are of no use frozen."""
     kind = recipe.strategy.kind
-    if recipe.encoder.init == "random" and kind in ("frozen", "layerwise", "lora", "adapters"):
+    if recipe.encoder.init == "random" and kind in ("frozen", "layerwise", "lora", "adapters", "prompts"):
         yield (
             f'encoder.init: random weights stay frozen noise under strategy.kind "{kind}". '
             "Use strategy.kind=full for a control without transfer."
@@ -123,6 +123,19 @@ def _check_strategy(recipe: Recipe) -> Iterator[str]:
         yield "strategy.rate_ratio: does not apply to strategy.variant vera, which trains no matrices. Remove it."
     if strategy.variant == "dora" and strategy.init == "pissa":
         yield "strategy.init: pissa does not go with strategy.variant dora. Remove one of them."
+
+
+def _check_prompts(recipe: Recipe) -> Iterator[str]:
+    """Options of prompts must belong to their variant; keys and values from outside cannot be computed again."""
+    strategy = recipe.strategy
+    if not isinstance(strategy, PromptsConfig):
+        return
+    if strategy.variant != "prompt" and strategy.init != "vocabulary":
+        yield f"strategy.init: does not apply to strategy.variant {strategy.variant}. Remove it."
+    if strategy.variant != "prefix" and strategy.project:
+        yield f"strategy.project: does not apply to strategy.variant {strategy.variant}. Remove it."
+    if strategy.variant == "prefix" and recipe.training.gradient_checkpointing:
+        yield "training.gradient_checkpointing: does not go with strategy.variant prefix. Remove one of them."
 
 
 def _check_loss(recipe: Recipe) -> Iterator[str]:

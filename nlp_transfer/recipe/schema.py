@@ -19,7 +19,7 @@ from nlp_transfer.recipe.strategies import (
     LoraConfig,
     StrategyConfig,
 )
-from nlp_transfer.recipe.strategies_added import AdaptersConfig
+from nlp_transfer.recipe.strategies_added import AdaptersConfig, PromptsConfig
 from nlp_transfer.recipe.strategies_direct import FeaturesConfig
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "FullConfig",
     "LayerwiseConfig",
     "LoraConfig",
+    "PromptsConfig",
     "Recipe",
     "ReportConfig",
     "StrategyConfig",

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from nlp_transfer.recipe.section import OpenShare, PositiveInt, Section
-from nlp_transfer.recipe.strategies_added import AdaptersConfig
+from nlp_transfer.recipe.strategies_added import AdaptersConfig, PromptsConfig
 from nlp_transfer.recipe.strategies_direct import FeaturesConfig
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "FullConfig",
     "LayerwiseConfig",
     "LoraConfig",
+    "PromptsConfig",
     "StrategyConfig",
 ]
 
@@ -102,7 +103,7 @@ class LoraConfig(Section):
 
 
 StrategyConfig = Annotated[
-    FullConfig | LayerwiseConfig | FrozenConfig | FeaturesConfig | LoraConfig | AdaptersConfig,
+    FullConfig | LayerwiseConfig | FrozenConfig | FeaturesConfig | LoraConfig | AdaptersConfig | PromptsConfig,
     Field(discriminator="kind"),
 ]
 
@@ -113,6 +114,7 @@ STRATEGY_CONFIGS: dict[str, type[Section]] = {
     "features": FeaturesConfig,
     "lora": LoraConfig,
     "adapters": AdaptersConfig,
+    "prompts": PromptsConfig,
 }
 """Section of each strategy by its kind."""
 
@@ -122,6 +124,7 @@ LEARNING_RATES: dict[str, float] = {
     "frozen": 1e-3,
     "lora": 5e-4,
     "adapters": 5e-4,
+    "prompts": 1e-2,
 }
 """Peak learning rate of each strategy that has one, where a recipe names none; full is BERT's upper choice
 (Devlin et al. 2019)."""

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from nlp_transfer.recipe.section import OpenShare, PositiveInt, Section
 
-__all__ = ["AdaptersConfig"]
+__all__ = ["AdaptersConfig", "PromptsConfig"]
 
 
 class AdaptersConfig(Section):
@@ -26,3 +26,22 @@ class AdaptersConfig(Section):
     scale: Annotated[float, Field(gt=0)] = Field(
         1.0, description="Factor on what the adapters give; He et al. 2022 use 4 with parallel."
     )
+
+
+class PromptsConfig(Section):
+    """Train vectors that stand in front of every text, and the head (Lester et al. 2021)."""
+
+    use_when: ClassVar[str] = "the smallest file a task, on a large encoder; LoRA is more accurate on small ones"
+
+    kind: Literal["prompts"]
+    variant: Literal["prefix", "prompt", "p_tuning"] = Field(
+        "p_tuning",
+        description="prefix: keys and values for every layer (Li and Liang 2021; BERT, RoBERTa, XLM-R and ELECTRA "
+        "only). prompt: word vectors (Lester et al. 2021). p_tuning: word vectors that a network makes (Liu et al. "
+        "2021).",
+    )
+    tokens: PositiveInt = Field(20, description="Prompts in front of a text; the encoder can read that many fewer.")
+    init: Literal["vocabulary", "random"] = Field(
+        "vocabulary", description="What prompt begins with: the vectors of words that are drawn, or noise."
+    )
+    project: bool = Field(False, description="Make the keys and values of prefix by a network while training.")

@@ -51,12 +51,25 @@ VARIANTS: dict[str, dict[str, object]] = {
     "lora-rslora": {"kind": "lora", "rank_stabilized": True},
     "lora-plus": {"kind": "lora", "rate_ratio": 16.0},
     "lora-pissa": {"kind": "lora", "init": "pissa"},
+    "adapters": {"kind": "adapters"},
+    "adapters-houlsby": {"kind": "adapters", "variant": "houlsby", "reduction": 4, "activation": "gelu"},
+    "adapters-parallel": {"kind": "adapters", "variant": "parallel", "scale": 4.0, "activation": "silu"},
+    "prompts": {"kind": "prompts"},
+    "prompts-prompt": {"kind": "prompts", "variant": "prompt"},
+    "prompts-random": {"kind": "prompts", "variant": "prompt", "init": "random", "tokens": 3},
+    "prompts-prefix": {"kind": "prompts", "variant": "prefix"},
+    "prompts-project": {"kind": "prompts", "variant": "prefix", "project": True},
 }
 """Every technique a strategy section can ask for."""
 
 IMPOSSIBLE = {
     ("layerwise-reinit", "albert"): "share their weights",
     ("layerwise-biases", "modernbert"): "has no biases",
+    **{
+        (name, family): f"keys and values to read, which {family.replace('v3', 'v2')} does not take"
+        for name in ("prompts-prefix", "prompts-project")
+        for family in ("distilbert", "albert", "deberta-v2", "deberta-v3", "mpnet", "modernbert")
+    },
 }
 """Cells that cannot exist, and what the user is told."""
 
@@ -183,6 +196,11 @@ def is_declared(cell: Cell, name: str) -> bool:
         return True
     if cell.kind == "lora":
         return any(part in name for part in (".lora_", ".vera_lambda_", ".modules_to_save."))
+    if cell.kind == "prompts":
+        return name.startswith("prompt_encoder.default.") or ".modules_to_save." in name
+    if cell.kind == "adapters":
+        outside = not name.startswith(f"encoder.{cell.loaded.model.base_model_prefix}.")
+        return outside or name.removeprefix("encoder.") in cell.loaded.new_parameters
     heads = find_head_modules(cell.loaded.model)
     if name.startswith(tuple(f"{head}." for head in heads)):
         return True
@@ -224,7 +242,11 @@ def test_only_the_declared_weights_move_bit_for_bit(cell):
     still = declared - moved
     assert len(still) <= len(declared) // 4, still
     assert not still & cell.trained.new_parameters
-    if cell.kind in ("frozen", "lora"):
+    if cell.kind == "adapters":
+        encoder = {name for name in before if name.startswith(f"encoder.{cell.loaded.model.base_model_prefix}.")}
+        assert len(encoder - moved) > 10
+        assert encoder - moved >= {name for name in encoder if ".pooler." not in name}
+    elif cell.kind in ("frozen", "lora", "prompts"):
         assert len(before) - len(moved) > len(before) // 2
 
 
@@ -239,7 +261,15 @@ def test_buffers_do_not_move(cell):
 def test_the_count_of_trainable_weights_is_the_count_of_declared_weights(cell):
     parameters = dict(cell.trained.model.named_parameters())
     declared = sum(p.numel() for name, p in parameters.items() if is_declared(cell, name))
-    assert cell.num_trainable == cell.trained.num_trainable == declared
+    if cell.variant in ("prompts", "prompts-project"):
+        # A network makes the vectors while training; afterwards the vectors are all that is left.
+        plain = adapt(cell.recipe, cell.prepared)[1]
+        opened = {n: p.numel() for n, p in plain.model.named_parameters() if is_declared(cell, n)}
+        assert any(".mlp_head." in name or ".transform." in name for name in opened)
+        assert cell.num_trainable == plain.num_trainable == sum(opened.values()) > declared
+    else:
+        assert cell.num_trainable == declared
+    assert cell.trained.num_trainable == declared
     assert (declared == 0) == (cell.variant == "features-knn"), "neighbors are kept, not weights"
     assert cell.trained.num_parameters == sum(p.numel() for p in parameters.values())
     every = cell.kind == "full" or cell.variant in ("layerwise-gradual", "layerwise-decay", "layerwise-reinit")
@@ -254,10 +284,8 @@ def test_new_parameters_are_exactly_what_the_checkpoint_did_not_hold(cell):
     )
     missing = set(info["missing_keys"])
     assert missing
-    plain = {
-        name.removeprefix("base_model.model.").replace(".modules_to_save.default", "")
-        for name in cell.trained.new_parameters
-    }
+    outer = "base_model." if cell.kind == "prompts" else "base_model.model."
+    plain = {name.removeprefix(outer).replace(".modules_to_save.default", "") for name in cell.trained.new_parameters}
     assert plain == missing == set(cell.loaded.new_parameters)
     assert cell.trained.new_parameters <= {n for n, p in cell.trained.model.named_parameters() if p.requires_grad}
 
@@ -290,7 +318,7 @@ def test_what_was_newly_initialised_comes_back_from_the_saved_folder_bit_for_bit
 
 
 def test_a_pooler_that_is_not_saved_is_noticed(tiny_encoder, tmp_path, monkeypatch):
-    monkeypatch.setattr("nlp_transfer.strategies.lora.find_new_modules", lambda *_: [])
+    monkeypatch.setattr("nlp_transfer.strategies.wrapping.find_new_modules", lambda *_: [])
     recipe = make_recipe("lora", tiny_encoder("bert", "masked_lm"))
     prepared = prepare(recipe, make_splits(16, 3))
     loaded, adapted = adapt(recipe, prepared)

@@ -113,8 +113,9 @@ def _check_strategy(recipe: Recipe) -> Iterator[str]:
         return
     if strategy.targets == []:
         yield "strategy.targets: expected names of layers, got an empty list. Remove it for the attention's layers."
+    yield from _check_variant(strategy)
     own = {"rank_stabilized": strategy.rank_stabilized, "init": strategy.init != "default"}
-    if strategy.variant in ("adalora", "vera"):
+    if strategy.variant not in ("lora", "dora"):
         for key in (key for key, is_set in own.items() if is_set):
             yield f"strategy.{key}: does not apply to strategy.variant {strategy.variant}. Remove it."
     elif all(own.values()):
@@ -123,6 +124,17 @@ def _check_strategy(recipe: Recipe) -> Iterator[str]:
         yield "strategy.rate_ratio: does not apply to strategy.variant vera, which trains no matrices. Remove it."
     if strategy.variant == "dora" and strategy.init == "pissa":
         yield "strategy.init: pissa does not go with strategy.variant dora. Remove one of them."
+
+
+def _check_variant(strategy: LoraConfig) -> Iterator[str]:
+    """A variant of lora has the keys that it reads; another must stay at its default."""
+    matrices = ("rank", "alpha", "dropout", "rate_ratio")
+    read = {"ia3": (), "oft": ("rank",), "fourierft": ("frequencies",)}
+    read |= {"loha": ("rank", "alpha"), "lokr": ("rank", "alpha"), "miss": ("rank", "dropout")}
+    for key in (*matrices, "frequencies"):
+        is_set = getattr(strategy, key) != LoraConfig.model_fields[key].default
+        if is_set and key not in read.get(strategy.variant, matrices):
+            yield f"strategy.{key}: does not apply to strategy.variant {strategy.variant}. Remove it."
 
 
 def _check_prompts(recipe: Recipe) -> Iterator[str]:

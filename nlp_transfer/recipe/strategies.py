@@ -81,13 +81,21 @@ class LoraConfig(Section):
     use_when: ClassVar[str] = "nearly the accuracy of full, with little memory and a small file to share"
 
     kind: Literal["lora"]
-    variant: Literal["lora", "dora", "adalora", "vera"] = Field(
+    variant: Literal["lora", "dora", "adalora", "vera", "ia3", "oft", "fourierft", "loha", "lokr", "miss"] = Field(
         "lora",
         description="dora: magnitude apart from direction (Liu et al. 2024). adalora: ranks are dealt out where they "
-        "count (Zhang et al. 2023). vera: shared random matrices, only scales are trained (Kopiczko et al. 2024).",
+        "count (Zhang et al. 2023). vera: shared random matrices, only scales are trained (Kopiczko et al. 2024). ia3: "
+        "scales of query, value and feed-forward (Liu et al. 2022). oft: rotations of the inputs (Qiu et al. 2023). "
+        "fourierft: a few frequencies (Gao et al. 2024). loha, lokr: products of Hadamard and Kronecker (Hyeon-Woo et "
+        "al. 2022, Yeh et al. 2024). miss: one shared matrix (Kang and "
+        "Yin 2024).",
     )
-    rank: PositiveInt = Field(8, description="Rank of the update; with adalora the mean rank at the end.")
-    alpha: PositiveInt = Field(16, description="Scale of the update: alpha / rank. Vera has none.")
+    rank: PositiveInt = Field(
+        8, description="Rank of the update; with adalora the mean rank at the end, with oft the width of a rotation."
+    )
+    alpha: PositiveInt = Field(
+        16, description="Scale of the update: alpha / rank. Only the variants of LoRA, loha and lokr have it."
+    )
     dropout: OpenShare = Field(0.1, description="Dropout on the input of the update.")
     rank_stabilized: bool = Field(False, description="Scale by alpha / sqrt(rank) (rsLoRA, Kalajdzievski 2023).")
     init: Literal["default", "pissa"] = Field(
@@ -99,6 +107,7 @@ class LoraConfig(Section):
     targets: list[str] | None = Field(
         None, description="Names of the linear layers to adapt; the attention's query and value where absent."
     )
+    frequencies: PositiveInt = Field(1000, description="Trained frequencies of each matrix (fourierft).")
     merge: bool = Field(False, description="Fold the update into the encoder: a plain transformers folder is saved.")
 
 

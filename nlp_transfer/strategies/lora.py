@@ -15,6 +15,7 @@ from nlp_transfer.models.encoder import LoadedEncoder
 from nlp_transfer.models.layers import find_lora_targets
 from nlp_transfer.recipe.schema import LoraConfig
 from nlp_transfer.strategies.base import Adapted, Strategy
+from nlp_transfer.strategies.tuners import TUNERS, choose_tuner
 from nlp_transfer.strategies.wrapping import ADAPTER, describe_saved, list_opened, strip_name, wrap_encoder
 
 __all__ = ["STRATEGY", "DealOutRanks", "adapt_lora"]
@@ -110,8 +111,12 @@ def adapt_lora(loaded: LoadedEncoder, config: LoraConfig) -> Adapted:
         (DoRA), https://arxiv.org/abs/2402.09353; Zhang et al. 2023 (AdaLoRA), https://arxiv.org/abs/2303.10512;
         Kopiczko et al. 2024 (VeRA), https://arxiv.org/abs/2310.11454; Kalajdzievski 2023 (rsLoRA),
         https://arxiv.org/abs/2312.03732; Hayou et al. 2024 (LoRA+), https://arxiv.org/abs/2402.12354; Meng et al. 2024
-        (PiSSA), https://arxiv.org/abs/2404.02948. AdaLoRA's penalty is added once an update, whatever it was split
-        into.
+        (PiSSA), https://arxiv.org/abs/2404.02948; Liu et al. 2022 (IA3), https://arxiv.org/abs/2205.05638; Qiu et al.
+        2023 (OFT), https://arxiv.org/abs/2306.07280; Gao et al. 2024 (FourierFT), https://arxiv.org/abs/2405.03003;
+        Hyeon-Woo et al. 2022 (LoHa), https://arxiv.org/abs/2108.06098; Yeh et al. 2024 (LoKr),
+        https://arxiv.org/abs/2309.14859; Kang and Yin
+        2024 (MiSS), https://arxiv.org/abs/2409.15371. AdaLoRA's penalty is added once an update, whatever it was split
+        into; FourierFT starts at zero, not at noise.
     """
     model = loaded.model
     settings = _choose_settings(loaded, config)
@@ -140,6 +145,8 @@ def adapt_lora(loaded: LoadedEncoder, config: LoraConfig) -> Adapted:
 def _choose_settings(loaded: LoadedEncoder, config: LoraConfig) -> Any:
     """Lay out peft's own settings."""
     common = {"target_modules": find_lora_targets(loaded.model, config.targets), **describe_saved(loaded)}
+    if config.variant in TUNERS:
+        return choose_tuner(loaded.model, config, common)
     if config.variant == "vera":
         return VeraConfig(r=config.rank, vera_dropout=config.dropout, save_projection=True, **common)
     scale: dict[str, Any] = {"lora_alpha": config.alpha, "lora_dropout": config.dropout}

@@ -51,6 +51,12 @@ VARIANTS: dict[str, dict[str, object]] = {
     "lora-rslora": {"kind": "lora", "rank_stabilized": True},
     "lora-plus": {"kind": "lora", "rate_ratio": 16.0},
     "lora-pissa": {"kind": "lora", "init": "pissa"},
+    "lora-ia3": {"kind": "lora", "variant": "ia3"},
+    "lora-oft": {"kind": "lora", "variant": "oft"},
+    "lora-fourierft": {"kind": "lora", "variant": "fourierft", "frequencies": 200},
+    "lora-loha": {"kind": "lora", "variant": "loha"},
+    "lora-lokr": {"kind": "lora", "variant": "lokr"},
+    "lora-miss": {"kind": "lora", "variant": "miss"},
     "adapters": {"kind": "adapters"},
     "adapters-houlsby": {"kind": "adapters", "variant": "houlsby", "reduction": 4, "activation": "gelu"},
     "adapters-parallel": {"kind": "adapters", "variant": "parallel", "scale": 4.0, "activation": "silu"},
@@ -72,6 +78,11 @@ IMPOSSIBLE = {
     },
 }
 """Cells that cannot exist, and what the user is told."""
+
+UPDATES = (
+    *(".lora_", ".vera_lambda_", ".ia3_l.", ".oft_R.", ".fourierft_spectrum.", ".hada_w", ".lokr_w", ".miss_block."),
+)
+"""Parts of the names that peft gives to what it trains."""
 
 SOLVED = ("features",)
 """Kinds that fit without the loop: nothing of theirs moves by gradients."""
@@ -195,7 +206,7 @@ def is_declared(cell: Cell, name: str) -> bool:
     if cell.kind == "full" or cell.variant in ("layerwise-gradual", "layerwise-decay", "layerwise-reinit"):
         return True
     if cell.kind == "lora":
-        return any(part in name for part in (".lora_", ".vera_lambda_", ".modules_to_save."))
+        return any(part in name for part in (*UPDATES, ".modules_to_save."))
     if cell.kind == "prompts":
         return name.startswith("prompt_encoder.default.") or ".modules_to_save." in name
     if cell.kind == "adapters":
@@ -365,7 +376,7 @@ def test_low_rank_updates_start_as_the_encoder_with_the_same_head(pair, tiny_enc
     _, adapted = adapt(recipe, prepared)
     plain = load_encoder(recipe.encoder, prepared.labels, seed=recipe.training.seed).model
     assert isinstance(adapted.model, PeftModel)
-    assert any(".lora_A." in name or ".vera_lambda_b" in name for name, _ in adapted.model.named_parameters())
+    assert any(part in name for name, _ in adapted.model.named_parameters() for part in UPDATES)
     # PiSSA takes the matrices apart and puts them together again, to the precision of the figures.
     tolerance = 1e-5 if variant == "lora-pissa" else 0
     assert torch.allclose(compute(adapted.model, inputs), compute(plain, inputs), rtol=0, atol=tolerance)

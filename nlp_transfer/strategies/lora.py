@@ -114,9 +114,8 @@ def adapt_lora(loaded: LoadedEncoder, config: LoraConfig) -> Adapted:
         (PiSSA), https://arxiv.org/abs/2404.02948; Liu et al. 2022 (IA3), https://arxiv.org/abs/2205.05638; Qiu et al.
         2023 (OFT), https://arxiv.org/abs/2306.07280; Gao et al. 2024 (FourierFT), https://arxiv.org/abs/2405.03003;
         Hyeon-Woo et al. 2022 (LoHa), https://arxiv.org/abs/2108.06098; Yeh et al. 2024 (LoKr),
-        https://arxiv.org/abs/2309.14859; Kang and Yin
-        2024 (MiSS), https://arxiv.org/abs/2409.15371. AdaLoRA's penalty is added once an update, whatever it was split
-        into; FourierFT starts at zero, not at noise.
+        https://arxiv.org/abs/2309.14859; Kang and Yin 2024 (MiSS), https://arxiv.org/abs/2409.15371. AdaLoRA's penalty
+        is added once an update, whatever it was split into; FourierFT starts at zero, not at noise.
     """
     model = loaded.model
     settings = _choose_settings(loaded, config)

@@ -11,6 +11,7 @@ from nlp_transfer.recipe.strategies_direct import FeaturesConfig
 __all__ = [
     "LEARNING_RATES",
     "STRATEGY_CONFIGS",
+    "VARIANT_RATES",
     "AdaptersConfig",
     "FeaturesConfig",
     "FrozenConfig",
@@ -19,6 +20,7 @@ __all__ = [
     "LoraConfig",
     "PromptsConfig",
     "StrategyConfig",
+    "find_learning_rate",
 ]
 
 
@@ -132,8 +134,38 @@ LEARNING_RATES: dict[str, float] = {
     "layerwise": 1e-4,
     "frozen": 1e-3,
     "lora": 5e-4,
-    "adapters": 5e-4,
-    "prompts": 1e-2,
+    "adapters": 3e-3,
+    "prompts": 1e-1,
 }
 """Peak learning rate of each strategy that has one, where a recipe names none; full is BERT's upper choice
 (Devlin et al. 2019)."""
+
+VARIANT_RATES: dict[tuple[str, str], float] = {
+    ("lora", "fourierft"): 5e-2,
+    ("lora", "ia3"): 1e-2,
+    ("lora", "lokr"): 1e-2,
+    ("lora", "loha"): 3e-3,
+    ("lora", "miss"): 2e-3,
+    ("lora", "oft"): 5e-3,
+    ("adapters", "parallel"): 1e-3,
+    ("prompts", "p_tuning"): 1e-2,
+    ("prompts", "prefix"): 1e-2,
+}
+"""Peak learning rate of variants that need another than their strategy; chosen on 1,500 rows of TREC."""
+
+
+def find_learning_rate(strategy: StrategyConfig) -> float | None:
+    """Give the peak learning rate of a strategy where a recipe names none.
+
+    Args:
+        strategy: Its section.
+
+    Returns:
+        The rate of its variant, else that of its kind; None where nothing is trained by gradients.
+
+    Example:
+        >>> find_learning_rate(LoraConfig(kind="lora", variant="ia3")), find_learning_rate(LoraConfig(kind="lora"))
+        (0.01, 0.0005)
+    """
+    kind = str(strategy.kind)
+    return VARIANT_RATES.get((kind, getattr(strategy, "variant", "")), LEARNING_RATES.get(kind))

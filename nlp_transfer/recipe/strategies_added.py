@@ -35,10 +35,10 @@ class PromptsConfig(Section):
 
     kind: Literal["prompts"]
     variant: Literal["prefix", "prompt", "p_tuning"] = Field(
-        "p_tuning",
-        description="prefix: keys and values for every layer (Li and Liang 2021; BERT, RoBERTa, XLM-R and ELECTRA "
-        "only). prompt: word vectors (Lester et al. 2021). p_tuning: word vectors that a network makes (Liu et al. "
-        "2021).",
+        "prompt",
+        description="prompt: word vectors (Lester et al. 2021). p_tuning: word vectors that a network makes (Liu et "
+        "al. 2021). prefix: keys and values for every layer (Li and Liang 2021), the strongest, for BERT, RoBERTa, "
+        "XLM-R and ELECTRA only.",
     )
     tokens: PositiveInt = Field(20, description="Prompts in front of a text; the encoder can read that many fewer.")
     init: Literal["vocabulary", "random"] = Field(

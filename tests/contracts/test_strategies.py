@@ -61,7 +61,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "adapters-houlsby": {"kind": "adapters", "variant": "houlsby", "reduction": 4, "activation": "gelu"},
     "adapters-parallel": {"kind": "adapters", "variant": "parallel", "scale": 4.0, "activation": "silu"},
     "prompts": {"kind": "prompts"},
-    "prompts-prompt": {"kind": "prompts", "variant": "prompt"},
+    "prompts-p_tuning": {"kind": "prompts", "variant": "p_tuning"},
     "prompts-random": {"kind": "prompts", "variant": "prompt", "init": "random", "tokens": 3},
     "prompts-prefix": {"kind": "prompts", "variant": "prefix"},
     "prompts-project": {"kind": "prompts", "variant": "prefix", "project": True},
@@ -272,7 +272,7 @@ def test_buffers_do_not_move(cell):
 def test_the_count_of_trainable_weights_is_the_count_of_declared_weights(cell):
     parameters = dict(cell.trained.model.named_parameters())
     declared = sum(p.numel() for name, p in parameters.items() if is_declared(cell, name))
-    if cell.variant in ("prompts", "prompts-project"):
+    if cell.variant in ("prompts-p_tuning", "prompts-project"):
         # A network makes the vectors while training; afterwards the vectors are all that is left.
         plain = adapt(cell.recipe, cell.prepared)[1]
         opened = {n: p.numel() for n, p in plain.model.named_parameters() if is_declared(cell, n)}
@@ -396,11 +396,11 @@ def test_a_merged_update_is_a_plain_model_with_the_same_logits(cell, tmp_path):
 
 BY_HEART = {
     "full": (60, 3e-3),
-    "adapters": (120, 1e-2),
+    "adapters": (300, 1e-2),
     "adapters-houlsby": (120, 1e-2),
     "adapters-parallel": (120, 1e-2),
-    "prompts": (200, 1e-2),
-    "prompts-prompt": (200, 3e-2),
+    "prompts": (500, 1e-1),
+    "prompts-p_tuning": (1000, 2e-2),
     "prompts-prefix": (200, 3e-2),
     "lora-ia3": (200, 3e-2),
     "lora-oft": (120, 1e-2),

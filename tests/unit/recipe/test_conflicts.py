@@ -44,7 +44,7 @@ CASES = [
     ({"strategy": {"kind": "lora", "variant": "loha", "dropout": 0.2}}, "strategy.dropout: does not apply"),
     ({"strategy": {"kind": "lora", "variant": "miss", "rank_stabilized": True}}, "strategy.rank_stabilized: does not"),
     ({"strategy": {"kind": "lora", "frequencies": 10}}, "strategy.frequencies: does not apply"),
-    ({"strategy": {"kind": "prompts", "init": "random"}}, "strategy.init: does not apply to strategy.variant p_tuning"),
+    ({"strategy": {"kind": "prompts", "variant": "p_tuning", "init": "random"}}, "strategy.init: does not apply"),
     ({"strategy": {"kind": "prompts", "project": True}}, "strategy.project: does not apply"),
     (
         {"strategy": {"kind": "prompts", "variant": "prefix"}, "training": {"gradient_checkpointing": True}},

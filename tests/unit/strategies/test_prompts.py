@@ -137,7 +137,11 @@ def test_an_artifact_of_prompts_is_no_encoder_and_names_its_base(tiny_encoder, t
 
 def test_the_network_that_makes_the_vectors_is_not_saved(tiny_encoder, tmp_path):
     recipe = make_recipe(
-        tiny_encoder("bert"), strategy__kind="prompts", training__max_steps=2, training__learning_rate=1e-2
+        tiny_encoder("bert"),
+        strategy__kind="prompts",
+        strategy__variant="p_tuning",
+        training__max_steps=2,
+        training__learning_rate=1e-2,
     )
     splits, prepared = prepare(recipe, n=36)
     fitted = fit_model(recipe, splits, prepared, Accelerator(cpu=True))

@@ -16,7 +16,7 @@ from nlp_transfer.contracts import Splits
 from nlp_transfer.data.encode import encode_splits, resolve_max_length
 from nlp_transfer.data.load import load_splits
 from nlp_transfer.engine.precision import choose_device
-from nlp_transfer.errors import TransferError
+from nlp_transfer.errors import RecipeError, TransferError
 from nlp_transfer.methods.control import train_control
 from nlp_transfer.methods.outcome import build_record, check_selection, keep_best_seed, score_run
 from nlp_transfer.methods.seed import SeedResult, Workspace, check_machine, clear_progress, make_accelerator, train_seed
@@ -27,9 +27,11 @@ from nlp_transfer.publishing.card import render_card
 from nlp_transfer.publishing.folder import RunFolder, claim_folder
 from nlp_transfer.publishing.report import Report
 from nlp_transfer.recipe.load import list_dropped, load_recipe
-from nlp_transfer.recipe.schema import DataConfig, Recipe
+from nlp_transfer.recipe.schema import DataConfig, PromptsConfig, Recipe
 
 __all__ = ["run"]
+
+MIN_LENGTH = 4  # as data.max_length: the special tokens of a pair, and one more
 
 
 def run(
@@ -181,7 +183,10 @@ def _prepare(recipe: Recipe, seeds: Sequence[int], source: object | None, consol
     tokenizer = load_tokenizer(origin, trust_remote_code=recipe.encoder.trust_remote_code)
     settings = read_config(origin, trust_remote_code=recipe.encoder.trust_remote_code)
     check_vocabulary(tokenizer, settings, where=f"encoder.name: {origin.name}")
-    max_length = resolve_max_length(tokenizer, settings, recipe.data.max_length)
+    reserved = recipe.strategy.tokens if isinstance(recipe.strategy, PromptsConfig) else 0
+    max_length = resolve_max_length(tokenizer, settings, recipe.data.max_length, reserved=reserved)
+    if max_length < MIN_LENGTH:
+        raise RecipeError([f"strategy.tokens: {reserved} prompts leave no room for a text in this encoder. Lower it."])
     spaces: dict[int, Workspace] = {}
     for seed in seeds:
         if spaces and recipe.data.shots is None:
@@ -191,7 +196,10 @@ def _prepare(recipe: Recipe, seeds: Sequence[int], source: object | None, consol
         data = recipe.data.model_copy(update={"max_length": max_length})
         prepared = encode_splits(splits, tokenizer, data)
         if max_length < recipe.data.max_length:
-            splits.facts.notes.append(f"data.max_length: the encoder reads {max_length} tokens at most; used that.")
+            beside = f" beside {reserved} prompts" if reserved else ""
+            splits.facts.notes.append(
+                f"data.max_length: the encoder reads {max_length} tokens at most{beside}; used that."
+            )
         if recipe.data.shots is not None and len(seeds) > 1:
             splits.facts.notes.append("data.shots: every seed draws its own rows of train, its baselines with it.")
         check_selection(recipe, splits)

@@ -41,13 +41,14 @@ OFFSET_POSITIONS = frozenset(
 """Families that count positions from after the padding index, so that they read that many tokens fewer."""
 
 
-def resolve_max_length(tokenizer: Any, model_config: Any, wanted: int) -> int:
+def resolve_max_length(tokenizer: Any, model_config: Any, wanted: int, *, reserved: int = 0) -> int:
     """Cap the wanted length at what tokenizer and encoder can read.
 
     Args:
         tokenizer: A `transformers` tokenizer.
         model_config: The encoder's configuration, or None.
         wanted: ``data.max_length``, special tokens included.
+        reserved: Places that prompts take in front of the text.
 
     Returns:
         At most ``wanted`` tokens.
@@ -60,13 +61,13 @@ def resolve_max_length(tokenizer: Any, model_config: Any, wanted: int) -> int:
     """
     limits = [wanted]
     if tokenizer.model_max_length <= LARGEST_MODEL_LENGTH:
-        limits.append(int(tokenizer.model_max_length))
+        limits.append(int(tokenizer.model_max_length) - reserved)
     positions = getattr(model_config, "max_position_embeddings", None)
     if isinstance(positions, int) and positions > 0:
         if model_config.model_type in OFFSET_POSITIONS:
             padding = getattr(model_config, "pad_token_id", None)
             positions -= (padding if padding is not None else 1) + 1
-        limits.append(positions)
+        limits.append(positions - reserved)
     return min(limits)
 
 

@@ -23,8 +23,13 @@ def merge_adapter(model: PeftModel) -> nn.Module:
         The plain model.
 
     Raises:
-        EncoderError: The adapter cannot be folded in.
+        EncoderError: The adapter cannot be folded in; prompts never can.
     """
+    if model.active_peft_config.is_prompt_learning:
+        base = model.active_peft_config.base_model_name_or_path
+        raise EncoderError(
+            f"encoder.name: an artefact of strategy.kind prompts cannot be folded into its encoder. Name that: {base}"
+        )
     plain: nn.Module = model.get_base_model()
     adapter = str(model.active_adapter)
     for name, module in list(plain.named_modules()):

@@ -116,6 +116,7 @@ def _resolve_folder(name: str, folder: Path) -> EncoderSource:
     if (folder / ADAPTER_FILE).is_file():
         _require_safetensors(folder, where, "adapter_model")
         return EncoderSource(name, location, None, None, "adapter")
+    _refuse_own(folder, where)
     if not (folder / "config.json").is_file():
         raise EncoderError(f"{where} holds no config.json. Name a folder saved with save_pretrained.")
     try:
@@ -127,6 +128,23 @@ def _resolve_folder(name: str, folder: Path) -> EncoderSource:
     _require_safetensors(folder, where, "model")
     kind = "artifact" if (folder / ARTIFACT_FILE).is_file() else "folder"
     return EncoderSource(name, location, None, None, kind)
+
+
+def _refuse_own(folder: Path, where: str) -> None:
+    """Refuse an artefact that is no encoder of transformers or peft, and say which encoder it stands on."""
+    path = folder / ARTIFACT_FILE
+    if (folder / "config.json").is_file() or not path.is_file():
+        return
+    try:
+        architecture = json.loads(path.read_text(encoding="utf-8")).get("architecture") or {}
+        kind, encoder = architecture.get("kind"), architecture.get("encoder") or {}
+    except (OSError, ValueError, AttributeError):
+        return
+    if kind:
+        base = encoder.get("location") or folder / "encoder"
+        raise EncoderError(
+            f"{where} is an artefact of the kind {kind}, which is no encoder. Name the one under it: {base}"
+        )
 
 
 def _require_safetensors(folder: Path, where: str, stem: str) -> None:

@@ -13,6 +13,7 @@ from huggingface_hub import constants as hub_constants
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from peft import AutoPeftModelForSequenceClassification, PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -179,10 +180,13 @@ def _save_base(folder: Path, model: PeftModel) -> None:
     plain = model.get_base_model()
     encoder = getattr(plain, plain.base_model_prefix)
     prefix = f"{plain.base_model_prefix}."
+    adapted = tuple(f"{name}." for name, module in plain.named_modules() if isinstance(module, BaseTunerLayer))
     state = {
         name.removeprefix(prefix).replace(".base_layer.", ".").replace(".original_module.", "."): value
         for name, value in plain.state_dict().items()
-        if name.startswith(prefix) and ".lora_" not in name and ".modules_to_save." not in name
+        if name.startswith(prefix)
+        and ".modules_to_save." not in name
+        and (".base_layer." in name or not name.startswith(adapted))
     }
     with quiet_loading():
         encoder.save_pretrained(folder, state_dict=state)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from nlp_transfer.recipe.fields import join_choices, suggest_nearest
-from nlp_transfer.recipe.schema import METRICS, SELECTION_METRICS, FullConfig, LoraConfig, Recipe
+from nlp_transfer.recipe.schema import METRICS, SELECTION_METRICS, FullConfig, LoraConfig, PromptsConfig, Recipe
 
 __all__ = ["find_conflicts"]
 
@@ -26,7 +26,7 @@ def find_conflicts(recipe: Recipe) -> list[str]:
         ['training.microbatch_size: expected at most training.batch_size = 8, got 16.']
     """
     checks = (_check_labels, _check_encoder, _check_columns, _check_rows, _check_strategy)
-    later = (_check_loss, _check_class_weights, _check_batches, _check_metrics)
+    later = (_check_prompts, _check_loss, _check_class_weights, _check_batches, _check_metrics)
     return [problem for check in (*checks, *later) for problem in check(recipe)]
 
 
@@ -55,7 +55,8 @@ def _check_labels(recipe: Recipe) -> Iterator[str]:
 def _check_encoder(recipe: Recipe) -> Iterator[str]:
     """Weights that were never trained are of no use frozen."""
     kind = recipe.strategy.kind
-    if recipe.encoder.init == "random" and kind in ("frozen", "layerwise", "features", "few_shot", "lora"):
+    frozen = ("frozen", "layerwise", "features", "few_shot", "lora", "adapters", "prompts")
+    if recipe.encoder.init == "random" and kind in frozen:
         yield (
             f'encoder.init: random weights stay frozen noise under strategy.kind "{kind}". '
             "Use strategy.kind=full for a control without transfer."
@@ -113,8 +114,9 @@ def _check_strategy(recipe: Recipe) -> Iterator[str]:
         return
     if strategy.targets == []:
         yield "strategy.targets: expected names of layers, got an empty list. Remove it for the attention's layers."
+    yield from _check_variant(strategy)
     own = {"rank_stabilized": strategy.rank_stabilized, "init": strategy.init != "default"}
-    if strategy.variant in ("adalora", "vera"):
+    if strategy.variant not in ("lora", "dora"):
         for key in (key for key, is_set in own.items() if is_set):
             yield f"strategy.{key}: does not apply to strategy.variant {strategy.variant}. Remove it."
     elif all(own.values()):
@@ -123,6 +125,30 @@ def _check_strategy(recipe: Recipe) -> Iterator[str]:
         yield "strategy.rate_ratio: does not apply to strategy.variant vera, which trains no matrices. Remove it."
     if strategy.variant == "dora" and strategy.init == "pissa":
         yield "strategy.init: pissa does not go with strategy.variant dora. Remove one of them."
+
+
+def _check_variant(strategy: LoraConfig) -> Iterator[str]:
+    """A variant of lora has the keys that it reads; another must stay at its default."""
+    matrices = ("rank", "alpha", "dropout", "rate_ratio")
+    read = {"ia3": (), "oft": ("rank",), "fourierft": ("frequencies",)}
+    read |= {"loha": ("rank", "alpha"), "lokr": ("rank", "alpha"), "miss": ("rank", "dropout")}
+    for key in (*matrices, "frequencies"):
+        is_set = getattr(strategy, key) != LoraConfig.model_fields[key].default
+        if is_set and key not in read.get(strategy.variant, matrices):
+            yield f"strategy.{key}: does not apply to strategy.variant {strategy.variant}. Remove it."
+
+
+def _check_prompts(recipe: Recipe) -> Iterator[str]:
+    """Options of prompts must belong to their variant; keys and values from outside cannot be computed again."""
+    strategy = recipe.strategy
+    if not isinstance(strategy, PromptsConfig):
+        return
+    if strategy.variant != "prompt" and strategy.init != "vocabulary":
+        yield f"strategy.init: does not apply to strategy.variant {strategy.variant}. Remove it."
+    if strategy.variant != "prefix" and strategy.project:
+        yield f"strategy.project: does not apply to strategy.variant {strategy.variant}. Remove it."
+    if strategy.variant == "prefix" and recipe.training.gradient_checkpointing:
+        yield "training.gradient_checkpointing: does not go with strategy.variant prefix. Remove one of them."
 
 
 def _check_loss(recipe: Recipe) -> Iterator[str]:

@@ -18,7 +18,9 @@ from nlp_transfer.recipe.strategies import (
     LayerwiseConfig,
     LoraConfig,
     StrategyConfig,
+    find_learning_rate,
 )
+from nlp_transfer.recipe.strategies_added import AdaptersConfig, PromptsConfig
 from nlp_transfer.recipe.strategies_direct import FeaturesConfig, FewShotConfig
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "METRICS",
     "SELECTION_METRICS",
     "STRATEGY_CONFIGS",
+    "AdaptersConfig",
     "DataConfig",
     "EncoderConfig",
     "EvaluationConfig",
@@ -37,6 +40,7 @@ __all__ = [
     "FullConfig",
     "LayerwiseConfig",
     "LoraConfig",
+    "PromptsConfig",
     "Recipe",
     "ReportConfig",
     "StrategyConfig",
@@ -302,7 +306,7 @@ class Recipe(Section):
         kind = self.task.kind
         training: dict[str, Any] = {}
         if self.training.learning_rate is None:
-            training["learning_rate"] = LEARNING_RATES.get(self.strategy.kind)
+            training["learning_rate"] = find_learning_rate(self.strategy)
         if self.training.select_by is None:
             training["select_by"] = SELECTION_METRICS[kind]
         if training:

@@ -5,17 +5,22 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from nlp_transfer.recipe.section import OpenShare, PositiveInt, Section
+from nlp_transfer.recipe.strategies_added import AdaptersConfig, PromptsConfig
 from nlp_transfer.recipe.strategies_direct import FeaturesConfig, FewShotConfig
 
 __all__ = [
     "LEARNING_RATES",
     "STRATEGY_CONFIGS",
+    "VARIANT_RATES",
+    "AdaptersConfig",
     "FeaturesConfig",
     "FrozenConfig",
     "FullConfig",
     "LayerwiseConfig",
     "LoraConfig",
+    "PromptsConfig",
     "StrategyConfig",
+    "find_learning_rate",
 ]
 
 
@@ -78,13 +83,21 @@ class LoraConfig(Section):
     use_when: ClassVar[str] = "nearly the accuracy of full, with little memory and a small file to share"
 
     kind: Literal["lora"]
-    variant: Literal["lora", "dora", "adalora", "vera"] = Field(
+    variant: Literal["lora", "dora", "adalora", "vera", "ia3", "oft", "fourierft", "loha", "lokr", "miss"] = Field(
         "lora",
         description="dora: magnitude apart from direction (Liu et al. 2024). adalora: ranks are dealt out where they "
-        "count (Zhang et al. 2023). vera: shared random matrices, only scales are trained (Kopiczko et al. 2024).",
+        "count (Zhang et al. 2023). vera: shared random matrices, only scales are trained (Kopiczko et al. 2024). ia3: "
+        "scales of query, value and feed-forward (Liu et al. 2022). oft: rotations of the inputs (Qiu et al. 2023). "
+        "fourierft: a few frequencies (Gao et al. 2024). loha, lokr: products of Hadamard and Kronecker (Hyeon-Woo et "
+        "al. 2022, Yeh et al. 2024). miss: one shared matrix (Kang and "
+        "Yin 2024).",
     )
-    rank: PositiveInt = Field(8, description="Rank of the update; with adalora the mean rank at the end.")
-    alpha: PositiveInt = Field(16, description="Scale of the update: alpha / rank. Vera has none.")
+    rank: PositiveInt = Field(
+        8, description="Rank of the update; with adalora the mean rank at the end, with oft the width of a rotation."
+    )
+    alpha: PositiveInt = Field(
+        16, description="Scale of the update: alpha / rank. Only the variants of LoRA, loha and lokr have it."
+    )
     dropout: OpenShare = Field(0.1, description="Dropout on the input of the update.")
     rank_stabilized: bool = Field(False, description="Scale by alpha / sqrt(rank) (rsLoRA, Kalajdzievski 2023).")
     init: Literal["default", "pissa"] = Field(
@@ -96,11 +109,19 @@ class LoraConfig(Section):
     targets: list[str] | None = Field(
         None, description="Names of the linear layers to adapt; the attention's query and value where absent."
     )
+    frequencies: PositiveInt = Field(1000, description="Trained frequencies of each matrix (fourierft).")
     merge: bool = Field(False, description="Fold the update into the encoder: a plain transformers folder is saved.")
 
 
 StrategyConfig = Annotated[
-    FullConfig | LayerwiseConfig | FrozenConfig | FeaturesConfig | FewShotConfig | LoraConfig,
+    FullConfig
+    | LayerwiseConfig
+    | FrozenConfig
+    | FeaturesConfig
+    | FewShotConfig
+    | LoraConfig
+    | AdaptersConfig
+    | PromptsConfig,
     Field(discriminator="kind"),
 ]
 
@@ -111,9 +132,49 @@ STRATEGY_CONFIGS: dict[str, type[Section]] = {
     "features": FeaturesConfig,
     "few_shot": FewShotConfig,
     "lora": LoraConfig,
+    "adapters": AdaptersConfig,
+    "prompts": PromptsConfig,
 }
 """Section of each strategy by its kind."""
 
-LEARNING_RATES: dict[str, float] = {"full": 5e-5, "layerwise": 1e-4, "frozen": 1e-3, "few_shot": 5e-5, "lora": 5e-4}
+LEARNING_RATES: dict[str, float] = {
+    "full": 5e-5,
+    "layerwise": 1e-4,
+    "frozen": 1e-3,
+    "few_shot": 1e-4,
+    "lora": 5e-4,
+    "adapters": 3e-3,
+    "prompts": 1e-1,
+}
 """Peak learning rate of each strategy that has one, where a recipe names none; full is BERT's upper choice
 (Devlin et al. 2019)."""
+
+VARIANT_RATES: dict[tuple[str, str], float] = {
+    ("lora", "fourierft"): 5e-2,
+    ("lora", "ia3"): 1e-2,
+    ("lora", "lokr"): 1e-2,
+    ("lora", "loha"): 3e-3,
+    ("lora", "miss"): 2e-3,
+    ("lora", "oft"): 5e-3,
+    ("adapters", "parallel"): 1e-3,
+    ("prompts", "p_tuning"): 1e-2,
+    ("prompts", "prefix"): 1e-2,
+}
+"""Peak learning rate of variants that need another than their strategy; chosen on 1,500 rows of TREC."""
+
+
+def find_learning_rate(strategy: StrategyConfig) -> float | None:
+    """Give the peak learning rate of a strategy where a recipe names none.
+
+    Args:
+        strategy: Its section.
+
+    Returns:
+        The rate of its variant, else that of its kind; None where nothing is trained by gradients.
+
+    Example:
+        >>> find_learning_rate(LoraConfig(kind="lora", variant="ia3")), find_learning_rate(LoraConfig(kind="lora"))
+        (0.01, 0.0005)
+    """
+    kind = str(strategy.kind)
+    return VARIANT_RATES.get((kind, getattr(strategy, "variant", "")), LEARNING_RATES.get(kind))

@@ -1,6 +1,6 @@
 """How a pretrained encoder becomes a classifier: one strategy, one file."""
 
-from nlp_transfer.strategies import features, few_shot, frozen, full, layerwise, lora
+from nlp_transfer.strategies import adapters, features, few_shot, frozen, full, layerwise, lora, prompts
 from nlp_transfer.strategies.base import Adapted, Material, PrefixPlan, Probe, Stage, Strategy
 
 __all__ = ["STRATEGIES", "Adapted", "Material", "PrefixPlan", "Probe", "Stage", "Strategy"]
@@ -12,5 +12,7 @@ STRATEGIES: dict[str, Strategy] = {
     "features": features.STRATEGY,
     "few_shot": few_shot.STRATEGY,
     "lora": lora.STRATEGY,
+    "adapters": adapters.STRATEGY,
+    "prompts": prompts.STRATEGY,
 }
 """Every strategy by its name in recipes."""

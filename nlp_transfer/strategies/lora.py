@@ -5,21 +5,21 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from peft import AdaLoraConfig, AdaLoraModel, PeftModel, TaskType, VeraConfig, get_peft_model
+from peft import AdaLoraConfig, AdaLoraModel, PeftModel, VeraConfig
 from peft import LoraConfig as PeftLoraConfig
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from nlp_transfer.contracts import Guide
-from nlp_transfer.models.encoder import LoadedEncoder, quiet_loading
-from nlp_transfer.models.heads import find_head_modules, find_new_modules
+from nlp_transfer.models.encoder import LoadedEncoder
 from nlp_transfer.models.layers import find_lora_targets
 from nlp_transfer.recipe.schema import LoraConfig
 from nlp_transfer.strategies.base import Adapted, Strategy
+from nlp_transfer.strategies.tuners import TUNERS, choose_tuner
+from nlp_transfer.strategies.wrapping import ADAPTER, describe_saved, list_opened, strip_name, wrap_encoder
 
 __all__ = ["STRATEGY", "DealOutRanks", "adapt_lora"]
 
-ADAPTER = "default"
 START_RANKS, WARMUP, FINAL = 1.5, 0.1, 0.3
 """AdaLoRA: ranks to begin with over ranks to end with (section 4 of its paper), share of the steps before any is
 taken away, and share after the last is; chosen."""
@@ -99,9 +99,6 @@ class DealOutRanks(Guide):
 def adapt_lora(loaded: LoadedEncoder, config: LoraConfig) -> Adapted:
     """Wrap the encoder with low-rank updates through ``peft``.
 
-    Every module that the checkpoint did not hold is trained and saved beside the update: peft keeps only what it is
-    told to, and a randomly drawn pooler would otherwise be drawn again at the next load.
-
     Args:
         loaded: The encoder with its new head.
         config: Variant, rank, scale, dropout and layers.
@@ -114,8 +111,11 @@ def adapt_lora(loaded: LoadedEncoder, config: LoraConfig) -> Adapted:
         (DoRA), https://arxiv.org/abs/2402.09353; Zhang et al. 2023 (AdaLoRA), https://arxiv.org/abs/2303.10512;
         Kopiczko et al. 2024 (VeRA), https://arxiv.org/abs/2310.11454; Kalajdzievski 2023 (rsLoRA),
         https://arxiv.org/abs/2312.03732; Hayou et al. 2024 (LoRA+), https://arxiv.org/abs/2402.12354; Meng et al. 2024
-        (PiSSA), https://arxiv.org/abs/2404.02948. AdaLoRA's penalty is added once an update, whatever it was split
-        into.
+        (PiSSA), https://arxiv.org/abs/2404.02948; Liu et al. 2022 (IA3), https://arxiv.org/abs/2205.05638; Qiu et al.
+        2023 (OFT), https://arxiv.org/abs/2306.07280; Gao et al. 2024 (FourierFT), https://arxiv.org/abs/2405.03003;
+        Hyeon-Woo et al. 2022 (LoHa), https://arxiv.org/abs/2108.06098; Yeh et al. 2024 (LoKr),
+        https://arxiv.org/abs/2309.14859; Kang and Yin 2024 (MiSS), https://arxiv.org/abs/2409.15371. AdaLoRA's penalty
+        is added once an update, whatever it was split into; FourierFT starts at zero, not at noise.
     """
     model = loaded.model
     settings = _choose_settings(loaded, config)
@@ -123,15 +123,7 @@ def adapt_lora(loaded: LoadedEncoder, config: LoraConfig) -> Adapted:
     originals = (
         {name: model.get_submodule(name).weight.detach().clone() for name in targets} if config.init == "pissa" else {}
     )
-    with quiet_loading():
-        wrapped = get_peft_model(model, settings)
-    assert isinstance(wrapped, PeftModel)
-    new = set(loaded.new_parameters)
-    opened = frozenset(
-        name
-        for name, parameter in wrapped.named_parameters()
-        if parameter.requires_grad and ".modules_to_save." in name and _strip(name) in new
-    )
+    wrapped = wrap_encoder(model, settings)
     finish: Callable[[nn.Module], nn.Module] | None = None
     if config.init == "pissa":
         finish = _PissaEnd(wrapped, originals)
@@ -141,7 +133,7 @@ def adapt_lora(loaded: LoadedEncoder, config: LoraConfig) -> Adapted:
     return Adapted(
         wrapped,
         "peft",
-        new_parameters=opened,
+        new_parameters=list_opened(wrapped, loaded),
         rates=rates if config.rate_ratio != 1 else {},
         guides=(DealOutRanks(wrapped),) if config.variant == "adalora" else (),
         finish=finish,
@@ -151,16 +143,9 @@ def adapt_lora(loaded: LoadedEncoder, config: LoraConfig) -> Adapted:
 
 def _choose_settings(loaded: LoadedEncoder, config: LoraConfig) -> Any:
     """Lay out peft's own settings."""
-    model = loaded.model
-    prefix = f"{model.base_model_prefix}."
-    heads = [name for name in find_head_modules(model) if not name.startswith(prefix)]
-    common: dict[str, Any] = {
-        "task_type": TaskType.SEQ_CLS,
-        "target_modules": find_lora_targets(model, config.targets),
-        "modules_to_save": list(dict.fromkeys([*heads, *find_new_modules(model, loaded.new_parameters)])),
-        "base_model_name_or_path": loaded.source.location,
-        "revision": loaded.source.revision,
-    }
+    common = {"target_modules": find_lora_targets(loaded.model, config.targets), **describe_saved(loaded)}
+    if config.variant in TUNERS:
+        return choose_tuner(loaded.model, config, common)
     if config.variant == "vera":
         return VeraConfig(r=config.rank, vera_dropout=config.dropout, save_projection=True, **common)
     scale: dict[str, Any] = {"lora_alpha": config.alpha, "lora_dropout": config.dropout}
@@ -210,7 +195,7 @@ class _PissaEnd:
                 B_DR = torch.cat([layer.lora_B[ADAPTER].weight, -first_B], dim=1)
                 layer.lora_A[ADAPTER] = _make_linear(A_RD)
                 layer.lora_B[ADAPTER] = _make_linear(B_DR)
-                layer.weight.copy_(self._originals[_strip(name)])
+                layer.weight.copy_(self._originals[strip_name(model, name)])
                 layer.r[ADAPTER] *= 2
                 layer.lora_alpha[ADAPTER] *= 2
         settings: Any = model.peft_config[ADAPTER]
@@ -229,11 +214,6 @@ def _make_linear(weight: Tensor) -> nn.Linear:
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device=weight.device)
     layer.weight.data = weight.contiguous()
     return layer
-
-
-def _strip(name: str) -> str:
-    """Turn a parameter's name inside peft's wrapper into its name in the plain model."""
-    return name.removeprefix("base_model.model.").replace(".modules_to_save.default", "")
 
 
 STRATEGY = Strategy(kind="lora", adapt=adapt_lora)

@@ -58,12 +58,31 @@ VARIANTS: dict[str, dict[str, object]] = {
     "lora-rslora": {"kind": "lora", "rank_stabilized": True},
     "lora-plus": {"kind": "lora", "rate_ratio": 16.0},
     "lora-pissa": {"kind": "lora", "init": "pissa"},
+    "lora-ia3": {"kind": "lora", "variant": "ia3"},
+    "lora-oft": {"kind": "lora", "variant": "oft"},
+    "lora-fourierft": {"kind": "lora", "variant": "fourierft", "frequencies": 200},
+    "lora-loha": {"kind": "lora", "variant": "loha"},
+    "lora-lokr": {"kind": "lora", "variant": "lokr"},
+    "lora-miss": {"kind": "lora", "variant": "miss"},
+    "adapters": {"kind": "adapters"},
+    "adapters-houlsby": {"kind": "adapters", "variant": "houlsby", "reduction": 4, "activation": "gelu"},
+    "adapters-parallel": {"kind": "adapters", "variant": "parallel", "scale": 4.0, "activation": "silu"},
+    "prompts": {"kind": "prompts"},
+    "prompts-p_tuning": {"kind": "prompts", "variant": "p_tuning"},
+    "prompts-random": {"kind": "prompts", "variant": "prompt", "init": "random", "tokens": 3},
+    "prompts-prefix": {"kind": "prompts", "variant": "prefix"},
+    "prompts-project": {"kind": "prompts", "variant": "prefix", "project": True},
 }
 """Every technique a strategy section can ask for."""
 
 IMPOSSIBLE = {
     ("layerwise-reinit", "albert"): "share their weights",
     ("layerwise-biases", "modernbert"): "has no biases",
+    **{
+        (name, family): f"keys and values to read, which {family.replace('v3', 'v2')} does not take"
+        for name in ("prompts-prefix", "prompts-project")
+        for family in ("distilbert", "albert", "deberta-v2", "deberta-v3", "mpnet", "modernbert")
+    },
 }
 """Cells that cannot exist, and what the user is told."""
 
@@ -72,6 +91,11 @@ FOLDED = ("distilbert", "electra", "deberta-v2", "deberta-v3")
 
 SOLVED = ("features", "features-svm", "features-knn", "features-first", "features-mlp", "few_shot-prototypes")
 """Variants that fit without the loop: nothing of theirs moves by gradients."""
+UPDATES = (
+    *(".lora_", ".vera_lambda_", ".ia3_l.", ".oft_R.", ".fourierft_spectrum.", ".hada_w", ".lokr_w", ".miss_block."),
+)
+"""Parts of the names that peft gives to what it trains."""
+
 
 CELLS = [(name, family) for name in VARIANTS for family in FAMILIES if (name, family) not in IMPOSSIBLE]
 
@@ -196,7 +220,12 @@ def is_declared(cell: Cell, name: str) -> bool:
     ):
         return True
     if cell.kind == "lora":
-        return any(part in name for part in (".lora_", ".vera_lambda_", ".modules_to_save."))
+        return any(part in name for part in (*UPDATES, ".modules_to_save."))
+    if cell.kind == "prompts":
+        return name.startswith("prompt_encoder.default.") or ".modules_to_save." in name
+    if cell.kind == "adapters":
+        outside = not name.startswith(f"encoder.{cell.loaded.model.base_model_prefix}.")
+        return outside or name.removeprefix("encoder.") in cell.loaded.new_parameters
     heads = find_head_modules(cell.loaded.model)
     if name.startswith(tuple(f"{head}." for head in heads)):
         return True
@@ -238,7 +267,11 @@ def test_only_the_declared_weights_move_bit_for_bit(cell):
     still = declared - moved
     assert len(still) <= len(declared) // 4, still
     assert not still & cell.trained.new_parameters
-    if cell.kind in ("frozen", "lora"):
+    if cell.kind == "adapters":
+        encoder = {name for name in before if name.startswith(f"encoder.{cell.loaded.model.base_model_prefix}.")}
+        assert len(encoder - moved) > 10
+        assert encoder - moved >= {name for name in encoder if ".pooler." not in name}
+    elif cell.kind in ("frozen", "lora", "prompts"):
         assert len(before) - len(moved) > len(before) // 2
 
 
@@ -258,7 +291,15 @@ def test_the_count_of_trainable_weights_is_the_count_of_declared_weights(cell):
         return
     parameters = dict(cell.trained.model.named_parameters())
     declared = sum(p.numel() for name, p in parameters.items() if is_declared(cell, name))
-    assert cell.num_trainable == cell.trained.num_trainable == declared
+    if cell.variant in ("prompts-p_tuning", "prompts-project"):
+        # A network makes the vectors while training; afterwards the vectors are all that is left.
+        plain = adapt(cell.recipe, cell.prepared)[1]
+        opened = {n: p.numel() for n, p in plain.model.named_parameters() if is_declared(cell, n)}
+        assert any(".mlp_head." in name or ".transform." in name for name in opened)
+        assert cell.num_trainable == plain.num_trainable == sum(opened.values()) > declared
+    else:
+        assert cell.num_trainable == declared
+    assert cell.trained.num_trainable == declared
     assert (declared == 0) == (cell.variant == "features-knn"), "neighbors are kept, not weights"
     assert cell.trained.num_parameters == sum(p.numel() for p in parameters.values())
     every = cell.variant in ("full", "full-l2_sp", "full-mixout", "full-probe", "few_shot", "few_shot-cloze")
@@ -274,10 +315,8 @@ def test_new_parameters_are_exactly_what_the_checkpoint_did_not_hold(cell):
     )
     missing = set(info["missing_keys"])
     assert missing
-    plain = {
-        name.removeprefix("base_model.model.").replace(".modules_to_save.default", "")
-        for name in cell.trained.new_parameters
-    }
+    outer = "base_model." if cell.kind == "prompts" else "base_model.model."
+    plain = {name.removeprefix(outer).replace(".modules_to_save.default", "") for name in cell.trained.new_parameters}
     assert plain == missing == set(cell.loaded.new_parameters)
     assert cell.trained.new_parameters <= {n for n, p in cell.trained.model.named_parameters() if p.requires_grad}
 
@@ -310,7 +349,7 @@ def test_what_was_newly_initialised_comes_back_from_the_saved_folder_bit_for_bit
 
 
 def test_a_pooler_that_is_not_saved_is_noticed(tiny_encoder, tmp_path, monkeypatch):
-    monkeypatch.setattr("nlp_transfer.strategies.lora.find_new_modules", lambda *_: [])
+    monkeypatch.setattr("nlp_transfer.strategies.wrapping.find_new_modules", lambda *_: [])
     recipe = make_recipe("lora", tiny_encoder("bert", "masked_lm"))
     prepared = prepare(recipe, make_splits(16, 3))
     loaded, adapted = adapt(recipe, prepared)
@@ -359,7 +398,7 @@ def test_low_rank_updates_start_as_the_encoder_with_the_same_head(pair, tiny_enc
     _, adapted = adapt(recipe, prepared)
     plain = load_encoder(recipe.encoder, prepared.labels, seed=recipe.training.seed).model
     assert isinstance(adapted.model, PeftModel)
-    assert any(".lora_A." in name or ".vera_lambda_b" in name for name, _ in adapted.model.named_parameters())
+    assert any(part in name for name, _ in adapted.model.named_parameters() for part in UPDATES)
     # PiSSA takes the matrices apart and puts them together again, to the precision of the figures.
     tolerance = 1e-5 if variant == "lora-pissa" else 0
     assert torch.allclose(compute(adapted.model, inputs), compute(plain, inputs), rtol=0, atol=tolerance)
@@ -377,10 +416,36 @@ def test_a_merged_update_is_a_plain_model_with_the_same_logits(cell, tmp_path):
     assert torch.allclose(compute(model, inputs), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_sixteen_examples_can_be_learned_by_heart(family, tiny_encoder):
+BY_HEART = {
+    "full": (60, 3e-3),
+    "adapters": (300, 1e-2),
+    "adapters-houlsby": (120, 1e-2),
+    "adapters-parallel": (120, 1e-2),
+    "prompts": (500, 1e-1),
+    "prompts-p_tuning": (1000, 2e-2),
+    "prompts-prefix": (200, 3e-2),
+    "lora-ia3": (200, 3e-2),
+    "lora-oft": (120, 1e-2),
+    "lora-fourierft": (120, 3e-2),
+    "lora-loha": (120, 1e-2),
+    "lora-lokr": (120, 3e-2),
+    "lora-miss": (120, 1e-2),
+}
+"""Updates and rate with which a tiny encoder learns sixteen examples; an encoder that does not move needs more."""
+
+
+BY_HEART_CELLS = [
+    pytest.param(name, family, marks=[pytest.mark.slow] if name != "full" and family != "bert" else [])
+    for name, family in CELLS
+    if name in BY_HEART
+]
+
+
+@pytest.mark.parametrize(("variant", "family"), BY_HEART_CELLS)
+def test_sixteen_examples_can_be_learned_by_heart(variant, family, tiny_encoder):
+    steps, rate = BY_HEART[variant]
     recipe = make_recipe(
-        "full", tiny_encoder(family), max_steps=60, batch_size=16, learning_rate=3e-3, evaluate_every=60
+        variant, tiny_encoder(family), max_steps=steps, batch_size=16, learning_rate=rate, evaluate_every=steps
     )
     splits = make_splits(16, 2)
     prepared = prepare(recipe, splits)

@@ -131,6 +131,13 @@ def test_a_task_runs_end_to_end(kind, train):
     assert classifier.space.kind == kind
 
 
+@pytest.mark.parametrize("strategy", ["adapters", "prompts"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_added_to_an_encoder_serves_every_kind_of_task(kind, strategy, train):
+    report = train(make_tables(kind), {**KINDS[kind], "strategy.kind": strategy})
+    assert check_reload(report).space.kind == kind
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_metric_of_a_task_can_be_reported(kind, train):
     report = train(make_tables(kind), {**KINDS[kind], "evaluation.metrics": list(METRICS[kind])})
@@ -160,7 +167,7 @@ def test_pairs_run_end_to_end(train):
     check_reload(report)
 
 
-@pytest.mark.parametrize("kind", ["full", "lora"])
+@pytest.mark.parametrize("kind", ["full", "lora", "adapters", "prompts"])
 @pytest.mark.parametrize("long_text", ["head_tail", "windows"])
 def test_long_texts_are_read_the_same_way_after_a_reload(long_text, kind, train):
     overrides = {"data.long_text": long_text, "data.max_length": 16, "strategy.kind": kind}
@@ -204,7 +211,7 @@ def test_an_option_of_training_changes_what_is_learned(option, train):
     assert not np.array_equal(plain.predictions[column], changed.predictions[column])
 
 
-@pytest.mark.parametrize("kind", ["full", "frozen", "lora"])
+@pytest.mark.parametrize("kind", ["full", "frozen", "lora", "adapters", "prompts"])
 @pytest.mark.parametrize("option", [{"training.gradient_checkpointing": True}, {"training.microbatch_size": 3}])
 def test_an_option_that_saves_memory_changes_no_result(kind, option, train):
     base = {"strategy.kind": kind, "training.learning_rate": 1e-2}

@@ -31,6 +31,10 @@ STEERED: dict[str, dict[str, Any]] = {
     "vera": {"strategy__kind": "lora", "strategy__variant": "vera", "strategy__dropout": 0.0},
     "pissa": {"strategy__kind": "lora", "strategy__init": "pissa"},
     "few_shot": {"strategy__kind": "few_shot", "training__early_stopping": 5},
+    "oft": {"strategy__kind": "lora", "strategy__variant": "oft"},
+    "parallel": {"strategy__kind": "adapters", "strategy__variant": "parallel", "strategy__dropout": 0.1},
+    "prefix": {"strategy__kind": "prompts", "strategy__variant": "prefix"},
+    "p_tuning": {"strategy__kind": "prompts", "strategy__variant": "p_tuning"},
 }
 
 
@@ -66,7 +70,7 @@ def test_a_broken_run_ends_in_the_same_weights(name: str, tiny_encoder: Callable
     assert all(torch.equal(expected[key], found[key]) for key in expected)
 
 
-@pytest.mark.parametrize("name", ["l2_sp", "gradual", "decay", "frozen", "vera"])
+@pytest.mark.parametrize("name", ["l2_sp", "gradual", "decay", "frozen", "vera", "parallel", "prefix", "p_tuning"])
 def test_weights_do_not_depend_on_how_a_window_is_split(name: str, tiny_encoder: Callable[..., Path]) -> None:
     found = []
     for size in (None, 5):

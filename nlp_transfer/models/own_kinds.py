@@ -10,14 +10,18 @@ from torch import Tensor
 
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import ArtifactError, EncoderError
+from nlp_transfer.models.entailment import EntailmentClassifier
 from nlp_transfer.models.own import ENCODER_FOLDER, WEIGHTS_FILE, OwnClassifier, load_pretrained
+from nlp_transfer.models.reuse import ReuseClassifier
 from nlp_transfer.models.sources import resolve_encoder
 from nlp_transfer.models.vectors import VectorClassifier
 from nlp_transfer.recipe.schema import EncoderConfig
 
 __all__ = ["OWN_KINDS", "load_own"]
 
-OWN_KINDS: dict[str, type[OwnClassifier]] = {each.kind: each for each in (VectorClassifier,)}
+OWN_KINDS: dict[str, type[OwnClassifier]] = {
+    each.kind: each for each in (VectorClassifier, EntailmentClassifier, ReuseClassifier)
+}
 """Class by its name in ``nlp_transfer.json``."""
 
 

@@ -13,13 +13,14 @@ from nlp_transfer.recipe.section import Section
 from nlp_transfer.recipe.strategies import (
     LEARNING_RATES,
     STRATEGY_CONFIGS,
+    DistillConfig,
     FrozenConfig,
     FullConfig,
     LayerwiseConfig,
     LoraConfig,
     StrategyConfig,
 )
-from nlp_transfer.recipe.strategies_direct import FeaturesConfig
+from nlp_transfer.recipe.strategies_direct import FeaturesConfig, ZeroShotConfig
 
 __all__ = [
     "DEFAULT_METRICS",
@@ -29,6 +30,7 @@ __all__ = [
     "SELECTION_METRICS",
     "STRATEGY_CONFIGS",
     "DataConfig",
+    "DistillConfig",
     "EncoderConfig",
     "EvaluationConfig",
     "FeaturesConfig",
@@ -41,6 +43,7 @@ __all__ = [
     "StrategyConfig",
     "TaskConfig",
     "TrainingConfig",
+    "ZeroShotConfig",
 ]
 
 METRICS: dict[str, tuple[str, ...]] = {

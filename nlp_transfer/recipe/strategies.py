@@ -5,17 +5,19 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from nlp_transfer.recipe.section import OpenShare, PositiveInt, Section
-from nlp_transfer.recipe.strategies_direct import FeaturesConfig
+from nlp_transfer.recipe.strategies_direct import FeaturesConfig, ZeroShotConfig
 
 __all__ = [
     "LEARNING_RATES",
     "STRATEGY_CONFIGS",
+    "DistillConfig",
     "FeaturesConfig",
     "FrozenConfig",
     "FullConfig",
     "LayerwiseConfig",
     "LoraConfig",
     "StrategyConfig",
+    "ZeroShotConfig",
 ]
 
 
@@ -99,8 +101,29 @@ class LoraConfig(Section):
     merge: bool = Field(False, description="Fold the update into the encoder: a plain transformers folder is saved.")
 
 
+class DistillConfig(Section):
+    """Train a smaller encoder on what a fine-tuned classifier says of the texts (Hinton et al. 2015)."""
+
+    use_when: ClassVar[str] = "a good classifier that is too slow, and many texts, labelled or not"
+
+    kind: Literal["distill"]
+    teacher: str = Field(min_length=1, description="Fine-tuned classifier of the same labels: run, folder or Hub id.")
+    temperature: Annotated[float, Field(gt=0)] = Field(
+        2.0, description="Softens what teacher and student say before the two are compared; no matter in a regression."
+    )
+    alpha: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.7, description="Weight of the teacher in the loss; the rest is that of the label. Chosen."
+    )
+    unlabelled: str | None = Field(None, min_length=1, description="Table of further texts, which the teacher labels.")
+    keep_layers: PositiveInt | Annotated[list[PositiveInt], Field(min_length=1)] | None = Field(
+        None,
+        description="Layers that the student keeps: how many, evenly spread, or which, 1 the first; all if absent.",
+    )
+
+
 StrategyConfig = Annotated[
-    FullConfig | LayerwiseConfig | FrozenConfig | FeaturesConfig | LoraConfig, Field(discriminator="kind")
+    FullConfig | LayerwiseConfig | FrozenConfig | FeaturesConfig | ZeroShotConfig | LoraConfig | DistillConfig,
+    Field(discriminator="kind"),
 ]
 
 STRATEGY_CONFIGS: dict[str, type[Section]] = {
@@ -108,10 +131,12 @@ STRATEGY_CONFIGS: dict[str, type[Section]] = {
     "layerwise": LayerwiseConfig,
     "frozen": FrozenConfig,
     "features": FeaturesConfig,
+    "zero_shot": ZeroShotConfig,
     "lora": LoraConfig,
+    "distill": DistillConfig,
 }
 """Section of each strategy by its kind."""
 
-LEARNING_RATES: dict[str, float] = {"full": 5e-5, "layerwise": 1e-4, "frozen": 1e-3, "lora": 5e-4}
+LEARNING_RATES: dict[str, float] = {"full": 5e-5, "layerwise": 1e-4, "frozen": 1e-3, "lora": 5e-4, "distill": 1e-4}
 """Peak learning rate of each strategy that has one, where a recipe names none; full is BERT's upper choice
 (Devlin et al. 2019)."""

@@ -46,7 +46,9 @@ class ZeroShotConfig(Section):
         description="label_embedding: cosine of text and label. entailment: encoder.name is a classifier of natural "
         "language inference (Yin et al. 2019). reuse: encoder.name is a classifier whose labels are mapped.",
     )
-    template: str = Field("{}", description="Sentence around a label's words; {} is their place (label_embedding).")
+    template: str = Field(
+        "This text is about {}.", description="Sentence around a label's words; {} is their place (label_embedding)."
+    )
     hypothesis_template: str = Field(
         "This text is about {}.",
         description="Hypothesis about a text; {} is the place of a label's words (entailment).",

@@ -1,6 +1,6 @@
 """How a pretrained encoder becomes a classifier: one strategy, one file."""
 
-from nlp_transfer.strategies import features, frozen, full, layerwise, lora, zero_shot
+from nlp_transfer.strategies import distill, features, frozen, full, layerwise, lora, zero_shot
 from nlp_transfer.strategies.base import Adapted, Material, PrefixPlan, Probe, Stage, Strategy
 
 __all__ = ["STRATEGIES", "Adapted", "Material", "PrefixPlan", "Probe", "Stage", "Strategy"]
@@ -12,5 +12,6 @@ STRATEGIES: dict[str, Strategy] = {
     "features": features.STRATEGY,
     "zero_shot": zero_shot.STRATEGY,
     "lora": lora.STRATEGY,
+    "distill": distill.STRATEGY,
 }
 """Every strategy by its name in recipes."""

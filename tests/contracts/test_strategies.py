@@ -26,6 +26,9 @@ from nlp_transfer.recipe.schema import STRATEGY_CONFIGS, Recipe
 from nlp_transfer.strategies import STRATEGIES, Adapted
 from tests.tiny import FAMILIES, make_splits
 
+TEACHER = "TEACHER"
+"""Stands for the tiny classifier of the same family."""
+
 VARIANTS: dict[str, dict[str, object]] = {
     "full": {"kind": "full"},
     "full-l2_sp": {"kind": "full", "l2_sp": 0.1},
@@ -51,16 +54,26 @@ VARIANTS: dict[str, dict[str, object]] = {
     "lora-rslora": {"kind": "lora", "rank_stabilized": True},
     "lora-plus": {"kind": "lora", "rate_ratio": 16.0},
     "lora-pissa": {"kind": "lora", "init": "pissa"},
+    "zero_shot": {"kind": "zero_shot"},
+    "zero_shot-calibrated": {"kind": "zero_shot", "calibrate": "temperature", "scale": 5.0},
+    "zero_shot-entailment": {"kind": "zero_shot", "method": "entailment"},
+    "zero_shot-reuse": {"kind": "zero_shot", "method": "reuse"},
+    "distill": {"kind": "distill", "teacher": TEACHER},
+    "distill-shallow": {"kind": "distill", "teacher": TEACHER, "keep_layers": 1},
 }
 """Every technique a strategy section can ask for."""
 
 IMPOSSIBLE = {
     ("layerwise-reinit", "albert"): "share their weights",
     ("layerwise-biases", "modernbert"): "has no biases",
+    ("distill-shallow", "albert"): "share their weights",
 }
 """Cells that cannot exist, and what the user is told."""
 
-SOLVED = ("features",)
+CHECKPOINTS = {"zero_shot-entailment": "nli", "zero_shot-reuse": "classifier"}
+"""Variants that need an encoder with a head."""
+
+SOLVED = ("features", "zero_shot")
 """Kinds that fit without the loop: nothing of theirs moves by gradients."""
 
 CELLS = [(name, family) for name in VARIANTS for family in FAMILIES if (name, family) not in IMPOSSIBLE]
@@ -97,12 +110,12 @@ class Cell:
     num_trainable: int
 
 
-def make_recipe(variant: str, encoder: Path, **training: object) -> Recipe:
+def make_recipe(variant: str, encoder: Path, teacher: Path | None = None, **training: object) -> Recipe:
     settings = {"max_steps": 3, "batch_size": 32, "learning_rate": 1e-2, "device": "cpu", "restore_best": False}
     return load_recipe(
         {
             "encoder": {"name": str(encoder)},
-            "strategy": VARIANTS[variant],
+            "strategy": {key: str(teacher) if value is TEACHER else value for key, value in VARIANTS[variant].items()},
             "training": settings | training,
             "data": {"max_length": 48},
         }
@@ -138,7 +151,8 @@ def cell(request, tiny_encoder) -> Cell:
     variant, family = request.param
     # Gradual unfreezing opens a layer an epoch: three epochs of one step each open all of them.
     batch_size = 96 if variant == "layerwise-gradual" else 32
-    recipe = make_recipe(variant, tiny_encoder(family, "masked_lm"), batch_size=batch_size)
+    encoder = tiny_encoder(family, CHECKPOINTS.get(variant, "masked_lm"))
+    recipe = make_recipe(variant, encoder, tiny_encoder(family, "classifier"), batch_size=batch_size)
     splits = make_splits(96, 3)
     prepared = prepare(recipe, splits)
     _, before = adapt(recipe, prepared)
@@ -155,7 +169,7 @@ def cell(request, tiny_encoder) -> Cell:
 def test_every_strategy_meets_every_family():
     assert len(CELLS) + len(IMPOSSIBLE) == len(VARIANTS) * len(FAMILIES)
     assert len(set(CELLS)) == len(CELLS) == 238
-    assert len(IMPOSSIBLE) == 2
+    assert len(IMPOSSIBLE) == 3
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     assert f"against every family, in {len(CELLS)} cells." in readme
     assert len(FAMILIES) >= 9
@@ -178,8 +192,8 @@ def test_what_cannot_be_is_refused_with_the_reason(variant, family, tiny_encoder
 def is_declared(cell: Cell, name: str) -> bool:
     """Whether a strategy promises to move a parameter; written anew here, apart from the strategies."""
     if cell.kind in SOLVED:
-        return name.startswith("head.")
-    if cell.kind == "full" or cell.variant in ("layerwise-gradual", "layerwise-decay", "layerwise-reinit"):
+        return cell.kind == "features" and name.startswith("head.")
+    if cell.kind in ("full", "distill") or cell.variant in ("layerwise-gradual", "layerwise-decay", "layerwise-reinit"):
         return True
     if cell.kind == "lora":
         return any(part in name for part in (".lora_", ".vera_lambda_", ".modules_to_save."))
@@ -205,6 +219,13 @@ def find_gradients(cell: Cell) -> set[str]:
 
 
 def test_only_the_declared_weights_move_bit_for_bit(cell):
+    if cell.variant in CHECKPOINTS:
+        encoder = cell.trained.model.encoder.state_dict()
+        held = AutoModelForSequenceClassification.from_pretrained(cell.recipe.encoder.name).state_dict()
+        assert len(encoder) > 10
+        assert encoder.keys() == held.keys()
+        assert all(torch.equal(encoder[name], held[name]) for name in encoder)
+        return
     if cell.kind in SOLVED:
         encoder = getattr(cell.loaded.model, cell.loaded.model.base_model_prefix).state_dict()
         plain = load_encoder(cell.recipe.encoder, cell.prepared.labels, seed=0).model
@@ -240,9 +261,13 @@ def test_the_count_of_trainable_weights_is_the_count_of_declared_weights(cell):
     parameters = dict(cell.trained.model.named_parameters())
     declared = sum(p.numel() for name, p in parameters.items() if is_declared(cell, name))
     assert cell.num_trainable == cell.trained.num_trainable == declared
-    assert (declared == 0) == (cell.variant == "features-knn"), "neighbors are kept, not weights"
+    assert (declared == 0) == (cell.variant == "features-knn" or cell.kind == "zero_shot"), "nothing is learned there"
     assert cell.trained.num_parameters == sum(p.numel() for p in parameters.values())
-    every = cell.kind == "full" or cell.variant in ("layerwise-gradual", "layerwise-decay", "layerwise-reinit")
+    every = cell.kind in ("full", "distill") or cell.variant in (
+        "layerwise-gradual",
+        "layerwise-decay",
+        "layerwise-reinit",
+    )
     assert (cell.trained.num_trainable == cell.trained.num_parameters) == every
 
 
@@ -321,8 +346,9 @@ def test_an_artifact_holds_no_pickle_and_nothing_but_its_files(cell, tmp_path):
     assert {weights, "nlp_transfer.json", "tokenizer.json"} <= names
     assert not [name for name in names if name.endswith(PICKLES)]
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert (folder / "encoder" / "model.safetensors").is_file() == (cell.variant == "zero_shot-reuse")
     # A root config.json beside an adapter breaks AutoModel.
-    assert ("config.json" in names) == (cell.trained.format == "transformers")
+    assert (folder / "config.json").is_file() == (cell.trained.format == "transformers")
 
 
 LORA_CELLS = [each for each in list_parameters() if VARIANTS[each.values[0][0]]["kind"] == "lora"]

@@ -216,7 +216,7 @@ def test_temperature_lowers_the_log_loss_of_validation_and_is_one_saved_number(t
     assert settings[0]["temperature"] == 1.0 < settings[1]["temperature"]
     assert settings[0] | {"temperature": 0} == settings[1] | {"temperature": 0}
     record = plain.record
-    assert (record["training"]["steps"], record["model"]["trainable"], record["training"]["examples"]) == (0, 0, 0)
+    assert (record["training"]["steps"], record["model"]["trainable"]) == (0, 0)
     assert "tfidf" in record["baselines"]
     # Nothing is read off train: other rows there, the same answers.
     changed = dict(tables) | {"train": tables["train"].select(range(12))}
@@ -266,7 +266,7 @@ def test_pairs_and_texts_that_leave_no_room_are_refused(tiny_encoder):
         fit(folder, make_splits(16, 3, pairs=True), method="entailment")
     with pytest.raises(RecipeError, match=r"the encoder reads 128 tokens.*Set data.max_length=(\d+)") as caught:
         fit(folder, make_splits(16, 3), method="entailment", length=128)
-    most = int(str(caught.value).rpartition("=")[2])
+    most = int(str(caught.value).rpartition("=")[2].rstrip("."))
     splits = make_splits(16, 3)
     assert fit(folder, splits, method="entailment", length=most)[0].log.steps == 0
     with pytest.raises(RecipeError, match="Shorten the hypotheses"):

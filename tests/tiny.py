@@ -14,7 +14,14 @@ import torch
 import transformers
 from datasets import ClassLabel, Dataset, Features, List, Value
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors, trainers
-from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
 
 from nlp_transfer.contracts import SPLITS, DataFacts, LabelSpace, Splits, TaskKind
 
@@ -52,6 +59,13 @@ FILLERS = (
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789.,!?'-"
 """Characters that every vocabulary has."""
+
+HEADS: dict[str, tuple[str, ...]] = {
+    "nli": ("CONTRADICTION", "neutral", "Entailment"),
+    "classifier": ("class 2", "class 0", "class 1"),
+}
+"""Checkpoints with a head, and its labels: one for natural language inference, one for three classes of
+``make_splits`` in another order."""
 
 PAIR_TYPE_FAMILIES = ("bert", "electra", "deberta-v2", "deberta-v3")
 """Families whose tokenizers tell the two texts of a pair apart with ``token_type_ids``."""
@@ -339,9 +353,9 @@ def make_encoder(
     heads: int = 2,
     dropout: float | None = 0.0,
     texts: Sequence[str] | None = None,
-    checkpoint: Literal["base", "masked_lm"] = "base",
+    checkpoint: Literal["base", "masked_lm", "nli", "classifier"] = "base",
 ) -> Path:
-    """Write a randomly initialised encoder without a classification head, and its tokenizer.
+    """Write a randomly initialised encoder and its tokenizer; without a classification head unless asked for one.
 
     Args:
         family: One of ``FAMILIES``.
@@ -353,7 +367,7 @@ def make_encoder(
         dropout: Every dropout rate; None keeps the family's own.
         texts: What the tokenizer is trained on; made-up texts where absent.
         checkpoint: ``base`` as ``AutoModel`` saves it (with a pooler where the family has one), or ``masked_lm`` as
-            the Hub mostly has them (with a language-modelling head and no pooler).
+            the Hub mostly has them (with a language-modelling head and no pooler); or one of ``HEADS``.
 
     Returns:
         The folder.
@@ -362,7 +376,11 @@ def make_encoder(
     config = make_config(family, tokenizer, hidden=hidden, layers=layers, heads=heads, dropout=dropout)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = (AutoModel if checkpoint == "base" else AutoModelForMaskedLM).from_config(config)
+        kinds: dict[str, Any] = {"base": AutoModel, "masked_lm": AutoModelForMaskedLM}
+        if checkpoint in HEADS:
+            config.id2label = dict(enumerate(HEADS[checkpoint]))
+            config.label2id = {name: index for index, name in config.id2label.items()}
+        model = kinds.get(checkpoint, AutoModelForSequenceClassification).from_config(config)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

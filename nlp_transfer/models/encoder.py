@@ -64,6 +64,7 @@ class LoadedEncoder:
         new_parameters: Names of the parameters that were not in the checkpoint.
         family: ``model_type`` of the config, such as ``bert``.
         labels: The label contract of the head.
+        trust_remote_code: Whether code from the encoder's repository may run.
     """
 
     model: PreTrainedModel
@@ -71,6 +72,7 @@ class LoadedEncoder:
     new_parameters: tuple[str, ...]
     family: str
     labels: LabelSpace
+    trust_remote_code: bool = False
 
 
 class quiet_loading:  # noqa: N801 - reads as a verb phrase in `with`
@@ -200,7 +202,8 @@ def load_encoder(config: EncoderConfig, labels: LabelSpace, *, seed: int) -> Loa
                 model, new = _load_pretrained(source, base, settings, config, seed)
     except LOADING_ERRORS as error:
         raise EncoderError(f"encoder.name: {source.name}: cannot be loaded: {_explain(error)}") from error
-    return LoadedEncoder(model, source, tuple(new), str(settings.model_type), labels)
+    trusted = config.trust_remote_code
+    return LoadedEncoder(model, source, tuple(new), str(settings.model_type), labels, trust_remote_code=trusted)
 
 
 def _configure(base: EncoderSource, config: EncoderConfig, labels: LabelSpace) -> PretrainedConfig:

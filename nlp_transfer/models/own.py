@@ -24,7 +24,8 @@ class OwnClassifier(nn.Module):
     """A classifier around an encoder, in a form of its own.
 
     A child names its kind, takes ``(encoder, labels, **settings)``, and gives logits. What is written is its settings
-    (JSON), the weights that are not the encoder's, and the encoder itself where it moved.
+    (JSON), the weights that are not the encoder's, and the encoder itself where it moved. Of the settings,
+    ``temperature`` is read here: a child that can be calibrated takes it and hands it on.
 
     Args:
         encoder: A pretrained model of the class that ``auto`` loads.
@@ -46,6 +47,7 @@ class OwnClassifier(nn.Module):
         self.encoder = encoder
         self.settings = dict(settings)
         self.saves_encoder = False
+        self.temperature = float(self.settings.get("temperature", 1.0))
         config: PretrainedConfig = copy.deepcopy(encoder.config)
         config.num_labels = labels.num_outputs
         config.id2label, config.label2id = labels.id2label, labels.label2id
@@ -59,8 +61,13 @@ class OwnClassifier(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> SequenceClassifierOutput:
-        """Give the logits in the form that transformers' own classifiers have."""
-        return SequenceClassifierOutput(logits=self.compute(input_ids, attention_mask, token_type_ids))
+        """Give the logits, divided by the temperature, in the form that transformers' own classifiers have."""
+        logits_BC = self.compute(input_ids, attention_mask, token_type_ids)
+        return SequenceClassifierOutput(logits=logits_BC / self.temperature)
+
+    def set_temperature(self, temperature: float) -> None:
+        """Divide all logits by a number from now on; it is saved among the settings."""
+        self.settings["temperature"] = self.temperature = temperature
 
     def collect_own(self) -> dict[str, Tensor]:
         """Everything to save beside the encoder, by name."""

@@ -152,6 +152,7 @@ class VectorClassifier(OwnClassifier):
         pooling: How tokens become one vector.
         normalize: Whether vectors get length 1.
         head: ``{"kind": "linear"}``, ``{"kind": "mlp", "hidden": 100}`` or ``{"kind": "knn", "num_rows": N, "k": 5}``.
+        temperature: Divides the logits.
     """
 
     kind: ClassVar[str] = "vectors"
@@ -167,10 +168,11 @@ class VectorClassifier(OwnClassifier):
         pooling: Pooling = "mean",
         normalize: bool = False,
         head: Mapping[str, Any] | None = None,
+        temperature: float = 1.0,
     ) -> None:
         head = dict(head or {"kind": "linear"})
         how: dict[str, Any] = {"layers": layers, "combine": combine, "pooling": pooling, "normalize": normalize}
-        super().__init__(drop_pooler(encoder), labels, {**how, "head": head})
+        super().__init__(drop_pooler(encoder), labels, {**how, "head": head, "temperature": temperature})
         self.how = how
         self.width = int(encoder.config.hidden_size) * (len(layers) if combine == "concat" else 1)
         self.labels = labels

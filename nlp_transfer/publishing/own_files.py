@@ -1,22 +1,15 @@
 """The files of classifiers in a form of their own: weights beside an encoder, or beside a word on where it is."""
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save_file
 
-from nlp_transfer.contracts import LabelSpace
-from nlp_transfer.errors import ArtifactError, EncoderError
 from nlp_transfer.models.encoder import quiet_loading
-from nlp_transfer.models.own import ENCODER_FOLDER, WEIGHTS_FILE, OwnClassifier, load_pretrained
-from nlp_transfer.models.own_kinds import OWN_KINDS
-from nlp_transfer.models.sources import EncoderSource, resolve_encoder
-from nlp_transfer.recipe.schema import EncoderConfig
+from nlp_transfer.models.own import ENCODER_FOLDER, WEIGHTS_FILE, OwnClassifier
+from nlp_transfer.models.sources import EncoderSource
 
-__all__ = ["describe_architecture", "load_own", "stage_own"]
+__all__ = ["describe_architecture", "stage_own"]
 
 
 def stage_own(stage: Path, model: OwnClassifier, source: EncoderSource) -> None:
@@ -52,60 +45,3 @@ def describe_architecture(model: OwnClassifier, source: EncoderSource) -> dict[s
         "hub_id": source.hub_id,
     }
     return {"kind": model.kind, "settings": model.settings, "encoder": encoder}
-
-
-def load_own(folder: Path, metadata: Mapping[str, Any], *, trust_remote_code: bool = False) -> OwnClassifier:
-    """Build a classifier again from its folder.
-
-    Args:
-        folder: The ``model/`` folder.
-        metadata: What ``nlp_transfer.json`` holds.
-        trust_remote_code: Whether code that the encoder's repository brings may run.
-
-    Returns:
-        The classifier in evaluation mode.
-
-    Raises:
-        ArtifactError: A file is missing, or of another version.
-        EncoderError: The encoder is not where it was.
-    """
-    architecture = metadata.get("architecture")
-    if not isinstance(architecture, Mapping) or architecture.get("kind") not in OWN_KINDS:
-        known = ", ".join(OWN_KINDS)
-        raise ArtifactError(f"{folder}: expected an architecture of the kinds {known} in nlp_transfer.json. Upgrade.")
-    if not (folder / WEIGHTS_FILE).is_file():
-        raise ArtifactError(f"{folder}: holds no {WEIGHTS_FILE}. Copy the artefact again, or train it again.")
-    labels = LabelSpace(metadata["labels"]["kind"], tuple(metadata["labels"]["names"]))
-    kind = OWN_KINDS[architecture["kind"]]
-    where, revision = _find_encoder(folder, architecture["encoder"])
-    own: dict[str, Tensor] = load_file(folder / WEIGHTS_FILE)
-    encoder, missing = load_pretrained(
-        kind.auto,
-        where,
-        revision=revision,
-        trust_remote_code=trust_remote_code,
-        num_labels=labels.num_outputs if kind.keeps_labels else None,
-    )
-    model = kind(encoder, labels, **architecture["settings"])
-    model.restore_own(own)
-    left = {name for name in missing if f"encoder.{name}" not in own and f"encoder.{name}" in model.state_dict()}
-    if left:
-        raise ArtifactError(f"{where}: the encoder lacks {sorted(left)[0]}. Copy it again, or train again.")
-    return model.eval()
-
-
-def _find_encoder(folder: Path, encoder: Mapping[str, Any]) -> tuple[str, str | None]:
-    """Where the encoder is: in the folder, where it was, or on the Hub."""
-    if encoder.get("location") is None:
-        inside = folder / ENCODER_FOLDER
-        if not (inside / "model.safetensors").is_file() and not (inside / "model.safetensors.index.json").is_file():
-            raise ArtifactError(f"{inside}: holds no model.safetensors. Copy the artefact again, or train it again.")
-        json.loads((inside / "config.json").read_text(encoding="utf-8"))
-        return str(inside), None
-    try:
-        source = resolve_encoder(EncoderConfig.model_validate({"name": str(encoder["location"])}))
-    except EncoderError as error:
-        if not encoder.get("hub_id"):
-            raise EncoderError(f"{folder}: its encoder is missing: {error}") from error
-        source = resolve_encoder(EncoderConfig.model_validate({"name": str(encoder["hub_id"])}))
-    return source.location, encoder.get("revision")

@@ -3,7 +3,16 @@
 from collections.abc import Iterator, Sequence
 
 from nlp_transfer.recipe.fields import join_choices, suggest_nearest
-from nlp_transfer.recipe.schema import METRICS, SELECTION_METRICS, FullConfig, LoraConfig, PromptsConfig, Recipe
+from nlp_transfer.recipe.schema import (
+    METRICS,
+    SELECTION_METRICS,
+    DistillConfig,
+    FullConfig,
+    LoraConfig,
+    PromptsConfig,
+    Recipe,
+    ZeroShotConfig,
+)
 
 __all__ = ["find_conflicts"]
 
@@ -25,9 +34,10 @@ def find_conflicts(recipe: Recipe) -> list[str]:
         >>> find_conflicts(Recipe.model_validate({"training": {"batch_size": 8, "microbatch_size": 16}}))
         ['training.microbatch_size: expected at most training.batch_size = 8, got 16.']
     """
-    checks = (_check_labels, _check_encoder, _check_columns, _check_rows, _check_strategy)
-    later = (_check_prompts, _check_loss, _check_class_weights, _check_batches, _check_metrics)
-    return [problem for check in (*checks, *later) for problem in check(recipe)]
+    checks = (_check_labels, _check_encoder, _check_columns, _check_rows)
+    strategies = (_check_strategy, _check_prompts, _check_zero_shot, _check_distill)
+    later = (_check_loss, _check_class_weights, _check_batches, _check_metrics)
+    return [problem for check in (*checks, *strategies, *later) for problem in check(recipe)]
 
 
 def _find_repeated(values: Sequence[object]) -> list[object]:
@@ -55,7 +65,7 @@ def _check_labels(recipe: Recipe) -> Iterator[str]:
 def _check_encoder(recipe: Recipe) -> Iterator[str]:
     """Weights that were never trained are of no use frozen."""
     kind = recipe.strategy.kind
-    frozen = ("frozen", "layerwise", "features", "few_shot", "lora", "adapters", "prompts")
+    frozen = ("frozen", "layerwise", "features", "few_shot", "zero_shot", "lora", "adapters", "prompts")
     if recipe.encoder.init == "random" and kind in frozen:
         yield (
             f'encoder.init: random weights stay frozen noise under strategy.kind "{kind}". '
@@ -149,6 +159,39 @@ def _check_prompts(recipe: Recipe) -> Iterator[str]:
         yield f"strategy.project: does not apply to strategy.variant {strategy.variant}. Remove it."
     if strategy.variant == "prefix" and recipe.training.gradient_checkpointing:
         yield "training.gradient_checkpointing: does not go with strategy.variant prefix. Remove one of them."
+
+
+def _check_zero_shot(recipe: Recipe) -> Iterator[str]:
+    """Words belong to methods that read words, a template has one place for them, a mapping belongs to reuse."""
+    strategy = recipe.strategy
+    if not isinstance(strategy, ZeroShotConfig):
+        return
+    users = {
+        "template": ("label_embedding",),
+        "scale": ("label_embedding",),
+        "hypothesis_template": ("entailment",),
+        "descriptions": ("label_embedding", "entailment"),
+        "mapping": ("reuse",),
+    }
+    usual = ZeroShotConfig(kind="zero_shot")
+    for key, methods in users.items():
+        value = getattr(strategy, key)
+        if strategy.method not in methods and value != getattr(usual, key):
+            yield f"strategy.{key}: does not apply to strategy.method {strategy.method}. Remove it."
+        elif key.endswith("template") and value.count("{}") != 1:
+            yield f"strategy.{key}: expected {{}} once, in the place of a label's words, got {value!r}."
+    for name, words in strategy.descriptions.items():
+        if not words.strip():
+            yield f"strategy.descriptions.{name}: expected words, got an empty text. Remove it to use the label's name."
+
+
+def _check_distill(recipe: Recipe) -> Iterator[str]:
+    """Layers are named once, from the bottom up."""
+    strategy = recipe.strategy
+    if not isinstance(strategy, DistillConfig) or not isinstance(strategy.keep_layers, list):
+        return
+    if strategy.keep_layers != sorted(set(strategy.keep_layers)):
+        yield f"strategy.keep_layers: expected each layer once, from the bottom up, got {strategy.keep_layers}."
 
 
 def _check_loss(recipe: Recipe) -> Iterator[str]:

@@ -122,6 +122,9 @@ def _explain(path: Path, details: ErrorDetails, data: Mapping[str, Any]) -> str:
     kind = details["type"]
     if kind == "extra_forbidden":
         return _explain_unknown(path, data)
+    if kind == "missing":
+        key = _format_path((*path, str(details["loc"][-1])))
+        return f"{key}: missing. Give it a value, such as {key}=VALUE."
     if kind == "invalid_key" or details["loc"][-1] == "[key]":
         return _explain_key(where, value, details)
     if kind.startswith("union_tag"):

@@ -13,6 +13,7 @@ from nlp_transfer.recipe.section import Section
 from nlp_transfer.recipe.strategies import (
     LEARNING_RATES,
     STRATEGY_CONFIGS,
+    DistillConfig,
     FrozenConfig,
     FullConfig,
     LayerwiseConfig,
@@ -21,7 +22,7 @@ from nlp_transfer.recipe.strategies import (
     find_learning_rate,
 )
 from nlp_transfer.recipe.strategies_added import AdaptersConfig, PromptsConfig
-from nlp_transfer.recipe.strategies_direct import FeaturesConfig, FewShotConfig
+from nlp_transfer.recipe.strategies_direct import FeaturesConfig, FewShotConfig, ZeroShotConfig
 
 __all__ = [
     "DEFAULT_METRICS",
@@ -32,6 +33,7 @@ __all__ = [
     "STRATEGY_CONFIGS",
     "AdaptersConfig",
     "DataConfig",
+    "DistillConfig",
     "EncoderConfig",
     "EvaluationConfig",
     "FeaturesConfig",
@@ -46,6 +48,7 @@ __all__ = [
     "StrategyConfig",
     "TaskConfig",
     "TrainingConfig",
+    "ZeroShotConfig",
 ]
 
 METRICS: dict[str, tuple[str, ...]] = {

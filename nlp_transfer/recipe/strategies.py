@@ -6,13 +6,14 @@ from pydantic import Field
 
 from nlp_transfer.recipe.section import OpenShare, PositiveInt, Section
 from nlp_transfer.recipe.strategies_added import AdaptersConfig, PromptsConfig
-from nlp_transfer.recipe.strategies_direct import FeaturesConfig, FewShotConfig
+from nlp_transfer.recipe.strategies_direct import FeaturesConfig, FewShotConfig, ZeroShotConfig
 
 __all__ = [
     "LEARNING_RATES",
     "STRATEGY_CONFIGS",
     "VARIANT_RATES",
     "AdaptersConfig",
+    "DistillConfig",
     "FeaturesConfig",
     "FrozenConfig",
     "FullConfig",
@@ -20,6 +21,7 @@ __all__ = [
     "LoraConfig",
     "PromptsConfig",
     "StrategyConfig",
+    "ZeroShotConfig",
     "find_learning_rate",
 ]
 
@@ -113,6 +115,26 @@ class LoraConfig(Section):
     merge: bool = Field(False, description="Fold the update into the encoder: a plain transformers folder is saved.")
 
 
+class DistillConfig(Section):
+    """Train a smaller encoder on what a fine-tuned classifier says of the texts (Hinton et al. 2015)."""
+
+    use_when: ClassVar[str] = "a good classifier that is too slow, and many texts, labelled or not"
+
+    kind: Literal["distill"]
+    teacher: str = Field(min_length=1, description="Fine-tuned classifier of the same labels: run, folder or Hub id.")
+    temperature: Annotated[float, Field(gt=0)] = Field(
+        2.0, description="Softens what teacher and student say before the two are compared; no matter in a regression."
+    )
+    alpha: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.7, description="Weight of the teacher in the loss; the rest is that of the label. Chosen."
+    )
+    unlabelled: str | None = Field(None, min_length=1, description="Table of further texts, which the teacher labels.")
+    keep_layers: PositiveInt | Annotated[list[PositiveInt], Field(min_length=1)] | None = Field(
+        None,
+        description="Layers that the student keeps: how many, evenly spread, or which, 1 the first; all if absent.",
+    )
+
+
 StrategyConfig = Annotated[
     FullConfig
     | LayerwiseConfig
@@ -121,7 +143,9 @@ StrategyConfig = Annotated[
     | FewShotConfig
     | LoraConfig
     | AdaptersConfig
-    | PromptsConfig,
+    | PromptsConfig
+    | ZeroShotConfig
+    | DistillConfig,
     Field(discriminator="kind"),
 ]
 
@@ -131,9 +155,11 @@ STRATEGY_CONFIGS: dict[str, type[Section]] = {
     "frozen": FrozenConfig,
     "features": FeaturesConfig,
     "few_shot": FewShotConfig,
+    "zero_shot": ZeroShotConfig,
     "lora": LoraConfig,
     "adapters": AdaptersConfig,
     "prompts": PromptsConfig,
+    "distill": DistillConfig,
 }
 """Section of each strategy by its kind."""
 
@@ -145,6 +171,7 @@ LEARNING_RATES: dict[str, float] = {
     "lora": 5e-4,
     "adapters": 3e-3,
     "prompts": 1e-1,
+    "distill": 1e-4,
 }
 """Peak learning rate of each strategy that has one, where a recipe names none; full is BERT's upper choice
 (Devlin et al. 2019)."""

@@ -215,7 +215,12 @@ def _scale_rows(rows: np.ndarray) -> np.ndarray:
 def _adapt_cloze(loaded: LoadedEncoder, config: FewShotConfig) -> Adapted:
     """Load the encoder with its masked-language head and ask it to fill a gap."""
     source = loaded.source
-    encoder, missing = load_pretrained(AutoModelForMaskedLM, source.location, revision=source.revision)
+    encoder, missing = load_pretrained(
+        AutoModelForMaskedLM,
+        source.location,
+        revision=source.revision,
+        trust_remote_code=loaded.trust_remote_code,
+    )
     if missing:
         raise RecipeError(
             [
@@ -223,7 +228,7 @@ def _adapt_cloze(loaded: LoadedEncoder, config: FewShotConfig) -> Adapted:
                 "holds none. Use method=contrastive, or name another encoder."
             ]
         )
-    tokenizer = load_tokenizer(source)
+    tokenizer = load_tokenizer(source, trust_remote_code=loaded.trust_remote_code)
     words = _read_words(loaded, config)
     front, back, tokens = read_pattern(config.pattern, words, tokenizer)
     settings: dict[str, Any] = {"front": front, "back": back, "gap": back.index(tokenizer.mask_token_id)}

@@ -29,6 +29,8 @@ from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import EncoderConfig
 from tests.tiny import FAMILIES, make_splits
 
+ROOT = Path(__file__).parents[2]
+
 RUN_FAMILIES = ("bert", "roberta", "distilbert", "deberta-v3", "modernbert")
 """Families that go through a whole run; the others are saved from a fit."""
 
@@ -220,6 +222,56 @@ def test_what_peft_adds_to_an_earlier_artifact_reloads_by_its_literal_call(strat
     names = set(load_file(folder.parent / "base" / "model.safetensors"))
     assert names == {name.removeprefix("bert.") for name in load_file(earlier / "model.safetensors") if "bert." in name}
     reload_elsewhere([folder], tmp_path, is_adapter=True)
+
+
+def test_a_student_of_fewer_layers_loads_with_plain_transformers_to_the_same_logits(tiny_encoder, tmp_path):
+    folders = []
+    for family in FAMILIES:
+        encoder = tiny_encoder(family, "masked_lm")
+        teacher = fit_tiny(encoder, tmp_path / family / "teacher" / "model", kind="full")
+        kept = {} if family == "albert" else {"keep_layers": 1}
+        student = {"kind": "distill", "teacher": str(teacher.parent), **kept}
+        folders.append(fit_tiny(encoder, tmp_path / family / "student" / "model", **student))
+        layers = load_artifact(folders[-1]).model.config.num_hidden_layers
+        assert layers == (2 if family == "albert" else 1)
+    reload_elsewhere(folders, tmp_path, is_adapter=False)
+
+
+OWN_SCRIPT = r"""
+import json, sys
+from nlp_transfer import Classifier
+folders, texts = json.load(open(sys.argv[1]))
+json.dump([Classifier.from_pretrained(f, device="cpu").predict_proba(texts).tolist() for f in folders],
+          open(sys.argv[2], "w"))
+"""
+
+
+def test_own_forms_load_in_a_fresh_process_to_the_same_probabilities(tiny_encoder, tmp_path):
+    folders = []
+    for family in ("bert", "roberta", "deberta-v3", "modernbert"):
+        for method, checkpoint in (("label_embedding", "masked_lm"), ("entailment", "nli"), ("reuse", "classifier")):
+            mapping = {"class 0": "it's", "class 1": "10", "class 2": "naïve \\ way"} if method == "reuse" else {}
+            settings = {"method": method, "mapping": mapping, "calibrate": "temperature"}
+            place = tmp_path / f"{family}-{method}"
+            folders.append(fit_tiny(tiny_encoder(family, checkpoint), place, kind="zero_shot", **settings))
+        folders.append(fit_tiny(tiny_encoder(family, "masked_lm"), tmp_path / f"{family}-features", kind="features"))
+    expected = [Classifier.from_pretrained(folder, device="cpu").predict_proba(TEXTS).tolist() for folder in folders]
+    (tmp_path / "jobs.json").write_text(json.dumps([[str(folder) for folder in folders], TEXTS]), encoding="utf-8")
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", OWN_SCRIPT, str(tmp_path / "jobs.json"), str(tmp_path / "answers.json")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    answers = json.loads((tmp_path / "answers.json").read_text(encoding="utf-8"))
+    assert len(answers) == len(folders) == 16
+    for folder, found, wanted in zip(folders, answers, expected, strict=True):
+        assert found == wanted, folder
+        assert len({tuple(row) for row in found}) == len(TEXTS)
 
 
 def list_encoder(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -29,6 +29,10 @@ from tests.tiny import FAMILIES, make_splits
 WORDS = {"class 0": "the", "class 1": "everyone", "class 2": "room"}
 """A word a label for cloze questions."""
 
+
+TEACHER = "TEACHER"
+"""Stands for the tiny classifier of the same family."""
+
 VARIANTS: dict[str, dict[str, object]] = {
     "full": {"kind": "full"},
     "full-l2_sp": {"kind": "full", "l2_sp": 0.1},
@@ -72,12 +76,19 @@ VARIANTS: dict[str, dict[str, object]] = {
     "prompts-random": {"kind": "prompts", "variant": "prompt", "init": "random", "tokens": 3},
     "prompts-prefix": {"kind": "prompts", "variant": "prefix"},
     "prompts-project": {"kind": "prompts", "variant": "prefix", "project": True},
+    "zero_shot": {"kind": "zero_shot"},
+    "zero_shot-calibrated": {"kind": "zero_shot", "calibrate": "temperature", "scale": 5.0},
+    "zero_shot-entailment": {"kind": "zero_shot", "method": "entailment"},
+    "zero_shot-reuse": {"kind": "zero_shot", "method": "reuse"},
+    "distill": {"kind": "distill", "teacher": TEACHER},
+    "distill-shallow": {"kind": "distill", "teacher": TEACHER, "keep_layers": 1},
 }
 """Every technique a strategy section can ask for."""
 
 IMPOSSIBLE = {
     ("layerwise-reinit", "albert"): "share their weights",
     ("layerwise-biases", "modernbert"): "has no biases",
+    ("distill-shallow", "albert"): "share their weights",
     **{
         (name, family): f"keys and values to read, which {family.replace('v3', 'v2')} does not take"
         for name in ("prompts-prefix", "prompts-project")
@@ -89,7 +100,13 @@ IMPOSSIBLE = {
 FOLDED = ("distilbert", "electra", "deberta-v2", "deberta-v3")
 """Families whose own head can hold a linear one on the first token."""
 
-SOLVED = ("features", "features-svm", "features-knn", "features-first", "features-mlp", "few_shot-prototypes")
+CHECKPOINTS = {"zero_shot-entailment": "nli", "zero_shot-reuse": "classifier"}
+"""Variants that need an encoder with a head."""
+
+SOLVED = (
+    *("features", "features-svm", "features-knn", "features-first", "features-mlp", "few_shot-prototypes"),
+    *("zero_shot", "zero_shot-calibrated", "zero_shot-entailment", "zero_shot-reuse"),
+)
 """Variants that fit without the loop: nothing of theirs moves by gradients."""
 UPDATES = (
     *(".lora_", ".vera_lambda_", ".ia3_l.", ".oft_R.", ".fourierft_spectrum.", ".hada_w", ".lokr_w", ".miss_block."),
@@ -131,12 +148,12 @@ class Cell:
     num_trainable: int
 
 
-def make_recipe(variant: str, encoder: Path, **training: object) -> Recipe:
+def make_recipe(variant: str, encoder: Path, teacher: Path | None = None, **training: object) -> Recipe:
     settings = {"max_steps": 3, "batch_size": 32, "learning_rate": 1e-2, "device": "cpu", "restore_best": False}
     return load_recipe(
         {
             "encoder": {"name": str(encoder)},
-            "strategy": VARIANTS[variant],
+            "strategy": {key: str(teacher) if value is TEACHER else value for key, value in VARIANTS[variant].items()},
             "training": settings | training,
             "data": {"max_length": 48},
         }
@@ -172,7 +189,8 @@ def cell(request, tiny_encoder) -> Cell:
     variant, family = request.param
     # Gradual unfreezing opens a layer an epoch: three epochs of one step each open all of them.
     batch_size = 96 if variant == "layerwise-gradual" else 32
-    recipe = make_recipe(variant, tiny_encoder(family, "masked_lm"), batch_size=batch_size)
+    encoder = tiny_encoder(family, CHECKPOINTS.get(variant, "masked_lm"))
+    recipe = make_recipe(variant, encoder, tiny_encoder(family, "classifier"), batch_size=batch_size)
     splits = make_splits(96, 3)
     prepared = prepare(recipe, splits)
     _, before = adapt(recipe, prepared)
@@ -188,8 +206,8 @@ def cell(request, tiny_encoder) -> Cell:
 
 def test_every_strategy_meets_every_family():
     assert len(CELLS) + len(IMPOSSIBLE) == len(VARIANTS) * len(FAMILIES)
-    assert len(set(CELLS)) == len(CELLS) == 278
-    assert len(IMPOSSIBLE) == 2
+    assert len(set(CELLS)) == len(CELLS) == 465
+    assert len(IMPOSSIBLE) == 15
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     assert f"against every family, in {len(CELLS)} cells." in readme
     assert len(FAMILIES) >= 9
@@ -212,8 +230,8 @@ def test_what_cannot_be_is_refused_with_the_reason(variant, family, tiny_encoder
 def is_declared(cell: Cell, name: str) -> bool:
     """Whether a strategy promises to move a parameter; written anew here, apart from the strategies."""
     if cell.variant in SOLVED:
-        return name.startswith("head.")
-    if cell.kind in ("full", "few_shot") or cell.variant in (
+        return cell.kind != "zero_shot" and name.startswith("head.")
+    if cell.kind in ("full", "few_shot", "distill") or cell.variant in (
         "layerwise-gradual",
         "layerwise-decay",
         "layerwise-reinit",
@@ -248,6 +266,13 @@ def find_gradients(cell: Cell) -> set[str]:
 
 
 def test_only_the_declared_weights_move_bit_for_bit(cell):
+    if cell.variant in CHECKPOINTS:
+        encoder = cell.trained.model.encoder.state_dict()
+        held = AutoModelForSequenceClassification.from_pretrained(cell.recipe.encoder.name).state_dict()
+        assert len(encoder) > 10
+        assert encoder.keys() == held.keys()
+        assert all(torch.equal(encoder[name], held[name]) for name in encoder)
+        return
     if cell.variant in SOLVED:
         encoder = getattr(cell.loaded.model, cell.loaded.model.base_model_prefix).state_dict()
         plain = load_encoder(cell.recipe.encoder, cell.prepared.labels, seed=0).model
@@ -300,9 +325,12 @@ def test_the_count_of_trainable_weights_is_the_count_of_declared_weights(cell):
     else:
         assert cell.num_trainable == declared
     assert cell.trained.num_trainable == declared
-    assert (declared == 0) == (cell.variant == "features-knn"), "neighbors are kept, not weights"
+    assert (declared == 0) == (cell.variant == "features-knn" or cell.kind == "zero_shot"), (
+        "no weights are learned there"
+    )
     assert cell.trained.num_parameters == sum(p.numel() for p in parameters.values())
     every = cell.variant in ("full", "full-l2_sp", "full-mixout", "full-probe", "few_shot", "few_shot-cloze")
+    every = every or cell.kind == "distill"
     every = every or cell.variant in ("layerwise-gradual", "layerwise-decay", "layerwise-reinit")
     assert (cell.trained.num_trainable == cell.trained.num_parameters) == every
 
@@ -383,7 +411,9 @@ def test_an_artifact_holds_no_pickle_and_nothing_but_its_files(cell, tmp_path):
     # A root config.json beside an adapter breaks AutoModel.
     assert (folder / "config.json").exists() == (cell.trained.format == "transformers")
     if cell.trained.format == "nlp_transfer":
-        assert (folder / "encoder" / "model.safetensors").exists() == (cell.variant not in SOLVED), "only if it moved"
+        assert (folder / "encoder" / "model.safetensors").exists() == (
+            (cell.kind == "few_shot" and cell.variant not in SOLVED) or cell.variant == "zero_shot-reuse"
+        ), "only if it moved, or is a classifier itself"
 
 
 LORA_CELLS = [each for each in list_parameters() if VARIANTS[each.values[0][0]]["kind"] == "lora"]

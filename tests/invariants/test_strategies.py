@@ -35,7 +35,17 @@ STEERED: dict[str, dict[str, Any]] = {
     "parallel": {"strategy__kind": "adapters", "strategy__variant": "parallel", "strategy__dropout": 0.1},
     "prefix": {"strategy__kind": "prompts", "strategy__variant": "prefix"},
     "p_tuning": {"strategy__kind": "prompts", "strategy__variant": "p_tuning"},
+    "distill": {"strategy__kind": "distill", "strategy__keep_layers": 1},
 }
+
+NUM_LABELS = {"distill": 3}
+"""Classes, where they are not two: as many as the tiny teacher knows."""
+
+
+def steer(name: str, tiny_encoder: Callable[..., Path]) -> dict[str, Any]:
+    """Keys of a recipe; a student gets a teacher."""
+    teacher = {"strategy__teacher": str(tiny_encoder("bert", "classifier"))} if name == "distill" else {}
+    return STEERED[name] | teacher
 
 
 def train(recipe: Recipe, splits: Splits, prepared: Prepared, folder: Path | None = None, *hooks: Any) -> Fitted:
@@ -54,11 +64,12 @@ class LateBreaker(Breaker):
 
 @pytest.mark.parametrize("name", STEERED)
 def test_a_broken_run_ends_in_the_same_weights(name: str, tiny_encoder: Callable[..., Path], tmp_path: Path) -> None:
+    steered = steer(name, tiny_encoder)
     settings = {"training__batch_size": 12, "training__epochs": 3.0, "training__learning_rate": 1e-3}
     recipe = make_recipe(
-        tiny_encoder("bert"), **{**settings, "encoder__dropout": 0.1, "training__checkpoint_every": 2, **STEERED[name]}
+        tiny_encoder("bert"), **{**settings, "encoder__dropout": 0.1, "training__checkpoint_every": 2, **steered}
     )
-    splits, prepared = prepare(recipe, n=36)
+    splits, prepared = prepare(recipe, n=36, num_labels=NUM_LABELS.get(name, 2))
     unbroken = train(recipe, splits, prepared)
     with pytest.raises(KeyboardInterrupt):
         train(recipe, splits, prepared, tmp_path, LateBreaker(7))
@@ -70,7 +81,9 @@ def test_a_broken_run_ends_in_the_same_weights(name: str, tiny_encoder: Callable
     assert all(torch.equal(expected[key], found[key]) for key in expected)
 
 
-@pytest.mark.parametrize("name", ["l2_sp", "gradual", "decay", "frozen", "vera", "parallel", "prefix", "p_tuning"])
+@pytest.mark.parametrize(
+    "name", ["l2_sp", "gradual", "decay", "frozen", "vera", "parallel", "prefix", "p_tuning", "distill"]
+)
 def test_weights_do_not_depend_on_how_a_window_is_split(name: str, tiny_encoder: Callable[..., Path]) -> None:
     found = []
     for size in (None, 5):
@@ -82,9 +95,9 @@ def test_weights_do_not_depend_on_how_a_window_is_split(name: str, tiny_encoder:
             training__epochs=2.0,
             training__restore_best=False,
             training__microbatch_size=size,
-            **STEERED[name],
+            **steer(name, tiny_encoder),
         )
-        splits, prepared = prepare(recipe, n=36)
+        splits, prepared = prepare(recipe, n=36, num_labels=NUM_LABELS.get(name, 2))
         found.append(copy_weights(train(recipe, splits, prepared).adapted.model))
     assert find_largest_gap(*found) <= 1e-6
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from nlp_transfer.classifier import Classifier
 from nlp_transfer.pipeline import run
 from nlp_transfer.publishing.report import Report
 from nlp_transfer.recipe import list_shipped, load_recipe
-from tests.tiny import make_splits
+from tests.tiny import HEADS, make_splits
 
 ROOT = Path(__file__).parents[2] / "recipes"
 NAMES = [path.relative_to(ROOT).with_suffix("").as_posix() for path in sorted(ROOT.rglob("*.yaml"))]
@@ -54,6 +55,19 @@ def data(tmp_path_factory) -> dict[bool, Path]:
     return folders
 
 
+@pytest.fixture(scope="module")
+def teacher(tiny_encoder, tmp_path_factory) -> Path:
+    """A tiny classifier of the labels of ``data``."""
+    folder = tmp_path_factory.mktemp("teacher") / "model"
+    shutil.copytree(tiny_encoder("bert", "classifier"), folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    names = ("middle", "high", "low")
+    assert len(names) == len(HEADS["classifier"])
+    config |= {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
 def test_every_yaml_is_a_shipped_recipe_and_is_counted():
     assert list(list_shipped()) == sorted(NAMES)
     assert len(NAMES) == len(list(ROOT.rglob("*.yaml"))) >= 28
@@ -61,15 +75,18 @@ def test_every_yaml_is_a_shipped_recipe_and_is_counted():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_recipe_trains_two_steps_and_leaves_what_it_promises(name, data, tiny_encoder, tmp_path):
+def test_a_recipe_trains_two_steps_and_leaves_what_it_promises(name, data, teacher, tiny_encoder, tmp_path):
     is_pair = name.startswith(PAIR_FOLDERS)
-    overrides = {
+    overrides: dict[str, object] = {
         "encoder.name": str(tiny_encoder("bert")),
         "data.path": str(data[is_pair]),
         "training.max_steps": 2,
         "training.device": "cpu",
         "evaluation.resamples": 100,
     }
+    recipe = load_recipe(name, overrides)
+    if recipe.strategy.kind == "distill":
+        overrides |= {"strategy.teacher": str(teacher), "strategy.keep_layers": 1}
     # The recipe's own columns belong to its own data set; with data.path they must have gone.
     report = run(load_recipe(name, overrides), output_dir=tmp_path / "run")
 
@@ -79,7 +96,7 @@ def test_a_recipe_trains_two_steps_and_leaves_what_it_promises(name, data, tiny_
         assert keys <= set(record[section] if section else record), section
     assert record["data"]["rows"] == ROWS
     assert record["data"]["labels"] == ["high", "low", "middle"]
-    is_fitted_apart = record["recipe"]["strategy"]["kind"] in ("features",)
+    is_fitted_apart = recipe.strategy.kind in ("features", "zero_shot")
     assert record["training"]["steps"] == (0 if is_fitted_apart else 2)
     assert record["artifact"] == "model"
     assert record["recipe"]["description"] == list_shipped()[name]

@@ -23,6 +23,10 @@ CASES = [
         {"strategy": {"kind": "lra"}},
         f'strategy.kind: expected one of {KINDS}, got the text "lra". Did you mean "lora"?',
     ),
+    (
+        {"strategy": {"kind": "distill"}},
+        "strategy.teacher: missing. Give it a value, such as strategy.teacher=VALUE.",
+    ),
     ({"strategy": {"kind": [1]}}, f"strategy.kind: expected one of {KINDS}, got a list."),
     ({"strategy": "lora"}, 'strategy: expected keys, got the text "lora". Write strategy.kind: lora instead.'),
     ({"task": 5}, "task: expected a section with keys, got the number 5. Give it keys such as kind."),

@@ -62,11 +62,12 @@ def test_a_recipe_for_a_hub_set_runs_on_a_local_copy():
 
 def test_another_strategy_takes_its_own_rate():
     for kind, rate in LEARNING_RATES.items():
-        recipe = load_recipe("sentiment/imdb", [f"strategy.kind={kind}"])
+        needed = ["strategy.teacher=runs/teacher"] if kind == "distill" else []
+        recipe = load_recipe("sentiment/imdb", [f"strategy.kind={kind}", *needed])
         assert (recipe.strategy.kind, recipe.training.learning_rate) == (kind, rate)
     assert load_recipe("intent/lora", ["strategy.kind=full"]).training.learning_rate == LEARNING_RATES["full"]
     # Only what is fitted without gradients has no rate.
-    assert set(STRATEGY_CONFIGS) - set(LEARNING_RATES) <= {"features"}
+    assert set(STRATEGY_CONFIGS) - set(LEARNING_RATES) == {"features", "zero_shot"}
 
 
 def test_what_an_override_takes_along_is_listed(tmp_path):

@@ -1,0 +1,208 @@
+"""Read an artefact back: a plain classifier, an adapter on its base, or one in a form of its own."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import constants as hub_constants
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from peft import AutoPeftModelForSequenceClassification
+from torch import nn
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
+
+from nlp_transfer.contracts import LabelSpace
+from nlp_transfer.errors import ArtifactError, EncoderError
+from nlp_transfer.models.encoder import LOADING_ERRORS, PROBLEM_TYPES, check_vocabulary, quiet_loading
+from nlp_transfer.models.own import WEIGHTS_FILE
+from nlp_transfer.models.own_kinds import load_own
+from nlp_transfer.models.sources import ADAPTER_FILE, ARTIFACT_FILE, is_hub_id, resolve_encoder
+from nlp_transfer.recipe.schema import DataConfig, EncoderConfig
+
+__all__ = ["ARTIFACT_VERSION", "LoadedArtifact", "find_artifact", "load_artifact"]
+
+ARTIFACT_VERSION = 1
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md"]
+
+
+@dataclass
+class LoadedArtifact:
+    """An artefact in memory.
+
+    Attributes:
+        model: In evaluation mode, float32.
+        tokenizer: Its tokenizer.
+        labels: The label contract.
+        metadata: What ``nlp_transfer.json`` holds; empty for a folder that another tool made.
+        folder: Where it was read from.
+    """
+
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    labels: LabelSpace
+    metadata: dict[str, Any]
+    folder: Path
+
+
+def find_artifact(path: str | Path, *, revision: str | None = None) -> Path:
+    """Find an artefact's folder: itself, the ``model/`` of a run, or a Hub repository's snapshot.
+
+    Args:
+        path: Folder, run folder or Hub id.
+        revision: Branch, tag or commit of a Hub id.
+
+    Returns:
+        A local folder.
+
+    Raises:
+        ArtifactError: There is no such artefact.
+    """
+    folder = Path(path).expanduser()
+    # Unlike Path's own, these raise no error for a name that is too long for the file system.
+    if os.path.isdir(folder):
+        for candidate in (folder, folder / "model"):
+            if any((candidate / name).is_file() for name in ("config.json", ADAPTER_FILE, WEIGHTS_FILE)):
+                return candidate
+        raise ArtifactError(
+            f"{path}: holds no artefact (config.json or {ADAPTER_FILE}). Name the model/ folder of a run."
+        )
+    if os.path.exists(folder):
+        raise ArtifactError(f"{path}: is a file. Name the model/ folder of a run.")
+    name = str(path)
+    if "/" not in name or not is_hub_id(name):
+        raise ArtifactError(f"{path}: no such folder. Name the model/ folder of a run, or a Hub id such as owner/name.")
+    hint = "HF_HUB_OFFLINE is set" if hub_constants.HF_HUB_OFFLINE else "check the name, your network and login"
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES))
+    except (RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise ArtifactError(
+            f"{path}: is neither a folder here nor to be had from the Hub ({hint}). Name the model/ folder of a run."
+        ) from error
+
+
+def load_artifact(path: str | Path, *, revision: str | None = None, trust_remote_code: bool = False) -> LoadedArtifact:
+    """Load an artefact for use.
+
+    Args:
+        path: Folder, run folder or Hub id; plain classifiers that another tool saved load too.
+        revision: Branch, tag or commit of a Hub id.
+        trust_remote_code: Whether code that the encoder's repository brings may run.
+
+    Returns:
+        The model in evaluation mode with its tokenizer and label contract.
+
+    Raises:
+        ArtifactError: Missing, damaged, or its label names contradict each other.
+        EncoderError: An adapter's base is not here or unsafe.
+    """
+    folder = find_artifact(path, revision=revision)
+    metadata = _read_metadata(folder)
+    is_adapter = (folder / ADAPTER_FILE).is_file()
+    if is_adapter and not metadata:
+        raise ArtifactError(f"{folder}: an adapter without {ARTIFACT_FILE} does not say its labels. Load it with peft.")
+    is_own = metadata.get("loader") == "nlp_transfer"
+    stem = "adapter_model" if is_adapter else WEIGHTS_FILE.partition(".")[0] if is_own else "model"
+    if not any((folder / f"{stem}{end}").is_file() for end in (".safetensors", ".safetensors.index.json")):
+        raise ArtifactError(
+            f"{folder}: holds no {stem}.safetensors. Pickled weights are refused; convert them where you trust them."
+        )
+    try:
+        with quiet_loading():
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+            load = _load_adapter if is_adapter else load_own if is_own else _load_plain
+            model: Any = load(folder, metadata, trust_remote_code=trust_remote_code)
+    except LOADING_ERRORS as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
+        raise ArtifactError(
+            f"{folder}: cannot be loaded, it may be damaged: {reason}. Copy it again, or train it again."
+        ) from error
+    check_vocabulary(tokenizer, model.config, where=str(folder))
+    labels = _read_labels(folder, model, metadata)
+    return LoadedArtifact(model.float().eval(), tokenizer, labels, metadata, folder)
+
+
+def _load_plain(folder: Path, _: Mapping[str, Any], *, trust_remote_code: bool) -> nn.Module:
+    """Load a transformers classifier and refuse one with weights missing."""
+    model, info = AutoModelForSequenceClassification.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        use_safetensors=True,
+        output_loading_info=True,
+        trust_remote_code=trust_remote_code,
+    )
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])[0]
+        raise ArtifactError(f"{folder}: is not a classifier: {missing} is missing. Train one with: nlp-transfer run")
+    classifier: nn.Module = model
+    return classifier
+
+
+def _load_adapter(folder: Path, metadata: Mapping[str, Any], *, trust_remote_code: bool) -> nn.Module:
+    """Load a peft classifier on its base."""
+    names = metadata["labels"]["names"]
+    base = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    try:
+        resolve_encoder(EncoderConfig.model_validate({"name": base}))
+    except EncoderError as error:
+        raise EncoderError(f"{folder}: the adapter's base is missing: {error}") from error
+    model: nn.Module = AutoPeftModelForSequenceClassification.from_pretrained(
+        str(folder),
+        num_labels=len(names),
+        id2label=dict(enumerate(names)),
+        label2id={name: index for index, name in enumerate(names)},
+        # Of a base in half precision, the trained head would be rounded to it.
+        dtype=torch.float32,
+        trust_remote_code=trust_remote_code,
+    )
+    return model
+
+
+def _read_metadata(folder: Path) -> dict[str, Any]:
+    """Read ``nlp_transfer.json``; empty where there is none."""
+    path = folder / ARTIFACT_FILE
+    if not path.is_file():
+        return {}
+    try:
+        metadata: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = metadata["format"]
+        LabelSpace(metadata["labels"]["kind"], tuple(metadata["labels"]["names"]))
+        if metadata["labels"]["kind"] not in PROBLEM_TYPES:
+            raise ValueError(f"unknown kind {metadata['labels']['kind']!r}")
+        reading = {key: value for key, value in metadata.get("reading", {}).items() if key != "is_pair"}
+        DataConfig.model_validate(reading)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise ArtifactError(
+            f"{path}: cannot be read ({reason}). Copy the artefact again, or train it again."
+        ) from error
+    if version != ARTIFACT_VERSION:
+        raise ArtifactError(
+            f"{path}: has format {version}, this version reads {ARTIFACT_VERSION}. Upgrade nlp_transfer."
+        )
+    return metadata
+
+
+def _read_labels(folder: Path, model: nn.Module, metadata: Mapping[str, Any]) -> LabelSpace:
+    """Take the label contract from the artefact and hold it against the model's own config."""
+    config: Any = model.config
+    if set(config.id2label) != set(range(config.num_labels)):
+        raise ArtifactError(
+            f"{folder}: expected id2label in config.json to name the labels 0 to {config.num_labels - 1}, came "
+            f"{sorted(config.id2label)}. Restore it."
+        )
+    names = tuple(str(config.id2label[index]) for index in range(config.num_labels))
+    if metadata:
+        space = LabelSpace(metadata["labels"]["kind"], tuple(metadata["labels"]["names"]))
+        if space.names != names:
+            raise ArtifactError(
+                f"{folder}: {ARTIFACT_FILE} names the labels {list(space.names)}, config.json {list(names)}. "
+                "One of the two was changed; restore it."
+            )
+        return space
+    kinds = {problem: kind for kind, problem in reversed(PROBLEM_TYPES.items())}
+    kind = kinds.get(str(getattr(config, "problem_type", None)), "regression" if len(names) == 1 else "classification")
+    return LabelSpace(kind, names)  # type: ignore[arg-type]

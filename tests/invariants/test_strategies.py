@@ -31,7 +31,7 @@ STEERED: dict[str, dict[str, Any]] = {
     "vera": {"strategy__kind": "lora", "strategy__variant": "vera", "strategy__dropout": 0.0},
     "pissa": {"strategy__kind": "lora", "strategy__init": "pissa"},
     "oft": {"strategy__kind": "lora", "strategy__variant": "oft"},
-    "parallel": {"strategy__kind": "adapters", "strategy__variant": "parallel", "strategy__dropout": 0.1},
+    "parallel": {"strategy__kind": "adapters", "strategy__variant": "parallel"},
     "prefix": {"strategy__kind": "prompts", "strategy__variant": "prefix"},
     "p_tuning": {"strategy__kind": "prompts", "strategy__variant": "p_tuning"},
 }

@@ -12,7 +12,7 @@ __all__ = ["AdaptersConfig", "PromptsConfig"]
 class AdaptersConfig(Section):
     """Train small bottleneck networks inside the layers, and the head (Houlsby et al. 2019)."""
 
-    use_when: ClassVar[str] = "many tasks on one encoder that stays as it is, or LoRA falls short of full"
+    use_when: ClassVar[str] = "many tasks on one encoder that stays as it is, each with a small file of its own"
 
     kind: Literal["adapters"]
     variant: Literal["houlsby", "pfeiffer", "parallel"] = Field(
@@ -37,8 +37,8 @@ class PromptsConfig(Section):
     variant: Literal["prefix", "prompt", "p_tuning"] = Field(
         "prompt",
         description="prompt: word vectors (Lester et al. 2021). p_tuning: word vectors that a network makes (Liu et "
-        "al. 2021). prefix: keys and values for every layer (Li and Liang 2021), the strongest, for BERT, RoBERTa, "
-        "XLM-R and ELECTRA only.",
+        "al. 2021). prefix: keys and values for every layer (Li and Liang 2021), for BERT, RoBERTa, XLM-R and "
+        "ELECTRA only; stronger on small encoders.",
     )
     tokens: PositiveInt = Field(20, description="Prompts in front of a text; the encoder can read that many fewer.")
     init: Literal["vocabulary", "random"] = Field(

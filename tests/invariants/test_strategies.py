@@ -32,7 +32,7 @@ STEERED: dict[str, dict[str, Any]] = {
     "pissa": {"strategy__kind": "lora", "strategy__init": "pissa"},
     "few_shot": {"strategy__kind": "few_shot", "training__early_stopping": 5},
     "oft": {"strategy__kind": "lora", "strategy__variant": "oft"},
-    "parallel": {"strategy__kind": "adapters", "strategy__variant": "parallel", "strategy__dropout": 0.1},
+    "parallel": {"strategy__kind": "adapters", "strategy__variant": "parallel"},
     "prefix": {"strategy__kind": "prompts", "strategy__variant": "prefix"},
     "p_tuning": {"strategy__kind": "prompts", "strategy__variant": "p_tuning"},
     "distill": {"strategy__kind": "distill", "strategy__keep_layers": 1},

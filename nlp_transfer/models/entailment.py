@@ -143,7 +143,7 @@ class EntailmentClassifier(OwnClassifier):
         self.is_exclusive = labels.is_categorical
 
     def compute(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
-        """Give a column a label: the logit of entailment where labels exclude each other, else that less the one against.
+        """Give a column a label: the logit of entailment; less the one against it where several labels may hold.
 
         Softmax over labels is meant for the first, a sigmoid a label for the second, as in transformers' own
         zero-shot pipeline.

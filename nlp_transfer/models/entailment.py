@@ -143,9 +143,10 @@ class EntailmentClassifier(OwnClassifier):
         self.is_exclusive = labels.is_categorical
 
     def compute(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
-        """Give the log-odds of entailment: among all labels where one holds, against contradiction where several may.
+        """Give a column a label: the logit of entailment; less the one against it where several labels may hold.
 
-        For exclusive labels that is the logit of entailment, to be compared over labels.
+        Softmax over labels is meant for the first, a sigmoid a label for the second, as in transformers' own
+        zero-shot pipeline.
         """
         columns = []
         for tokens, types in zip(self.hypotheses, self.types, strict=True):

@@ -141,10 +141,10 @@ StrategyConfig = Annotated[
     | FrozenConfig
     | FeaturesConfig
     | FewShotConfig
+    | ZeroShotConfig
     | LoraConfig
     | AdaptersConfig
     | PromptsConfig
-    | ZeroShotConfig
     | DistillConfig,
     Field(discriminator="kind"),
 ]

@@ -209,13 +209,19 @@ def test_lora_loads_with_the_call_its_card_prints_to_the_same_logits(tiny_encode
     reload_elsewhere(folders, tmp_path, is_adapter=True)
 
 
-@pytest.mark.parametrize("variant", ["p_tuning", "prompt"])
+@pytest.mark.parametrize("variant", [pytest.param("p_tuning", marks=pytest.mark.slow), "prompt"])
 def test_prompts_load_with_the_call_their_card_prints_to_the_same_logits(variant, tiny_encoder, tmp_path):
     folders = make_all(tiny_encoder, tmp_path, ["bert"], kind="prompts", variant=variant)
     reload_elsewhere(folders, tmp_path, is_adapter=True)
 
 
-@pytest.mark.parametrize("strategy", [{"kind": "prompts", "variant": "prefix"}, {"kind": "lora", "variant": "ia3"}])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        {"kind": "prompts", "variant": "prefix"},
+        pytest.param({"kind": "lora", "variant": "ia3"}, marks=pytest.mark.slow),
+    ],
+)
 def test_what_peft_adds_to_an_earlier_artifact_reloads_by_its_literal_call(strategy, tiny_encoder, tmp_path):
     earlier = fit_tiny(tiny_encoder("bert", "masked_lm"), tmp_path / "first" / "model", kind="full")
     folder = run_tiny(earlier, tmp_path / "second", 5, **strategy)

@@ -234,10 +234,11 @@ def _list_cards(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         score = read_score(record["scores"][split][metric])
         cards.append((name_metric(metric), format_number(score.get("value")), format_interval(score)))
     if training.get("seconds") is not None:
-        cards.append(("Training", format_duration(training["seconds"]), f"{format_count(training.get('steps'))} steps"))
+        steps = f"{format_count(training['steps'])} steps" if training.get("steps") else "fitted without updates"
+        cards.append(("Training", format_duration(training["seconds"]), steps))
     if training.get("examples_per_second"):
         speed, tokens = training["examples_per_second"], training.get("tokens_per_second")
-        cards.append(("Examples per second", format_count(speed), f"{format_count(tokens)} tokens"))
+        cards.append(("Examples per second", format_count(speed), f"{format_count(tokens)} tokens" if tokens else ""))
     if model.get("parameters"):
         share = (model.get("trainable") or 0) / model["parameters"]
         cards.append(("Weights trained", f"{share:.2g}" if share < 0.001 else f"{share:.1%}", _count_weights(model)))
@@ -350,13 +351,13 @@ def _collect_data(record: Mapping[str, Any]) -> dict[str, Any]:
 def _list_training(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     """How the training went, as (name, value)."""
     training = find_section(record, "training")
-    share = training.get("padding_share")
+    share = training.get("padding_share") if training.get("steps") else None
     resumed = ", ".join(format_count(step) for step in training.get("resumed_at") or [])
     rows = [
         ("Steps", format_count(training.get("steps"))),
         ("Time in the loop", format_duration(training.get("seconds"))),
         ("Examples per second", format_count(training.get("examples_per_second"))),
-        ("Tokens per second", format_count(training.get("tokens_per_second"))),
+        ("Tokens per second", format_count(training.get("tokens_per_second") or None)),
         ("Padding, share of tokens", "—" if share is None else f"{share:.1%}"),
         ("Peak memory", format_bytes(training.get("peak_memory_bytes"))),
         ("Weights kept from step", format_count(training.get("best_step"))),

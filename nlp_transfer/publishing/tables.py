@@ -107,9 +107,10 @@ def facts_lines(record: Mapping[str, Any]) -> list[str]:
     if model.get("parameters"):
         trained = f"{format_count(model.get('trainable'))} of {format_count(model['parameters'])} weights trained"
         lines.append(f"Model: {show_text(model.get('encoder', ''), 60)}, {trained}")
-    if training.get("steps"):
+    if training.get("steps") or training.get("seconds"):
         speed = training.get("examples_per_second")
-        parts = [f"{format_count(training['steps'])} steps in {format_duration(training.get('seconds'))}"]
+        how = f"{format_count(training['steps'])} steps" if training.get("steps") else "fitted without updates"
+        parts = [f"{how} in {format_duration(training.get('seconds'))}"]
         parts += [f"{speed:,.0f} examples/s"] if speed else []
         parts += [f"peak {format_bytes(training['peak_memory_bytes'])}"] if training.get("peak_memory_bytes") else []
         lines.append(f"Training: {', '.join(parts)}")

@@ -233,7 +233,7 @@ def test_what_peft_adds_to_an_earlier_artifact_reloads_by_its_literal_call(strat
 
 def test_a_student_of_fewer_layers_loads_with_plain_transformers_to_the_same_logits(tiny_encoder, tmp_path):
     folders = []
-    for family in FAMILIES:
+    for family in ("bert", "albert", "modernbert"):
         encoder = tiny_encoder(family, "masked_lm")
         teacher = fit_tiny(encoder, tmp_path / family / "teacher" / "model", kind="full")
         kept = {} if family == "albert" else {"keep_layers": 1}

@@ -118,12 +118,12 @@ CELLS = [(name, family) for name in VARIANTS for family in FAMILIES if (name, fa
 
 
 def list_parameters() -> list[Any]:
-    """Every cell; by default full and LoRA meet every family, other strategies four in turn, other variants one."""
+    """Every cell; by default full and LoRA meet every family, other strategies three in turn, other variants one."""
     found = []
     for name, family in CELLS:
         turn = (FAMILIES.index(family) - list(VARIANTS).index(name)) % len(FAMILIES)
         marks = [pytest.mark.xdist_group(f"{name}-{family}")]
-        if turn >= (10 if name in ("full", "lora") else 4 if name in STRATEGIES else 1):
+        if turn >= (10 if name in ("full", "lora") else 3 if name in STRATEGIES else 1):
             marks.append(pytest.mark.slow)
         found.append(pytest.param((name, family), marks=marks, id=f"{name}-{family}"))
     return found
@@ -465,8 +465,8 @@ BY_HEART = {
 """Updates and rate with which a tiny encoder learns sixteen examples; an encoder that does not move needs more."""
 
 
-QUICK = {("bert", name) for name in BY_HEART if name not in ("prompts", "prompts-p_tuning")}
-"""What is cheap enough for the default run."""
+QUICK = {("bert", "adapters"), ("bert", "lora-ia3")}
+"""What the default run holds beside ``full``."""
 
 BY_HEART_CELLS = [
     pytest.param(name, family, marks=[] if name == "full" or (family, name) in QUICK else [pytest.mark.slow])

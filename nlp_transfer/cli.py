@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from nlp_transfer.errors import DataError, StorageError, TransferError
+from nlp_transfer.terminal import ReaderGone, complain, name_reader, quiet_libraries, say, show, show_progress
 
 __all__ = ["app", "main"]
 
@@ -23,10 +24,6 @@ INTERRUPTED = 130
 
 class _Interrupted(Exception):  # noqa: N818 - nothing went wrong
     """Ctrl-C during the command that is named; typer would end the program without a word."""
-
-
-class _ReaderGone(Exception):  # noqa: N818 - nothing went wrong
-    """Nobody reads stdout any more, as behind `| head`."""
 
 
 class _Commands(TyperGroup):
@@ -72,12 +69,12 @@ def run(
         print(f"note: {note}", file=sys.stderr)
     from rich.console import Console
 
-    _quiet_libraries()
+    quiet_libraries()
     from nlp_transfer.pipeline import run as run_recipe
 
     report = run_recipe(loaded, console=Console(stderr=True))
     if is_first:
-        _show(report)
+        show(report)
 
 
 @app.command(name="list")
@@ -99,7 +96,7 @@ def list_all() -> None:
     strategies.add_column("use it when you have")
     for kind, section in STRATEGY_CONFIGS.items():
         strategies.add_row(kind, (section.__doc__ or "").splitlines()[0], section.use_when)
-    _show(recipes, strategies)
+    show(recipes, strategies)
 
 
 @app.command()
@@ -110,7 +107,7 @@ def copy(
     """Copy a shipped recipe, to make it your own."""
     from nlp_transfer.recipe.shipped import copy_shipped
 
-    _say(f"wrote {copy_shipped(recipe, dest)}")
+    say(f"wrote {copy_shipped(recipe, dest)}")
 
 
 @app.command()
@@ -127,9 +124,9 @@ def validate(
             load_recipe(recipe)
         except RecipeError as error:
             failed += 1
-            _complain(str(error))
+            complain(str(error))
         else:
-            _say(f"{recipe}: valid")
+            say(f"{recipe}: valid")
     if failed:
         raise typer.Exit(2)
 
@@ -141,7 +138,7 @@ def schema() -> None:
 
     from nlp_transfer.recipe.load import export_json_schema
 
-    _say(json.dumps(export_json_schema(), indent=2))
+    say(json.dumps(export_json_schema(), indent=2))
 
 
 @app.command()
@@ -163,7 +160,7 @@ def predict(
     from nlp_transfer.data.exchange import check_output, write_table
 
     check_output(out, table, overwrite=overwrite)
-    _quiet_libraries()
+    quiet_libraries()
     from nlp_transfer.classifier import Classifier
     from nlp_transfer.data.exchange import read_stdin
     from nlp_transfer.data.tables import read_table
@@ -171,7 +168,7 @@ def predict(
     with _name_options():
         rows = read_stdin(sys.stdin, columns=(text, text_b)) if table == "-" else read_table(table, encoding=encoding)
     classifier = Classifier.from_pretrained(artifact)
-    with _name_options(), _show_progress("predicting", rows.num_rows) as advance:
+    with _name_options(), show_progress("predicting", rows.num_rows) as advance:
         found = classifier.predict_table(
             rows,
             text=text,
@@ -180,7 +177,7 @@ def predict(
             progress=advance,
             where="stdin" if table == "-" else table,
         )
-    with _name_reader():
+    with name_reader():
         write_table(found, out, sys.stdout)
 
 
@@ -200,7 +197,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
 ) -> None:
     """Score a classifier on labelled data, with intervals."""
-    _quiet_libraries()
+    quiet_libraries()
     import json
 
     from nlp_transfer.classifier import Classifier
@@ -210,7 +207,7 @@ def evaluate(
     with _name_options():
         rows, where = read_split(data, split, encoding=encoding)
     classifier = Classifier.from_pretrained(artifact)
-    with _name_options(), _show_progress("scoring", rows.num_rows) as advance:
+    with _name_options(), show_progress("scoring", rows.num_rows) as advance:
         scores = classifier.evaluate(
             rows,
             text=text,
@@ -223,15 +220,59 @@ def evaluate(
         )
     found = {name: score.to_json() for name, score in scores.items()}
     if as_json:
-        _say(json.dumps(found, indent=2))
+        say(json.dumps(found, indent=2))
     else:
-        _show(scores_table({"scores": {split: found}}))
+        show(scores_table({"scores": {split: found}}))
+
+
+@app.command()
+def benchmark(
+    suite: Annotated[str, typer.Argument(help="Shipped suite, such as few_shot_cpu, or a file.")],
+    data: Annotated[Path, typer.Option(help="Folder that holds the suite's data sets, a folder of splits each.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of results; runs/benchmark-SUITE where absent.")
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Rounds, seeds 0, 1, ...; the suite's where absent.")
+    ] = None,
+    seed: Annotated[list[int] | None, typer.Option(min=0, help="Rounds by their seeds, in place of --rounds.")] = None,
+    job: Annotated[list[str] | None, typer.Option(help="Only this job; may be given several times.")] = None,
+    contender: Annotated[
+        list[str] | None, typer.Option(help="Only this contender; may be given several times.")
+    ] = None,
+    encoder: Annotated[str, typer.Option(help="Encoder of every contender.")] = "minilm-l6",
+    peers: Annotated[Path | None, typer.Option(help="Folder of other scripts for the peers, peer_NAME.py.")] = None,
+    python: Annotated[str, typer.Option(help="Interpreter that has the peers' libraries.")] = sys.executable,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
+) -> None:
+    """Run contenders in turn on the same rows: accuracy, seconds, ratios. What is in OUT is not run again."""
+    import json
+
+    from nlp_transfer.benchmarks.rounds import Bench, run_suite
+    from nlp_transfer.benchmarks.suite import load_suite, narrow_suite
+    from nlp_transfer.benchmarks.summary import compare_contenders, comparison_table
+
+    whole = load_suite(suite)
+    chosen = narrow_suite(whole, jobs=job, contenders=contender)
+    bench = Bench(
+        data=data,
+        out=out or Path("runs") / f"benchmark-{Path(suite).stem}",
+        encoder=encoder,
+        peers=peers,
+        python=python,
+        rounds=seed or range(rounds or whole.rounds),
+    )
+    rows = compare_contenders(run_suite(chosen, bench, say=lambda line: print(line, file=sys.stderr, flush=True)))
+    if as_json:
+        say(json.dumps(rows, indent=2))
+    else:
+        show(comparison_table(rows, whole.description))
 
 
 @app.command()
 def doctor() -> None:
     """Show what this machine has, and what is missing."""
-    _quiet_libraries()
+    quiet_libraries()
     from rich.table import Table
 
     from nlp_transfer.doctor import examine
@@ -241,7 +282,7 @@ def doctor() -> None:
     table.add_column(overflow="fold")
     for name, finding in examine().items():
         table.add_row(name, finding)
-    _show(table)
+    show(table)
 
 
 @contextmanager
@@ -255,78 +296,12 @@ def _name_options() -> Iterator[None]:
         raise type(error)(message) from error
 
 
-class _show_progress:  # noqa: N801 - reads as a verb phrase in `with`
-    """A bar on stderr while rows are worked through; nothing where stderr is not a terminal."""
-
-    def __init__(self, label: str, total: int) -> None:
-        from rich.console import Console
-        from rich.progress import Progress
-
-        self.progress = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-        self.task = self.progress.add_task(label, total=total)
-
-    def __enter__(self) -> "_show_progress":
-        self.progress.start()
-        return self
-
-    def __call__(self, count: int) -> None:
-        self.progress.advance(self.task, count)
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
-
-def _quiet_libraries() -> None:
-    """Keep the libraries' own advice off the terminal; what matters is said by this package."""
-    import warnings
-
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
-
-
-@contextmanager
-def _name_reader() -> Iterator[None]:
-    """Tell a reader of stdout that went away from every other pipe that breaks."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError as error:
-        raise _ReaderGone from error
-
-
-def _say(text: str) -> None:
-    """Write text to stdout."""
-    with _name_reader():
-        print(text)
-
-
-def _show(*tables: object) -> None:
-    """Write tables to stdout."""
-    from rich.console import Console
-
-    class PlainConsole(Console):
-        """One that leaves a broken pipe to us, where rich would exit with 1."""
-
-        def on_broken_pipe(self) -> None:
-            raise BrokenPipeError
-
-    with _name_reader():
-        PlainConsole().print(*tables)
-
-
-def _complain(message: str) -> None:
-    """Write to stderr."""
-    print(f"nlp-transfer: {message}", file=sys.stderr)
-
-
 def _explain_crash(kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:
     """Say in one line what nobody foresaw."""
     if issubclass(kind, KeyboardInterrupt):
-        _complain("stopped.")
+        complain("stopped.")
         return
-    _complain(f"{kind.__name__}: {error}. Run it again with -v for the traceback.")
+    complain(f"{kind.__name__}: {error}. Run it again with -v for the traceback.")
 
 
 def main() -> None:
@@ -341,18 +316,18 @@ def main() -> None:
     except _Interrupted as stop:
         _trace(is_verbose)
         way_on = " The same command goes on from the last checkpoint." if stop.args == ("run",) else ""
-        _complain(f"stopped.{way_on}")
+        complain(f"stopped.{way_on}")
         sys.exit(INTERRUPTED)
-    except _ReaderGone:
+    except ReaderGone:
         # That is no failure. What is still buffered goes nowhere when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except TransferError as error:
         _trace(is_verbose)
-        _complain(str(error))
+        complain(str(error))
         sys.exit(error.exit_status)
     except OSError as error:
         _trace(is_verbose)
-        _complain(f"{error}. The disk or a file could not be used; nothing earlier was changed.")
+        complain(f"{error}. The disk or a file could not be used; nothing earlier was changed.")
         sys.exit(1)
 
 

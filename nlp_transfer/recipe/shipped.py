@@ -24,6 +24,9 @@ __all__ = [
 MAX_BYTES = 4 * MAX_CHARACTERS
 """Largest recipe file that is read: UTF-8 has at most four bytes a character."""
 
+SUITES = "benchmarks/"
+"""Folder of what is no recipe but names some."""
+
 _MAX_SHOWN = 60  # chosen: characters of a name shown in a message
 _MACHINE_ERRORS = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 
@@ -48,7 +51,8 @@ def _index_shipped() -> dict[str, Path]:
     """Map every shipped name to its file, sorted; links that lead out of the folder do not count."""
     root = locate_shipped().resolve()
     files = [path for path in root.rglob("*.yaml") if path.is_file() and path.resolve().is_relative_to(root)]
-    return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(files)}
+    names = {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(files)}
+    return {name: path for name, path in names.items() if not name.startswith(SUITES)}
 
 
 def list_shipped_names() -> list[str]:

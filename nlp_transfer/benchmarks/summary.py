@@ -1,0 +1,138 @@
+"""What a suite found: every contender against the first, job by job."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.table import Table
+
+__all__ = ["ALL_JOBS", "compare_contenders", "comparison_table"]
+
+ALL_JOBS = "all"
+"""Name of the row that averages over the jobs."""
+
+
+def compare_contenders(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Hold every contender against the first one, round by round.
+
+    Args:
+        records: What ``run_suite`` gives; the first record's contender is what the others are compared with.
+
+    Returns:
+        One row a job and contender, then one a contender over all jobs that everyone did: ``accuracy`` with its
+        standard deviation over rounds (``spread``), ``seconds`` (median over rounds; over all jobs their sum), and
+        against the first contender ``difference`` of accuracies with its standard error ``error`` over rounds, and
+        ``time_ratio``, its seconds over the first one's (median) with ``time_low`` and ``time_high``.
+
+    Example:
+        >>> one = {"job": "a", "round": 0, "contender": "ours", "accuracy": 0.9, "seconds": 1.0}
+        >>> rows = compare_contenders([one, one | {"contender": "peer", "accuracy": 0.8, "seconds": 4.0}])
+        >>> rows[1]["time_ratio"], round(rows[1]["difference"], 2)
+        (4.0, -0.1)
+    """
+    jobs = list(dict.fromkeys(record["job"] for record in records))
+    names = sorted({record["contender"] for record in records}, key=[r["contender"] for r in records].index)
+    found = {(record["job"], record["contender"], record["round"]): record for record in records}
+    rounds = {
+        (job, name): sorted(number for j, n, number in found if (j, n) == (job, name)) for job in jobs for name in names
+    }
+    rows = []
+    for job in jobs:
+        for name in names:
+            if own := [found[job, name, number] for number in rounds[job, name]]:
+                first = [found.get((job, names[0], number)) for number in rounds[job, name]]
+                rows.append({"job": job, "contender": name, **_describe(own, first)})
+    common = set.intersection(*(set(numbers) for numbers in rounds.values())) if len(jobs) > 1 else set()
+    for name in names if common else ():
+        both = [
+            [_add_up([found[job, each, number] for job in jobs]) for number in sorted(common)]
+            for each in (name, names[0])
+        ]
+        rows.append({"job": ALL_JOBS, "contender": name, **_describe(*both)})
+    return rows
+
+
+def _add_up(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One round over several jobs: mean accuracy, all seconds."""
+    return {
+        "accuracy": float(np.mean([record["accuracy"] for record in records])),
+        "seconds": sum(record["seconds"] for record in records),
+    }
+
+
+def _describe(own: Sequence[Mapping[str, Any]], first: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
+    """A contender's rounds, and what they are beside the first contender's."""
+    accuracies = np.array([record["accuracy"] for record in own])
+    row: dict[str, Any] = {
+        "rounds": len(own),
+        "accuracy": float(accuracies.mean()),
+        "spread": float(accuracies.std(ddof=1)) if len(own) > 1 else None,
+        "seconds": float(np.median([record["seconds"] for record in own])),
+    }
+    for key in ("examples_per_second", "trainable_share", "saved_bytes", "peak_memory_bytes"):
+        values = [record[key] for record in own if record.get(key) is not None]
+        row[key] = float(np.median(values)) if values else None
+    pairs = [(mine, other) for mine, other in zip(own, first, strict=True) if other is not None]
+    if not pairs:
+        return row
+    differences = np.array([mine["accuracy"] - other["accuracy"] for mine, other in pairs])
+    ratios = np.array([mine["seconds"] / other["seconds"] for mine, other in pairs if other["seconds"] > 0])
+    row["difference"] = float(differences.mean())
+    row["error"] = float(differences.std(ddof=1) / np.sqrt(len(pairs))) if len(pairs) > 1 else None
+    if len(ratios):
+        row |= {
+            "time_ratio": float(np.median(ratios)),
+            "time_low": float(ratios.min()),
+            "time_high": float(ratios.max()),
+        }
+    return row
+
+
+def comparison_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
+    """Lay out what ``compare_contenders`` gives.
+
+    Args:
+        rows: Its rows.
+        title: Of the table.
+
+    Returns:
+        A table for a terminal.
+    """
+    first = rows[0]["contender"]
+    has_sizes = all(row.get("saved_bytes") for row in rows if row["job"] != ALL_JOBS)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    table.add_column("job", no_wrap=True)
+    table.add_column("contender", style="bold", no_wrap=True)
+    sizes = ("trained\n%", "saved\nMB") if has_sizes else ()
+    wanted = ["accuracy", "training\nseconds", *sizes, f"minus\n{first}", f"time /\n{first}"]
+    for heading in wanted:
+        table.add_column(heading, justify="right", no_wrap=True)
+    previous = None
+    for row in rows:
+        cells = [_join(row["accuracy"], row["spread"]), f"{row['seconds']:.1f}"]
+        if has_sizes:
+            # Over all jobs, neither is one figure.
+            cells += [
+                "" if row["trainable_share"] is None else f"{100 * row['trainable_share']:.2f}",
+                "" if row["saved_bytes"] is None else f"{row['saved_bytes'] / 1e6:.2f}",
+            ]
+        is_first = row["contender"] == first
+        cells.append("" if is_first or "difference" not in row else _join(row["difference"], row["error"], sign="+"))
+        cells.append("" if is_first or "time_ratio" not in row else _span(row))
+        if previous is not None and previous != row["job"]:
+            table.add_section()
+        table.add_row("" if previous == row["job"] else row["job"], row["contender"], *cells)
+        previous = row["job"]
+    return table
+
+
+def _join(value: float, spread: float | None, sign: str = "") -> str:
+    """A figure with what it varies by."""
+    return f"{value:{sign}.3f}" + ("" if spread is None else f"\n± {spread:.3f}")
+
+
+def _span(row: Mapping[str, Any]) -> str:
+    """A median with its range."""
+    middle, low, high = (f"{row[key]:.3g}" for key in ("time_ratio", "time_low", "time_high"))
+    return middle if row["rounds"] < 2 else f"{middle}\n{low}-{high}"

@@ -1,0 +1,72 @@
+"""What the commands write to and read from a terminal."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+__all__ = ["ReaderGone", "complain", "name_reader", "quiet_libraries", "say", "show", "show_progress"]
+
+
+class ReaderGone(Exception):  # noqa: N818 - nothing went wrong
+    """Nobody reads stdout any more, as behind `| head`."""
+
+
+@contextmanager
+def show_progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar on stderr while rows are worked through; nothing where stderr is not a terminal.
+
+    Yields:
+        What is told how many more are done.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(label, total=total)
+        yield lambda count: progress.advance(task, count)
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' own advice off the terminal; what matters is said by this package."""
+    import warnings
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+
+@contextmanager
+def name_reader() -> Iterator[None]:
+    """Tell a reader of stdout that went away from every other pipe that breaks."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise ReaderGone from error
+
+
+def say(text: str) -> None:
+    """Write text to stdout."""
+    with name_reader():
+        print(text)
+
+
+def show(*tables: object) -> None:
+    """Write tables to stdout."""
+    from rich.console import Console
+
+    class PlainConsole(Console):
+        """One that leaves a broken pipe to us, where rich would exit with 1."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    with name_reader():
+        PlainConsole().print(*tables)
+
+
+def complain(message: str) -> None:
+    """Write to stderr."""
+    print(f"nlp-transfer: {message}", file=sys.stderr)

@@ -1,0 +1,204 @@
+"""Suites: what they hold, that everyone gets the same rows, that nothing is run twice, and what is compared."""
+
+import json
+import sys
+
+import pytest
+from rich.console import Console
+
+from nlp_transfer.benchmarks.rounds import Bench, prepare_rows, run_suite
+from nlp_transfer.benchmarks.suite import Suite, list_suites, load_suite, narrow_suite
+from nlp_transfer.benchmarks.summary import ALL_JOBS, compare_contenders, comparison_table
+from nlp_transfer.data.tables import read_table
+from nlp_transfer.errors import DataError, OutputError, RecipeError, TransferError
+from nlp_transfer.recipe.load import load_recipe
+from nlp_transfer.recipe.shipped import list_shipped_names
+from tests.tiny import make_splits
+
+PEER = """
+import argparse, json
+from pathlib import Path
+parser = argparse.ArgumentParser()
+for name in ("data", "encoder", "seed"):
+    parser.add_argument(f"--{name}")
+options = parser.parse_args()
+with (Path(__file__).parent / "calls").open("a") as file:
+    file.write(f"{options.data} {options.seed}\\n")
+print("progress of some kind")
+print(json.dumps({"peer": "setfit", "train_seconds": 100.0, "test_accuracy": 0.25}))
+"""
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder with a data set, and one with a peer that writes down its calls."""
+    splits = make_splits(20, 3, names=("x", "y", "z"))
+    (tmp_path / "data" / "made_up").mkdir(parents=True)
+    for name, table in splits.tables.items():
+        table.to_parquet(tmp_path / "data" / "made_up" / f"{name}.parquet")
+    (tmp_path / "peers").mkdir()
+    (tmp_path / "peers" / "peer_setfit.py").write_text(PEER)
+    return tmp_path
+
+
+def make_suite(**changes):
+    recipe = {"recipe": "topic/few_shot", "overrides": ["strategy.method=prototypes", "data.shots=2"]}
+    content = {
+        "description": "A try.",
+        "contenders": {"ours": recipe, "peer": {"peer": "setfit"}},
+        "jobs": {"made_up": {"data": "made_up", "rows": {"test": 8}, "overrides": ["evaluation.tfidf=false"]}},
+    }
+    return Suite.model_validate(content | changes)
+
+
+@pytest.mark.parametrize("name", list_suites())
+def test_shipped_suites_name_recipes_that_load_as_every_job_changes_them(name):
+    suite = load_suite(name)
+    assert f"benchmarks/{name}" not in list_shipped_names()
+    for job in suite.jobs:
+        for contender in suite.contenders:
+            held = suite.find(job, contender)
+            if held.recipe is not None:
+                overrides = [each.replace("{after}", "runs/earlier") for each in held.overrides]
+                assert load_recipe(held.recipe, [*overrides, "training.seed=1", "training.seeds=null"])
+
+
+def test_rounds_alternate_share_their_rows_and_are_not_run_twice(place, tiny_encoder):
+    said = []
+    bench = Bench(
+        data=place / "data",
+        out=place / "out",
+        encoder=str(tiny_encoder("bert")),
+        peers=place / "peers",
+        python=sys.executable,
+        rounds=(0, 1),
+    )
+    records = run_suite(make_suite(), bench, say=said.append)
+    assert [line for line in said if line.startswith("made_up")] == [
+        f"made_up, round {number}: {name}" for number, name in ((0, "ours"), (0, "peer"), (1, "peer"), (1, "ours"))
+    ]
+    calls = (place / "peers" / "calls").read_text().splitlines()
+    assert [call.split()[1] for call in calls] == ["0", "1"]
+    given = calls[0].split()[0]
+    assert read_table(f"{given}/test.parquet").num_rows == 8
+    assert read_table(f"{given}/train.parquet").num_rows == 20
+    ours = [record for record in records if record["contender"] == "ours"]
+    assert all(0 <= record["accuracy"] <= 1 and record["saved_bytes"] > 0 for record in ours)
+    assert run_suite(make_suite(), bench, say=said.append) == records
+    assert len((place / "peers" / "calls").read_text().splitlines()) == 2
+    (place / "out" / "made_up" / "peer-1.json").write_text("{")
+    with pytest.raises(OutputError, match=r"peer-1\.json: cannot be read"):
+        run_suite(make_suite(), bench)
+
+
+def test_shortened_splits_are_the_first_rows_that_datasets_shuffles(place):
+    source = place / "data" / "made_up"
+    assert prepare_rows(source, place / "out", {}) == source
+    folder = prepare_rows(source, place / "out", {"test": 5})
+    whole = read_table(source / "test.parquet")
+    assert read_table(folder / "test.parquet")["text"] == whole.shuffle(seed=0)["text"][:5]
+    assert prepare_rows(source, place / "out", {"test": 5}) == folder
+    with pytest.raises(DataError, match="--data"):
+        prepare_rows(place / "nothing", place / "out", {})
+
+
+@pytest.mark.slow
+def test_an_artifact_that_another_contender_starts_from_is_kept_for_it(place, tiny_encoder):
+    student = {
+        "recipe": "sentiment/distill",
+        "overrides": ["strategy.teacher={after}", "strategy.keep_layers=1", "training.max_steps=1"],
+        "after": "teacher",
+    }
+    full = {"recipe": "sentiment/full", "overrides": ["training.max_steps=1"]}
+    suite = make_suite(contenders={"teacher": full, "student": student})
+    bench = Bench(data=place / "data", out=place / "out", encoder=str(tiny_encoder("bert")), rounds=(1,))
+    found = run_suite(suite, bench)
+    assert [record["contender"] for record in found] == ["teacher", "student"]  # though round 1 is odd
+    assert found[1]["trainable_share"] == 1.0
+    assert (place / "out" / "made_up" / "artifacts" / "teacher-1" / "model").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("raise SystemExit('no room')", "peer_setfit: ended with status 1: no room"),
+        ("print('nothing of use')", "expected a line of JSON"),
+        (None, "no such script"),
+    ],
+)
+def test_a_peer_that_fails_is_named_with_its_last_words(script, said, place, tiny_encoder):
+    file = place / "peers" / "peer_setfit.py"
+    file.unlink() if script is None else file.write_text(script)
+    suite = narrow_suite(make_suite(), contenders=["peer"])
+    bench = Bench(place / "data", place / "out", str(tiny_encoder("bert")), place / "peers", sys.executable)
+    with pytest.raises(TransferError, match=said):
+        run_suite(suite, bench)
+    bench = Bench(place / "data", place / "out", str(tiny_encoder("bert")), place, str(place / "no_python"))
+    (place / "peer_setfit.py").touch()
+    with pytest.raises(TransferError, match="--python"):
+        run_suite(suite, bench)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"description": "x"}, "contenders: Field required"),
+        ({"description": "x", "contenders": {"a": {}}, "jobs": {"b": {"data": "c"}}}, "recipe or peer"),
+        (
+            {"description": "x", "contenders": {"a": {"peer": "setfit"}}, "jobs": {"b": {"data": "c", "skip": ["d"]}}},
+            "job b names it",
+        ),
+        (
+            {
+                "description": "x",
+                "contenders": {"a": {"recipe": "quickstart", "after": "a"}},
+                "jobs": {"b": {"data": "c"}},
+            },
+            "stands before it",
+        ),
+        ([], "expected description, contenders and jobs"),
+    ],
+)
+def test_a_suite_that_does_not_fit_is_refused_with_the_place(content, said, tmp_path):
+    (tmp_path / "mine.yaml").write_text(json.dumps(content))
+    with pytest.raises(RecipeError, match=said):
+        load_suite(str(tmp_path / "mine.yaml"))
+
+
+def test_unknown_names_get_the_nearest():
+    with pytest.raises(RecipeError, match='Did you mean "few_shot_cpu"'):
+        load_suite("few_shot_gpu")
+    with pytest.raises(RecipeError, match="--job agnews: the suite has ag_news"):
+        narrow_suite(load_suite("few_shot_cpu"), jobs=["agnews"])
+
+
+def test_comparisons_are_paired_by_round_and_averaged_over_jobs():
+    def record(job, contender, number, accuracy, seconds):
+        return {"job": job, "contender": contender, "round": number, "accuracy": accuracy, "seconds": seconds}
+
+    records = [
+        record("a", "ours", 0, 0.8, 1.0),
+        record("a", "peer", 0, 0.7, 4.0),
+        record("a", "ours", 1, 0.6, 2.0),
+        record("a", "peer", 1, 0.6, 4.0),
+        record("b", "ours", 0, 0.4, 1.0),
+        record("b", "peer", 0, 0.5, 8.0),
+        record("b", "ours", 1, 0.4, 1.0),
+    ]
+    rows = {(row["job"], row["contender"]): row for row in compare_contenders(records)}
+    peer = rows["a", "peer"]
+    assert peer["accuracy"] == pytest.approx(0.65)
+    assert peer["difference"] == pytest.approx(-0.05)
+    assert peer["error"] == pytest.approx(0.05)  # differences -0.1 and 0: spread 0.0707, over the root of two
+    assert (peer["time_low"], peer["time_ratio"], peer["time_high"]) == (2.0, 3.0, 4.0)
+    assert rows["b", "peer"]["error"] is None
+    over_all = rows[ALL_JOBS, "peer"]  # round 1 of the peer on b is missing
+    assert over_all["rounds"] == 1
+    assert over_all["accuracy"] == pytest.approx(0.6)
+    assert over_all["seconds"] == 12.0
+    assert rows[ALL_JOBS, "ours"]["accuracy"] == pytest.approx(0.6)
+    console = Console(width=80, record=True)
+    console.print(comparison_table(list(rows.values()), "A try."))
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line for line in lines if "peer" in line and "-0.050" in line]

@@ -1,4 +1,4 @@
-"""LoRA and its kin: low-rank updates of the attention, and the head; the encoder itself does not move."""
+"""LoRA and its kin: low-rank updates of the layers, and the head; the encoder itself does not move."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -23,6 +23,9 @@ __all__ = ["STRATEGY", "DealOutRanks", "adapt_lora"]
 START_RANKS, WARMUP, FINAL = 1.5, 0.1, 0.3
 """AdaLoRA: ranks to begin with over ranks to end with (section 4 of its paper), share of the steps before any is
 taken away, and share after the last is; chosen."""
+
+EVERYWHERE = ("lora", "dora", "adalora")
+"""Variants that adapt every linear layer where a recipe names none."""
 
 
 class DealOutRanks(Guide):
@@ -107,8 +110,9 @@ def adapt_lora(loaded: LoadedEncoder, config: LoraConfig) -> Adapted:
         The wrapped model; an adapter folder is what gets saved.
 
     Source:
-        Hu et al. 2021, https://arxiv.org/abs/2106.09685, applied to query and value as in section 5.1; Liu et al. 2024
-        (DoRA), https://arxiv.org/abs/2402.09353; Zhang et al. 2023 (AdaLoRA), https://arxiv.org/abs/2303.10512;
+        Hu et al. 2021, https://arxiv.org/abs/2106.09685, applied to every linear layer where none is named, as Dettmers
+        et al. 2023 (https://arxiv.org/abs/2305.14314, section 4) found it takes to match full fine-tuning; Liu et al.
+        2024 (DoRA), https://arxiv.org/abs/2402.09353; Zhang et al. 2023 (AdaLoRA), https://arxiv.org/abs/2303.10512;
         Kopiczko et al. 2024 (VeRA), https://arxiv.org/abs/2310.11454; Kalajdzievski 2023 (rsLoRA),
         https://arxiv.org/abs/2312.03732; Hayou et al. 2024 (LoRA+), https://arxiv.org/abs/2402.12354; Meng et al. 2024
         (PiSSA), https://arxiv.org/abs/2404.02948; Liu et al. 2022 (IA3), https://arxiv.org/abs/2205.05638; Qiu et al.
@@ -143,7 +147,8 @@ def adapt_lora(loaded: LoadedEncoder, config: LoraConfig) -> Adapted:
 
 def _choose_settings(loaded: LoadedEncoder, config: LoraConfig) -> Any:
     """Lay out peft's own settings."""
-    common = {"target_modules": find_lora_targets(loaded.model, config.targets), **describe_saved(loaded)}
+    wanted = config.targets or (["all-linear"] if config.variant in EVERYWHERE else None)
+    common = {"target_modules": find_lora_targets(loaded.model, wanted), **describe_saved(loaded)}
     if config.variant in TUNERS:
         return choose_tuner(loaded.model, config, common)
     if config.variant == "vera":

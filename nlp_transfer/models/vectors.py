@@ -202,16 +202,13 @@ class VectorClassifier(OwnClassifier):
         self.head.load_state_dict(dict(tensors))
         self.head.to(device)
 
-    def embed(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+    def embed(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Give the vectors (B, D) of B texts."""
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-        if token_type_ids is not None:
-            inputs["token_type_ids"] = token_type_ids
         return read_vectors(self.encoder, inputs, **self.how)
 
-    def compute(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
+    def compute(self, inputs: dict[str, Tensor]) -> Tensor:
         """Give the head's logits, or the vectors themselves while those are what is trained."""
-        vectors_BD = self.embed(input_ids, attention_mask, token_type_ids).float()
+        vectors_BD = self.embed(inputs).float()
         if self.gives_vectors:
             return vectors_BD
         logits_BC: Tensor = self.head(vectors_BD)

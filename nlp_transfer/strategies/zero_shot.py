@@ -8,7 +8,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from nlp_transfer.contracts import LabelSpace
-from nlp_transfer.data.encode import read_padding, resolve_max_length
+from nlp_transfer.data.encode import resolve_max_length
 from nlp_transfer.engine.forward import Feeder, predict_logits
 from nlp_transfer.errors import ArtifactError, EncoderError, RecipeError
 from nlp_transfer.evaluation.temperature import fit_temperature
@@ -146,7 +146,7 @@ def _embed_labels(loaded: LoadedEncoder, config: ZeroShotConfig) -> OwnClassifie
         # One at a time: a label's vector must not depend on how long the others are.
         inputs = tokenizer(sentence, truncation=True, max_length=most, return_tensors="pt")
         with torch.no_grad():
-            rows.append(model.embed(inputs["input_ids"], inputs["attention_mask"], inputs.get("token_type_ids"))[0])
+            rows.append(model.embed(inputs)[0])
     weight_CD = config.scale * torch.stack(rows)
     model.set_head({"kind": "linear"}, {"weight": weight_CD, "bias": torch.zeros(len(rows))})
     return model
@@ -180,14 +180,11 @@ def _build_entailment(loaded: LoadedEncoder, config: ZeroShotConfig) -> OwnClass
     tokenizer = found.tokenizer
     sentences = describe_labels(loaded.labels, config.descriptions, config.hypothesis_template)
     hypotheses, types = read_hypotheses(tokenizer, sentences)
-    pad, _ = read_padding(tokenizer)
     return EntailmentClassifier(
         found.model,
         loaded.labels,
         hypotheses=hypotheses,
         types=types,
-        pad=pad["input_ids"],
-        pad_type=pad.get("token_type_ids", 0),
         positive=positive,
         negative=negative,
     )

@@ -1,6 +1,6 @@
 """The strategy section of a recipe: one model a strategy."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -150,18 +150,9 @@ StrategyConfig = Annotated[
 ]
 
 STRATEGY_CONFIGS: dict[str, type[Section]] = {
-    "full": FullConfig,
-    "layerwise": LayerwiseConfig,
-    "frozen": FrozenConfig,
-    "features": FeaturesConfig,
-    "few_shot": FewShotConfig,
-    "zero_shot": ZeroShotConfig,
-    "lora": LoraConfig,
-    "adapters": AdaptersConfig,
-    "prompts": PromptsConfig,
-    "distill": DistillConfig,
+    get_args(section.model_fields["kind"].annotation)[0]: section for section in get_args(get_args(StrategyConfig)[0])
 }
-"""Section of each strategy by its kind."""
+"""Section of each strategy by its kind, in the order above."""
 
 LEARNING_RATES: dict[str, float] = {
     "full": 5e-5,

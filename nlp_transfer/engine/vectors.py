@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from nlp_transfer.contracts import Encoded, Prepared, Track, track_nothing
+from nlp_transfer.contracts import Prepared, Track, track_nothing
+from nlp_transfer.data.identity import hash_rows
 from nlp_transfer.engine.forward import iterate_rows
 from nlp_transfer.errors import StorageError
 from nlp_transfer.models.vectors import read_layers
 
-__all__ = ["extract_vectors", "hash_rows", "hash_weights"]
+__all__ = ["extract_vectors", "hash_weights"]
 
 CACHE_FORMAT = 1
 """Raise it whenever the same encoder and rows would give other vectors."""
@@ -137,25 +138,6 @@ def hash_weights(model: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(memoryview(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()))
     return digest.hexdigest()
-
-
-def hash_rows(encoded: Encoded) -> str:
-    """Hash the tokens of a split and which example they belong to; labels do not count."""
-    digest = hashlib.sha256(np.ascontiguousarray(encoded.lengths).tobytes())
-    digest.update(np.ascontiguousarray(encoded.examples).tobytes())
-    for column in sorted(encoded.rows.column_names):
-        digest.update(column.encode())
-        for values in _list_values(encoded, column):
-            digest.update(values.tobytes())
-    return digest.hexdigest()
-
-
-def _list_values(encoded: Encoded, column: str) -> Iterator[np.ndarray]:
-    """The flat values of a list column, some rows at a time."""
-    rows = encoded.rows.select_columns([column]).with_format("arrow")
-    for batch in rows.iter(batch_size=10_000):
-        for chunk in batch[column].chunks:
-            yield chunk.flatten().to_numpy(zero_copy_only=False)
 
 
 def _read_entry(place: Path | None, num_rows: int) -> np.ndarray | None:

@@ -9,7 +9,6 @@ from transformers import PreTrainedModel
 
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.data.encode import resolve_max_length
-from nlp_transfer.engine.forward import Feeder, predict_logits
 from nlp_transfer.errors import ArtifactError, EncoderError, RecipeError
 from nlp_transfer.evaluation.temperature import fit_temperature
 from nlp_transfer.models.artifacts import LoadedArtifact, load_artifact
@@ -274,15 +273,7 @@ def _fit_temperature(model: OwnClassifier, material: Material) -> float:
     encoded = material.prepared.splits.get("validation")
     if encoded is None or encoded.labels is None:
         raise RecipeError("strategy.calibrate: temperature needs a validation split with labels. Use calibrate=none.")
-    settings = material.recipe.evaluation
-    with material.track("temperature on validation", encoded.num_examples) as advance:
-        logits_NC = predict_logits(
-            model,
-            Feeder(material.prepared, "validation", material.device),
-            batch_size=settings.batch_size,
-            max_tokens=settings.max_tokens,
-            progress=advance,
-        )
+    logits_NC = material.predict(model, material.prepared, "validation", "temperature on validation")
     return fit_temperature(logits_NC, encoded.labels, material.prepared.labels)
 
 

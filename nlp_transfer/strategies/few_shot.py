@@ -115,7 +115,7 @@ def _lay_out(model: VectorClassifier, config: FewShotConfig, material: Material)
         is_joint=True,
         plan=plan,
         looks=is_looking,
-        look=look if is_looking else None,
+        look=look,
     )
 
 

@@ -1,12 +1,13 @@
 """What tells one tokenized table from another."""
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 
-from nlp_transfer.contracts import Prepared
+from nlp_transfer.contracts import Encoded, Prepared
 
-__all__ = ["identify_rows"]
+__all__ = ["hash_rows", "identify_rows"]
 
 
 def identify_rows(prepared: Prepared) -> str:
@@ -25,10 +26,34 @@ def identify_rows(prepared: Prepared) -> str:
         encoded = prepared.splits[split]
         digest.update(f"{split} {encoded.num_examples}\n".encode())
         digest.update(encoded.lengths.astype(np.int64).tobytes())
-        tokens = encoded.rows.select_columns(["input_ids"]).with_format("arrow")
-        for start in range(0, len(tokens), 100_000):
-            for chunk in tokens[start : start + 100_000].column("input_ids").chunks:
-                digest.update(chunk.flatten().to_numpy(zero_copy_only=False).astype(np.int64).tobytes())
+        for values in _list_values(encoded, "input_ids"):
+            digest.update(values.astype(np.int64).tobytes())
         if encoded.labels is not None:
             digest.update(np.asarray(encoded.labels).tobytes())
     return digest.hexdigest()
+
+
+def hash_rows(encoded: Encoded) -> str:
+    """Hash what an encoder reads of a split: its tokens and which example they belong to, not its labels.
+
+    Args:
+        encoded: A tokenized split.
+
+    Returns:
+        A SHA-256 in hexadecimal; another where the same tokens are stored as other integers.
+    """
+    digest = hashlib.sha256(np.ascontiguousarray(encoded.lengths).tobytes())
+    digest.update(np.ascontiguousarray(encoded.examples).tobytes())
+    for column in sorted(encoded.rows.column_names):
+        digest.update(column.encode())
+        for values in _list_values(encoded, column):
+            digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
+def _list_values(encoded: Encoded, column: str) -> Iterator[np.ndarray]:
+    """The flat values of a list column, some rows at a time."""
+    rows = encoded.rows.select_columns([column]).with_format("arrow")
+    for batch in rows.iter(batch_size=10_000):
+        for chunk in batch[column].chunks:
+            yield chunk.flatten().to_numpy(zero_copy_only=False)

@@ -1,7 +1,7 @@
 """From example indices to logits, in training and without gradients."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +13,11 @@ from nlp_transfer.data.batches import Collator, plan_inference
 from nlp_transfer.engine.prefix import Prefix, PrefixCache, PrefixStates, allocate_states
 from nlp_transfer.errors import ShapeError
 
-__all__ = ["Feeder", "Microbatch", "cache_prefix", "compute_logits", "predict_logits"]
+__all__ = ["Feeder", "Microbatch", "cache_prefix", "compute_logits", "iterate_rows", "predict_logits"]
 
 
 ROWS_PER_PASS, TOKENS_PER_PASS = 256, 8_192
-"""Most rows and tokens that the prefix reads in one pass; chosen."""
+"""Most rows and tokens in one pass of what is run once over a split; chosen."""
 
 
 @dataclass(frozen=True)
@@ -206,6 +206,26 @@ def predict_logits(
     return result
 
 
+def iterate_rows(
+    prepared: Prepared, split: str, device: torch.device
+) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
+    """Go through a split once, each row by itself even where several are windows of one text.
+
+    Args:
+        prepared: Tokenized splits.
+        split: Which one.
+        device: Where tensors go.
+
+    Yields:
+        Numbers of rows, int64, shape (R,), longest first, and the model's inputs for them, each of shape (R, L).
+    """
+    encoded = prepared.splits[split]
+    collate = Collator(prepared.pad, prepared.padding_side)
+    lengths = encoded.lengths.astype(np.int64)
+    for rows in plan_inference(lengths, batch_size=ROWS_PER_PASS, max_tokens=TOKENS_PER_PASS):
+        yield rows, {name: tensor.to(device) for name, tensor in collate(encoded, rows).items()}
+
+
 def cache_prefix(
     prefix: Prefix,
     prepared: Prepared,
@@ -240,14 +260,11 @@ def _read_states(
     prefix: Prefix, prepared: Prepared, split: str, device: torch.device, advance: Callable[[int], None]
 ) -> PrefixStates:
     """Run the prefix over one split."""
-    encoded = prepared.splits[split]
-    lengths = encoded.lengths.astype(np.int64)
+    lengths = prepared.splits[split].lengths.astype(np.int64)
     kept = np.ones_like(lengths) if prefix.first_only else lengths
     starts = np.concatenate([[0], np.cumsum(kept)])
-    collate = Collator(prepared.pad, prepared.padding_side)
     values: np.ndarray | None = None
-    for rows in plan_inference(lengths, batch_size=ROWS_PER_PASS, max_tokens=TOKENS_PER_PASS):
-        inputs = {name: tensor.to(device) for name, tensor in collate(encoded, rows).items()}
+    for rows, inputs in iterate_rows(prepared, split, device):
         hidden_RLD = prefix.encode(inputs).cpu()
         if values is None:
             values = allocate_states(int(starts[-1]), hidden_RLD.shape[2])

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,19 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from nlp_transfer.contracts import Encoded, Prepared, Track, track_nothing
-from nlp_transfer.data.batches import Collator, plan_inference
+from nlp_transfer.contracts import Prepared, Track, track_nothing
+from nlp_transfer.data.identity import hash_rows
+from nlp_transfer.engine.forward import iterate_rows
 from nlp_transfer.errors import StorageError
-from nlp_transfer.models.vectors import pool_tokens
+from nlp_transfer.models.vectors import read_layers
 
-__all__ = ["extract_vectors", "hash_rows", "hash_weights"]
+__all__ = ["extract_vectors", "hash_weights"]
 
 CACHE_FORMAT = 1
 """Raise it whenever the same encoder and rows would give other vectors."""
 
 FEWEST_KEPT = 1000
 """Examples above which vectors are kept on disk: naming the entry for fewer takes as long as the encoder; chosen."""
-
-ROWS_PER_PASS, TOKENS_PER_PASS = 256, 8_192
-"""Most rows and tokens in one pass; chosen."""
 
 
 def extract_vectors(
@@ -85,20 +83,14 @@ def _run_encoder(
 ) -> list[np.ndarray]:
     """One array (N, D) a layer."""
     encoded, device = prepared.splits[split], next(encoder.parameters()).device
-    lengths = encoded.lengths.astype(np.int64)
-    collate = Collator(prepared.pad, prepared.padding_side)
-    last = int(encoder.config.num_hidden_layers)
     sums = [np.zeros((encoded.num_examples, encoder.config.hidden_size), np.float32) for _ in layers]
     was_training = encoder.training
     encoder.eval()
-    with torch.inference_mode(), track(f"vectors of {split}", len(lengths)) as advance:
-        for rows in plan_inference(lengths, batch_size=ROWS_PER_PASS, max_tokens=TOKENS_PER_PASS):
-            inputs = {name: tensor.to(device) for name, tensor in collate(encoded, rows).items()}
-            output = encoder(**inputs, output_hidden_states=layers != [last])
-            for total, layer in zip(sums, layers, strict=True):
-                hidden_RLD = output.last_hidden_state if layer == last else output.hidden_states[layer]
-                pooled_RD = pool_tokens(hidden_RLD, inputs["attention_mask"], pooling).float().cpu().numpy()
-                np.add.at(total, encoded.examples[rows], pooled_RD)
+    with torch.inference_mode(), track(f"vectors of {split}", len(encoded.lengths)) as advance:
+        for rows, inputs in iterate_rows(prepared, split, device):
+            found = read_layers(encoder, inputs, layers=layers, pooling=pooling)
+            for total, vectors_RD in zip(sums, found, strict=True):
+                np.add.at(total, encoded.examples[rows], vectors_RD.float().cpu().numpy())
             advance(len(rows))
     encoder.train(was_training)
     counts = np.bincount(encoded.examples, minlength=encoded.num_examples).astype(np.float32)
@@ -146,25 +138,6 @@ def hash_weights(model: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(memoryview(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()))
     return digest.hexdigest()
-
-
-def hash_rows(encoded: Encoded) -> str:
-    """Hash the tokens of a split and which example they belong to; labels do not count."""
-    digest = hashlib.sha256(np.ascontiguousarray(encoded.lengths).tobytes())
-    digest.update(np.ascontiguousarray(encoded.examples).tobytes())
-    for column in sorted(encoded.rows.column_names):
-        digest.update(column.encode())
-        for values in _list_values(encoded, column):
-            digest.update(values.tobytes())
-    return digest.hexdigest()
-
-
-def _list_values(encoded: Encoded, column: str) -> Iterator[np.ndarray]:
-    """The flat values of a list column, some rows at a time."""
-    rows = encoded.rows.select_columns([column]).with_format("arrow")
-    for batch in rows.iter(batch_size=10_000):
-        for chunk in batch[column].chunks:
-            yield chunk.flatten().to_numpy(zero_copy_only=False)
 
 
 def _read_entry(place: Path | None, num_rows: int) -> np.ndarray | None:

@@ -1,6 +1,6 @@
 """Bottleneck adapters: small networks beside the layers of an encoder that stays as it is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
@@ -185,11 +185,8 @@ class AdapterClassifier(OwnClassifier):
                     encoder.get_submodule(name).register_forward_hook(_After(adapter))
         assert len(self.adapters) > 0
 
-    def compute(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
+    def compute(self, inputs: dict[str, Tensor]) -> Tensor:
         """Give the family's own logits."""
-        inputs: Mapping[str, Tensor] = {"input_ids": input_ids, "attention_mask": attention_mask}
-        if token_type_ids is not None:
-            inputs = {**inputs, "token_type_ids": token_type_ids}
         logits_BC: Tensor = self.encoder(**inputs).logits
         return logits_BC.float()
 

@@ -10,6 +10,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokeni
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import RecipeError
 from nlp_transfer.models.own import OwnClassifier
+from nlp_transfer.models.rows import find_ends, splice_tokens
 
 __all__ = ["ClozeClassifier", "insert_tokens", "read_pattern"]
 
@@ -17,7 +18,7 @@ GAP, TEXT = "{mask}", "{text}"
 
 
 def insert_tokens(
-    inputs: Mapping[str, Tensor], front: Sequence[int], back: Sequence[int], pad_id: int
+    inputs: Mapping[str, Tensor], front: Sequence[int], back: Sequence[int]
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Put tokens after the first token and before the last token of every row, whatever its length.
 
@@ -25,35 +26,20 @@ def insert_tokens(
         inputs: ``input_ids``, ``attention_mask`` and maybe ``token_type_ids``, each of shape (B, L).
         front: F token ids for behind the first token.
         back: K token ids for before the last token.
-        pad_id: Token that pads.
 
     Returns:
         The inputs, each of shape (B, L + F + K), and where the first token of ``back`` stands, int64, shape (B,).
 
     Example:
         >>> rows = {"input_ids": torch.tensor([[1, 7, 2, 0]]), "attention_mask": torch.tensor([[1, 1, 1, 0]])}
-        >>> longer, place = insert_tokens(rows, [8], [9], 0)
+        >>> longer, place = insert_tokens(rows, [8], [9])
         >>> longer["input_ids"].tolist(), place.tolist()
         ([[1, 8, 7, 9, 2, 0]], [3])
     """
-    ids_BL, mask_BL = inputs["input_ids"], inputs["attention_mask"]
-    num_rows, width = ids_BL.shape
-    extra = len(front) + len(back)
-    start_B = mask_BL.argmax(dim=1)
-    last_B = start_B + mask_BL.sum(dim=1) - 1
-    place_BL = torch.arange(width, device=ids_BL.device).expand(num_rows, width)
-    # Tokens behind the first one move by what goes in before them; padding on the right moves with the last token.
-    moved_BL = place_BL + len(front) * (place_BL > start_B[:, None]) + len(back) * (place_BL >= last_B[:, None])
-    wide = {name: tensor.new_zeros(num_rows, width + extra) for name, tensor in inputs.items()}
-    wide["input_ids"].fill_(pad_id)
-    for name, tensor in inputs.items():
-        wide[name].scatter_(1, moved_BL, tensor)
-    for tokens, first_B in ((front, start_B + 1), (back, last_B + len(front))):
-        if tokens:
-            own_BK = first_B[:, None] + torch.arange(len(tokens), device=ids_BL.device)
-            wide["input_ids"].scatter_(1, own_BK, torch.tensor(tokens, device=ids_BL.device).expand(num_rows, -1))
-            wide["attention_mask"].scatter_(1, own_BK, torch.ones_like(own_BK))
-    return wide, last_B + len(front)
+    first_B, last_B = find_ends(inputs["attention_mask"])
+    # The back goes in first: the front would move its place.
+    longer = splice_tokens(splice_tokens(inputs, last_B, back), first_B + 1, front)
+    return longer, last_B + len(front)
 
 
 def read_pattern(
@@ -107,7 +93,6 @@ class ClozeClassifier(OwnClassifier):
         back: Tokens behind it.
         gap: Where in ``back`` the gap is.
         words: The token of each label's word.
-        pad_id: Token that pads.
     """
 
     kind: ClassVar[str] = "cloze"
@@ -122,11 +107,9 @@ class ClozeClassifier(OwnClassifier):
         back: list[int],
         gap: int,
         words: list[int],
-        pad_id: int,
     ) -> None:
-        settings = {"front": front, "back": back, "gap": gap, "words": words, "pad_id": pad_id}
-        super().__init__(encoder, labels, settings)
-        self.front, self.back, self.gap, self.words, self.pad_id = front, back, gap, words, pad_id
+        super().__init__(encoder, labels, {"front": front, "back": back, "gap": gap, "words": words})
+        self.front, self.back, self.gap, self.words = front, back, gap, words
         self._place_B: Tensor | None = None
         inner = getattr(encoder, encoder.base_model_prefix)
         inner.register_forward_hook(self._keep_gap)
@@ -139,12 +122,9 @@ class ClozeClassifier(OwnClassifier):
             output["last_hidden_state"] = hidden_BLD[rows, self._place_B][:, None]
         return output
 
-    def compute(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
+    def compute(self, inputs: dict[str, Tensor]) -> Tensor:
         """Give the logits of the labels' words in the gap."""
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-        if token_type_ids is not None:
-            inputs["token_type_ids"] = token_type_ids
-        longer, back_B = insert_tokens(inputs, self.front, self.back, self.pad_id)
+        longer, back_B = insert_tokens(inputs, self.front, self.back)
         self._place_B = back_B + self.gap
         try:
             logits_B1V: Tensor = self.encoder(**longer).logits

@@ -55,14 +55,24 @@ class OwnClassifier(nn.Module):
         self.config = config
 
     @abstractmethod
-    def compute(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
-        """Give the logits of B texts, each input of shape (B, L), as float32 of shape (B, C)."""
+    def compute(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Give the logits of B texts.
+
+        Args:
+            inputs: ``input_ids``, ``attention_mask`` and, where they are given, ``token_type_ids``: shape (B, L).
+
+        Returns:
+            Float32, shape (B, C).
+        """
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> SequenceClassifierOutput:
         """Give the logits, divided by the temperature, in the form that transformers' own classifiers have."""
-        logits_BC = self.compute(input_ids, attention_mask, token_type_ids)
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if token_type_ids is not None:
+            inputs["token_type_ids"] = token_type_ids
+        logits_BC = self.compute(inputs)
         return SequenceClassifierOutput(logits=logits_BC / self.temperature)
 
     def set_temperature(self, temperature: float) -> None:

@@ -47,8 +47,6 @@ def load_own(folder: Path, metadata: Mapping[str, Any], *, trust_remote_code: bo
     if not isinstance(architecture, Mapping) or architecture.get("kind") not in OWN_KINDS:
         known = ", ".join(OWN_KINDS)
         raise ArtifactError(f"{folder}: expected an architecture of the kinds {known} in nlp_transfer.json. Upgrade.")
-    if not (folder / WEIGHTS_FILE).is_file():
-        raise ArtifactError(f"{folder}: holds no {WEIGHTS_FILE}. Copy the artefact again, or train it again.")
     labels = LabelSpace(metadata["labels"]["kind"], tuple(metadata["labels"]["names"]))
     kind = OWN_KINDS[architecture["kind"]]
     where, revision = _find_encoder(folder, architecture["encoder"])

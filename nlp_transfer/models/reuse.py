@@ -41,16 +41,13 @@ class ReuseClassifier(OwnClassifier):
         self.groups, self.is_exclusive = groups, is_exclusive
         self.is_categorical = labels.is_categorical
 
-    def compute(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
+    def compute(self, inputs: dict[str, Tensor]) -> Tensor:
         """Give the logits of groups of the head's outputs.
 
         Of exclusive outputs the probabilities are added: one label of ours against the others of ours, or, where
         several of ours may hold, against all that is left of theirs. Of outputs that hold or do not hold on their own
         the surest one speaks for its group.
         """
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-        if token_type_ids is not None:
-            inputs["token_type_ids"] = token_type_ids
         logits_BH: Tensor = self.encoder(**inputs).logits.float()
         if not self.is_exclusive:
             return torch.stack([logits_BH[:, group].amax(dim=1) for group in self.groups], dim=1)

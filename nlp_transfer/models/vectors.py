@@ -13,7 +13,15 @@ from nlp_transfer.errors import RecipeError
 from nlp_transfer.models.heads import POOLERS
 from nlp_transfer.models.own import OwnClassifier
 
-__all__ = ["Neighbors", "VectorClassifier", "drop_pooler", "find_layers", "pool_tokens", "read_vectors"]
+__all__ = [
+    "Neighbors",
+    "VectorClassifier",
+    "combine_vectors",
+    "drop_pooler",
+    "find_layers",
+    "pool_tokens",
+    "read_layers",
+]
 
 Pooling = Literal["first", "mean", "max"]
 
@@ -77,33 +85,45 @@ def pool_tokens(hidden_BLD: Tensor, mask_BL: Tensor, pooling: Pooling) -> Tensor
     return hidden_BLD.masked_fill(mask_BL1 == 0, float("-inf")).amax(dim=1)
 
 
-def read_vectors(
-    encoder: PreTrainedModel,
-    inputs: Mapping[str, Tensor],
-    *,
-    layers: list[int],
-    combine: Literal["mean", "concat"] = "mean",
-    pooling: Pooling = "mean",
-    normalize: bool = False,
-) -> Tensor:
-    """Run an encoder and give one vector a text.
+def read_layers(
+    encoder: PreTrainedModel, inputs: Mapping[str, Tensor], *, layers: list[int], pooling: Pooling = "mean"
+) -> list[Tensor]:
+    """Run an encoder and give one vector a layer for every text.
 
     Args:
         encoder: Without its head.
         inputs: ``input_ids``, ``attention_mask`` and, where the encoder reads them, ``token_type_ids``: shape (B, L).
         layers: Positions among the hidden states, as ``find_layers`` gives them.
-        combine: Several layers are averaged, or stand side by side.
         pooling: How tokens become one vector.
-        normalize: Whether vectors get length 1.
 
     Returns:
-        Float, shape (B, D), or (B, D * number of layers) side by side.
+        Float, shape (B, D) each, in the order of ``layers``.
     """
     last = int(encoder.config.num_hidden_layers)
     output = encoder(**inputs, output_hidden_states=layers != [last])
     # The last layer's states are those after a final norm, where an encoder has one.
     states = [output.last_hidden_state if place == last else output.hidden_states[place] for place in layers]
-    vectors = [pool_tokens(hidden_BLD, inputs["attention_mask"], pooling) for hidden_BLD in states]
+    return [pool_tokens(hidden_BLD, inputs["attention_mask"], pooling) for hidden_BLD in states]
+
+
+def combine_vectors(
+    vectors: list[Tensor], *, combine: Literal["mean", "concat"] = "mean", normalize: bool = False
+) -> Tensor:
+    """Make one vector a text of those of several layers.
+
+    Args:
+        vectors: Float, shape (B, D) each.
+        combine: They are averaged, or stand side by side.
+        normalize: Whether vectors get length 1.
+
+    Returns:
+        Float, shape (B, D), or (B, D * number of layers) side by side.
+
+    Example:
+        >>> layers = [torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 4.0]])]
+        >>> combine_vectors(layers, combine="concat").tolist(), combine_vectors(layers).tolist()
+        ([[3.0, 0.0, 0.0, 4.0]], [[1.5, 2.0]])
+    """
     joined = torch.cat(vectors, dim=1) if combine == "concat" else torch.stack(vectors).mean(dim=0)
     return functional.normalize(joined, dim=1) if normalize else joined
 
@@ -202,16 +222,14 @@ class VectorClassifier(OwnClassifier):
         self.head.load_state_dict(dict(tensors))
         self.head.to(device)
 
-    def embed(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+    def embed(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Give the vectors (B, D) of B texts."""
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-        if token_type_ids is not None:
-            inputs["token_type_ids"] = token_type_ids
-        return read_vectors(self.encoder, inputs, **self.how)
+        layers = read_layers(self.encoder, inputs, layers=self.how["layers"], pooling=self.how["pooling"])
+        return combine_vectors(layers, combine=self.how["combine"], normalize=self.how["normalize"])
 
-    def compute(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
+    def compute(self, inputs: dict[str, Tensor]) -> Tensor:
         """Give the head's logits, or the vectors themselves while those are what is trained."""
-        vectors_BD = self.embed(input_ids, attention_mask, token_type_ids).float()
+        vectors_BD = self.embed(inputs).float()
         if self.gives_vectors:
             return vectors_BD
         logits_BC: Tensor = self.head(vectors_BD)

@@ -1,6 +1,6 @@
 """Checks that span keys and sections: values that are right alone and wrong together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from nlp_transfer.recipe.fields import join_choices, suggest_nearest
 from nlp_transfer.recipe.schema import (
@@ -13,10 +13,33 @@ from nlp_transfer.recipe.schema import (
     Recipe,
     ZeroShotConfig,
 )
+from nlp_transfer.recipe.section import Section
 
 __all__ = ["find_conflicts"]
 
 _MIN_SPLIT_LENGTH = 16  # chosen: below it, head + tail and windows hold hardly more than the special tokens
+
+_LORA = ("lora", "dora", "adalora", "vera")
+
+LORA_READERS = {
+    "rank": (*_LORA, "oft", "loha", "lokr", "miss"),
+    "alpha": (*_LORA, "loha", "lokr"),
+    "dropout": (*_LORA, "miss"),
+    # vera does not read it either, and is told why.
+    "rate_ratio": _LORA,
+    "frequencies": ("fourierft",),
+    "rank_stabilized": ("lora", "dora"),
+    "init": ("lora", "dora"),
+}
+PROMPT_READERS = {"init": ("prompt",), "project": ("prefix",)}
+ZERO_SHOT_READERS = {
+    "template": ("label_embedding",),
+    "scale": ("label_embedding",),
+    "hypothesis_template": ("entailment",),
+    "descriptions": ("label_embedding", "entailment"),
+    "mapping": ("reuse",),
+}
+"""Variants or methods that read a key of their strategy."""
 
 
 def find_conflicts(recipe: Recipe) -> list[str]:
@@ -124,12 +147,8 @@ def _check_strategy(recipe: Recipe) -> Iterator[str]:
         return
     if strategy.targets == []:
         yield "strategy.targets: expected names of layers, got an empty list. Remove it for the attention's layers."
-    yield from _check_variant(strategy)
-    own = {"rank_stabilized": strategy.rank_stabilized, "init": strategy.init != "default"}
-    if strategy.variant not in ("lora", "dora"):
-        for key in (key for key, is_set in own.items() if is_set):
-            yield f"strategy.{key}: does not apply to strategy.variant {strategy.variant}. Remove it."
-    elif all(own.values()):
+    yield from _list_unread(strategy, "variant", LORA_READERS)
+    if strategy.variant in LORA_READERS["init"] and strategy.rank_stabilized and strategy.init == "pissa":
         yield "strategy.init: pissa does not go with strategy.rank_stabilized. Remove one of them."
     if strategy.variant == "vera" and strategy.rate_ratio != 1:
         yield "strategy.rate_ratio: does not apply to strategy.variant vera, which trains no matrices. Remove it."
@@ -137,15 +156,13 @@ def _check_strategy(recipe: Recipe) -> Iterator[str]:
         yield "strategy.init: pissa does not go with strategy.variant dora. Remove one of them."
 
 
-def _check_variant(strategy: LoraConfig) -> Iterator[str]:
-    """A variant of lora has the keys that it reads; another must stay at its default."""
-    matrices = ("rank", "alpha", "dropout", "rate_ratio")
-    read = {"ia3": (), "oft": ("rank",), "fourierft": ("frequencies",)}
-    read |= {"loha": ("rank", "alpha"), "lokr": ("rank", "alpha"), "miss": ("rank", "dropout")}
-    for key in (*matrices, "frequencies"):
-        is_set = getattr(strategy, key) != LoraConfig.model_fields[key].default
-        if is_set and key not in read.get(strategy.variant, matrices):
-            yield f"strategy.{key}: does not apply to strategy.variant {strategy.variant}. Remove it."
+def _list_unread(strategy: Section, selector: str, readers: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """A key that the chosen variant or method does not read must stay at its default."""
+    chosen = getattr(strategy, selector)
+    for key, values in readers.items():
+        usual = type(strategy).model_fields[key].get_default(call_default_factory=True)
+        if chosen not in values and getattr(strategy, key) != usual:
+            yield f"strategy.{key}: does not apply to strategy.{selector} {chosen}. Remove it."
 
 
 def _check_prompts(recipe: Recipe) -> Iterator[str]:
@@ -153,10 +170,7 @@ def _check_prompts(recipe: Recipe) -> Iterator[str]:
     strategy = recipe.strategy
     if not isinstance(strategy, PromptsConfig):
         return
-    if strategy.variant != "prompt" and strategy.init != "vocabulary":
-        yield f"strategy.init: does not apply to strategy.variant {strategy.variant}. Remove it."
-    if strategy.variant != "prefix" and strategy.project:
-        yield f"strategy.project: does not apply to strategy.variant {strategy.variant}. Remove it."
+    yield from _list_unread(strategy, "variant", PROMPT_READERS)
     if strategy.variant == "prefix" and recipe.training.gradient_checkpointing:
         yield "training.gradient_checkpointing: does not go with strategy.variant prefix. Remove one of them."
 
@@ -166,20 +180,10 @@ def _check_zero_shot(recipe: Recipe) -> Iterator[str]:
     strategy = recipe.strategy
     if not isinstance(strategy, ZeroShotConfig):
         return
-    users = {
-        "template": ("label_embedding",),
-        "scale": ("label_embedding",),
-        "hypothesis_template": ("entailment",),
-        "descriptions": ("label_embedding", "entailment"),
-        "mapping": ("reuse",),
-    }
-    usual = ZeroShotConfig(kind="zero_shot")
-    for key, methods in users.items():
-        value = getattr(strategy, key)
-        if strategy.method not in methods and value != getattr(usual, key):
-            yield f"strategy.{key}: does not apply to strategy.method {strategy.method}. Remove it."
-        elif key.endswith("template") and value.count("{}") != 1:
-            yield f"strategy.{key}: expected {{}} once, in the place of a label's words, got {value!r}."
+    yield from _list_unread(strategy, "method", ZERO_SHOT_READERS)
+    for key, template in (("template", strategy.template), ("hypothesis_template", strategy.hypothesis_template)):
+        if strategy.method in ZERO_SHOT_READERS[key] and template.count("{}") != 1:
+            yield f"strategy.{key}: expected {{}} once, in the place of a label's words, got {template!r}."
     for name, words in strategy.descriptions.items():
         if not words.strip():
             yield f"strategy.descriptions.{name}: expected words, got an empty text. Remove it to use the label's name."

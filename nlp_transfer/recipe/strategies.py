@@ -1,7 +1,7 @@
 """The strategy section of a recipe: one model a strategy."""
 
 import math
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -101,7 +101,9 @@ class LoraConfig(Section):
     alpha: PositiveInt = Field(
         16, description="Scale of the update: alpha / rank. Only the variants of LoRA, loha and lokr have it."
     )
-    dropout: OpenShare = Field(0.1, description="Dropout on the input of the update.")
+    dropout: OpenShare = Field(
+        0.0, description="Dropout on the input of the update; it takes as long as the update itself does."
+    )
     rank_stabilized: bool = Field(False, description="Scale by alpha / sqrt(rank) (rsLoRA, Kalajdzievski 2023).")
     init: Literal["default", "pissa"] = Field(
         "default", description="pissa: start from the largest singular vectors of each matrix (Meng et al. 2024)."
@@ -153,18 +155,9 @@ StrategyConfig = Annotated[
 ]
 
 STRATEGY_CONFIGS: dict[str, type[Section]] = {
-    "full": FullConfig,
-    "layerwise": LayerwiseConfig,
-    "frozen": FrozenConfig,
-    "features": FeaturesConfig,
-    "few_shot": FewShotConfig,
-    "zero_shot": ZeroShotConfig,
-    "lora": LoraConfig,
-    "adapters": AdaptersConfig,
-    "prompts": PromptsConfig,
-    "distill": DistillConfig,
+    get_args(section.model_fields["kind"].annotation)[0]: section for section in get_args(get_args(StrategyConfig)[0])
 }
-"""Section of each strategy by its kind."""
+"""Section of each strategy by its kind, in the order above."""
 
 LEARNING_RATES: dict[str, float] = {
     "full": 5e-5,

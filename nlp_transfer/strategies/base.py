@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from nlp_transfer.contracts import Guide, Loader, Objective, Prepared, Splits, Track
+from nlp_transfer.engine.forward import Feeder, predict_logits
 from nlp_transfer.models.encoder import LoadedEncoder
 from nlp_transfer.models.parts import EncoderParts
 from nlp_transfer.recipe.schema import Recipe
@@ -61,6 +62,25 @@ class Material:
     recipe: Recipe
     device: torch.device
     track: Track
+
+    def predict(self, model: nn.Module, prepared: Prepared, split: str, label: str) -> np.ndarray:
+        """Score a split as the recipe's evaluation does.
+
+        Args:
+            model: On ``device``; not always the one that is fitted.
+            prepared: Tokenized splits, as that model reads them.
+            split: Which one.
+            label: Name of the work where it is shown.
+
+        Returns:
+            Logits, float32, shape (N, C).
+        """
+        settings = self.recipe.evaluation
+        feeder = Feeder(prepared, split, self.device)
+        with self.track(label, feeder.encoded.num_examples) as advance:
+            return predict_logits(
+                model, feeder, batch_size=settings.batch_size, max_tokens=settings.max_tokens, progress=advance
+            )
 
 
 @dataclass(frozen=True)

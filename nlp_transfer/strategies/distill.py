@@ -4,7 +4,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import concatenate_datasets
 from torch import Tensor
 from torch.nn import functional
@@ -13,7 +12,6 @@ from nlp_transfer.contracts import Encoded, LabelSpace, Objective, Prepared
 from nlp_transfer.data.columns import prepare_inference_table
 from nlp_transfer.data.encode import encode_table, read_padding, resolve_max_length
 from nlp_transfer.data.tables import read_table
-from nlp_transfer.engine.forward import Feeder, predict_logits
 from nlp_transfer.engine.objectives import build_objective
 from nlp_transfer.errors import ArtifactError, DataError, RecipeError
 from nlp_transfer.models.artifacts import LoadedArtifact, load_artifact
@@ -70,7 +68,7 @@ def sum_divergence(logits: Tensor, given: Tensor, space: LabelSpace, temperature
 
     Example:
         >>> space = LabelSpace("classification", ("no", "yes"))
-        >>> sum_divergence(torch.tensor([[1.0, 3.0]]), torch.tensor([[0.0, 2.0]]), space, 2.0).item()
+        >>> sum_divergence(Tensor([[1.0, 3.0]]), Tensor([[0.0, 2.0]]), space, 2.0).item()
         0.0
     """
     if space.kind == "regression":
@@ -239,16 +237,7 @@ def _ask(teacher: LoadedArtifact, table: Any, material: Material) -> np.ndarray:
     most = reading.get("max_length", data.max_length)
     encoded = _encode(table, teacher.tokenizer, model.config, data, most, material)
     pad, side = read_padding(teacher.tokenizer)
-    feeder = Feeder(Prepared({"texts": encoded}, teacher.labels, pad, side), "texts", material.device)
-    settings = material.recipe.evaluation
-    with torch.inference_mode(), material.track("teacher", encoded.num_examples) as advance:
-        return predict_logits(
-            model,
-            feeder,
-            batch_size=settings.batch_size,
-            max_tokens=settings.max_tokens,
-            progress=advance,
-        )
+    return material.predict(model, Prepared({"texts": encoded}, teacher.labels, pad, side), "texts", "teacher")
 
 
 STRATEGY = Strategy(kind="distill", adapt=adapt_distill)

@@ -115,7 +115,7 @@ def _lay_out(model: VectorClassifier, config: FewShotConfig, material: Material)
         is_joint=True,
         plan=plan,
         looks=is_looking,
-        look=look if is_looking else None,
+        look=look,
     )
 
 
@@ -232,7 +232,7 @@ def _adapt_cloze(loaded: LoadedEncoder, config: FewShotConfig) -> Adapted:
     words = _read_words(loaded, config)
     front, back, tokens = read_pattern(config.pattern, words, tokenizer)
     settings: dict[str, Any] = {"front": front, "back": back, "gap": back.index(tokenizer.mask_token_id)}
-    model = ClozeClassifier(encoder, loaded.labels, **settings, words=tokens, pad_id=int(tokenizer.pad_token_id))
+    model = ClozeClassifier(encoder, loaded.labels, **settings, words=tokens)
     model.saves_encoder = True
     longest = resolve_max_length(tokenizer, encoder.config, 10**6) - len(front) - len(back)
 

@@ -8,8 +8,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from nlp_transfer.contracts import LabelSpace
-from nlp_transfer.data.encode import read_padding, resolve_max_length
-from nlp_transfer.engine.forward import Feeder, predict_logits
+from nlp_transfer.data.encode import resolve_max_length
 from nlp_transfer.errors import ArtifactError, EncoderError, RecipeError
 from nlp_transfer.evaluation.temperature import fit_temperature
 from nlp_transfer.models.artifacts import LoadedArtifact, load_artifact
@@ -146,7 +145,7 @@ def _embed_labels(loaded: LoadedEncoder, config: ZeroShotConfig) -> OwnClassifie
         # One at a time: a label's vector must not depend on how long the others are.
         inputs = tokenizer(sentence, truncation=True, max_length=most, return_tensors="pt")
         with torch.no_grad():
-            rows.append(model.embed(inputs["input_ids"], inputs["attention_mask"], inputs.get("token_type_ids"))[0])
+            rows.append(model.embed(inputs)[0])
     weight_CD = config.scale * torch.stack(rows)
     model.set_head({"kind": "linear"}, {"weight": weight_CD, "bias": torch.zeros(len(rows))})
     return model
@@ -180,14 +179,11 @@ def _build_entailment(loaded: LoadedEncoder, config: ZeroShotConfig) -> OwnClass
     tokenizer = found.tokenizer
     sentences = describe_labels(loaded.labels, config.descriptions, config.hypothesis_template)
     hypotheses, types = read_hypotheses(tokenizer, sentences)
-    pad, _ = read_padding(tokenizer)
     return EntailmentClassifier(
         found.model,
         loaded.labels,
         hypotheses=hypotheses,
         types=types,
-        pad=pad["input_ids"],
-        pad_type=pad.get("token_type_ids", 0),
         positive=positive,
         negative=negative,
     )
@@ -277,15 +273,7 @@ def _fit_temperature(model: OwnClassifier, material: Material) -> float:
     encoded = material.prepared.splits.get("validation")
     if encoded is None or encoded.labels is None:
         raise RecipeError("strategy.calibrate: temperature needs a validation split with labels. Use calibrate=none.")
-    settings = material.recipe.evaluation
-    with material.track("temperature on validation", encoded.num_examples) as advance:
-        logits_NC = predict_logits(
-            model,
-            Feeder(material.prepared, "validation", material.device),
-            batch_size=settings.batch_size,
-            max_tokens=settings.max_tokens,
-            progress=advance,
-        )
+    logits_NC = material.predict(model, material.prepared, "validation", "temperature on validation")
     return fit_temperature(logits_NC, encoded.labels, material.prepared.labels)
 
 

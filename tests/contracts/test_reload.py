@@ -79,6 +79,27 @@ def read_code(folder: Path) -> str:
     return "\n".join(block for block in blocks if not block.startswith("from transformers import pipeline"))
 
 
+def ask_elsewhere(script: str, jobs: object, place: Path, *, knows_package: bool) -> Any:
+    """What a script answers in a fresh process, in an empty folder; it reads its jobs from one file, fills another."""
+    (place / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
+    (place / "empty").mkdir()
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONPATH", None)
+    if knows_package:
+        environment["PYTHONPATH"] = str(ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(place / "jobs.json"), str(place / "answers.json")],
+        cwd=place / "empty",
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((place / "answers.json").read_text(encoding="utf-8"))
+
+
 def reload_elsewhere(folders: list[Path], place: Path, *, is_adapter: bool) -> None:
     """Load artefacts in one fresh process and hold every logit and label against this one."""
     jobs: list[dict[str, Any]] = []
@@ -110,21 +131,7 @@ def reload_elsewhere(folders: list[Path], place: Path, *, is_adapter: bool) -> N
                 "texts": TEXTS,
             }
         )
-    (place / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
-    (place / "empty").mkdir()
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    environment.pop("PYTHONPATH", None)
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(place / "jobs.json"), str(place / "answers.json")],
-        cwd=place / "empty",
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    answers = json.loads((place / "answers.json").read_text(encoding="utf-8"))
+    answers = ask_elsewhere(SCRIPT, jobs, place, knows_package=False)
     assert len(answers) == len(folders) > 0
     for folder, (artifact, logits), answer in zip(folders, expected, answers, strict=True):
         assert torch.equal(torch.tensor(answer["logits"]), logits), folder
@@ -263,18 +270,8 @@ def test_own_forms_load_in_a_fresh_process_to_the_same_probabilities(tiny_encode
             folders.append(fit_tiny(tiny_encoder(family, checkpoint), place, kind="zero_shot", **settings))
         folders.append(fit_tiny(tiny_encoder(family, "masked_lm"), tmp_path / f"{family}-features", kind="features"))
     expected = [Classifier.from_pretrained(folder, device="cpu").predict_proba(TEXTS).tolist() for folder in folders]
-    (tmp_path / "jobs.json").write_text(json.dumps([[str(folder) for folder in folders], TEXTS]), encoding="utf-8")
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", OWN_SCRIPT, str(tmp_path / "jobs.json"), str(tmp_path / "answers.json")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    answers = json.loads((tmp_path / "answers.json").read_text(encoding="utf-8"))
+    jobs = [[str(folder) for folder in folders], TEXTS]
+    answers = ask_elsewhere(OWN_SCRIPT, jobs, tmp_path, knows_package=True)
     assert len(answers) == len(folders) == 8
     for folder, found, wanted in zip(folders, answers, expected, strict=True):
         assert found == wanted, folder

@@ -108,6 +108,13 @@ SOLVED = (
     *("zero_shot", "zero_shot-calibrated", "zero_shot-entailment", "zero_shot-reuse"),
 )
 """Variants that fit without the loop: nothing of theirs moves by gradients."""
+
+WHOLE = (
+    *("full", "full-l2_sp", "full-mixout", "full-probe", "few_shot", "few_shot-cloze", "distill", "distill-shallow"),
+    *("layerwise-gradual", "layerwise-decay", "layerwise-reinit"),
+)
+"""Variants that move every weight."""
+
 UPDATES = (
     *(".lora_", ".vera_lambda_", ".ia3_l.", ".oft_R.", ".fourierft_spectrum.", ".hada_w", ".lokr_w", ".miss_block."),
 )
@@ -231,11 +238,7 @@ def is_declared(cell: Cell, name: str) -> bool:
     """Whether a strategy promises to move a parameter; written anew here, apart from the strategies."""
     if cell.variant in SOLVED:
         return cell.kind != "zero_shot" and name.startswith("head.")
-    if cell.kind in ("full", "few_shot", "distill") or cell.variant in (
-        "layerwise-gradual",
-        "layerwise-decay",
-        "layerwise-reinit",
-    ):
+    if cell.variant in WHOLE:
         return True
     if cell.kind == "lora":
         return any(part in name for part in (*UPDATES, ".modules_to_save."))
@@ -330,10 +333,7 @@ def test_the_count_of_trainable_weights_is_the_count_of_declared_weights(cell):
     learns_nothing = cell.variant == "features-knn" or cell.kind == "zero_shot"
     assert (declared == 0) == learns_nothing
     assert cell.trained.num_parameters == sum(p.numel() for p in parameters.values())
-    every = cell.variant in ("full", "full-l2_sp", "full-mixout", "full-probe", "few_shot", "few_shot-cloze")
-    every = every or cell.kind == "distill"
-    every = every or cell.variant in ("layerwise-gradual", "layerwise-decay", "layerwise-reinit")
-    assert (cell.trained.num_trainable == cell.trained.num_parameters) == every
+    assert (cell.trained.num_trainable == cell.trained.num_parameters) == (cell.variant in WHOLE)
 
 
 def test_new_parameters_are_exactly_what_the_checkpoint_did_not_hold(cell):
@@ -450,28 +450,19 @@ def test_a_merged_update_is_a_plain_model_with_the_same_logits(cell, tmp_path):
 BY_HEART = {
     "full": (60, 3e-3),
     "adapters": (300, 1e-2),
-    "adapters-houlsby": (120, 1e-2),
-    "adapters-parallel": (120, 1e-2),
     "prompts": (500, 1e-1),
     "prompts-p_tuning": (1000, 2e-2),
-    "prompts-prefix": (200, 3e-2),
-    "lora-ia3": (200, 3e-2),
-    "lora-oft": (120, 1e-2),
-    "lora-fourierft": (120, 3e-2),
-    "lora-loha": (120, 1e-2),
-    "lora-lokr": (120, 3e-2),
-    "lora-miss": (120, 1e-2),
+    **dict.fromkeys(("prompts-prefix", "lora-ia3"), (200, 3e-2)),
+    **dict.fromkeys(("lora-fourierft", "lora-lokr"), (120, 3e-2)),
+    **dict.fromkeys(("adapters-houlsby", "adapters-parallel", "lora-oft", "lora-loha", "lora-miss"), (120, 1e-2)),
 }
 """Updates and rate with which a tiny encoder learns sixteen examples; an encoder that does not move needs more."""
 
-
-QUICK = {("bert", "adapters"), ("bert", "lora-ia3")}
-"""What the default run holds beside ``full``."""
+QUICK = [("full", family) for family in FAMILIES] + [("adapters", "bert"), ("lora-ia3", "bert")]
+"""What the default run holds."""
 
 BY_HEART_CELLS = [
-    pytest.param(name, family, marks=[] if name == "full" or (family, name) in QUICK else [pytest.mark.slow])
-    for name, family in CELLS
-    if name in BY_HEART
+    pytest.param(*pair, marks=[] if pair in QUICK else [pytest.mark.slow]) for pair in CELLS if pair[0] in BY_HEART
 ]
 
 

@@ -6,8 +6,9 @@ import torch
 from transformers import AutoModel
 
 from nlp_transfer.data.encode import encode_splits
+from nlp_transfer.data.identity import hash_rows
 from nlp_transfer.engine import vectors
-from nlp_transfer.engine.vectors import extract_vectors, hash_rows, hash_weights
+from nlp_transfer.engine.vectors import extract_vectors, hash_weights
 from nlp_transfer.errors import StorageError
 from nlp_transfer.models.encoder import load_tokenizer
 from nlp_transfer.models.sources import resolve_encoder

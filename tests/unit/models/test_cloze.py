@@ -18,9 +18,7 @@ def build(folder, pattern="on the {text} a room was {mask} ."):
     encoder = AutoModelForMaskedLM.from_pretrained(folder).eval()
     front, back, words = read_pattern(pattern, WORDS, tokenizer)
     gap = back.index(tokenizer.mask_token_id)
-    return tokenizer, ClozeClassifier(
-        encoder, LABELS, front=front, back=back, gap=gap, words=words, pad_id=tokenizer.pad_token_id
-    )
+    return tokenizer, ClozeClassifier(encoder, LABELS, front=front, back=back, gap=gap, words=words)
 
 
 SIDES = [(family, "right") for family in FAMILIES] + [("roberta", "left"), ("modernbert", "left")]
@@ -49,12 +47,12 @@ def test_rows_of_any_length_and_side_get_their_tokens_in_place():
         "attention_mask": torch.tensor([[1, 1, 1, 1], [0, 1, 1, 1], [1, 1, 0, 0]]),
         "token_type_ids": torch.zeros(3, 4, dtype=torch.long),
     }
-    longer, place = insert_tokens(rows, [5], [3, 4], 0)
+    longer, place = insert_tokens(rows, [5], [3, 4])
     assert longer["input_ids"].tolist() == [[1, 5, 7, 8, 3, 4, 2], [0, 1, 5, 7, 3, 4, 2], [1, 5, 3, 4, 2, 0, 0]]
     assert longer["attention_mask"].sum(1).tolist() == [7, 6, 5]
     assert longer["token_type_ids"].shape == (3, 7)
     assert place.tolist() == [4, 4, 2]
-    unchanged, _ = insert_tokens(rows, [], [], 0)
+    unchanged, _ = insert_tokens(rows, [], [])
     assert all(torch.equal(unchanged[name], rows[name]) for name in rows)
 
 

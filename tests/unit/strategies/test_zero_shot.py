@@ -13,7 +13,8 @@ from nlp_transfer.data.encode import encode_splits
 from nlp_transfer.errors import EncoderError, RecipeError
 from nlp_transfer.methods.fit import fit_model
 from nlp_transfer.models.encoder import load_encoder
-from nlp_transfer.models.entailment import append_tokens, find_entailment
+from nlp_transfer.models.entailment import find_entailment
+from nlp_transfer.models.rows import find_ends, splice_tokens
 from nlp_transfer.pipeline import run
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import EncoderConfig, ZeroShotConfig
@@ -81,10 +82,8 @@ def test_a_pair_is_the_single_row_and_what_was_appended(family, tiny_encoder):
     for sentence, tokens, kinds in zip(sentences, hypotheses, types, strict=True):
         single = tokenizer(TEXTS, padding=True, return_tensors="pt", return_token_type_ids=True)
         pair = tokenizer(TEXTS, [sentence] * 4, padding=True, return_tensors="pt", return_token_type_ids=True)
-        pads = {"pad": tokenizer.pad_token_id, "pad_type": tokenizer.pad_token_type_id}
-        made = append_tokens(
-            single["input_ids"], single["attention_mask"], single["token_type_ids"], tokens=tokens, types=kinds, **pads
-        )
+        _, last_B = find_ends(single["attention_mask"])
+        made = splice_tokens(single, last_B + 1, tokens, kinds)
         assert made.keys() == {"input_ids", "attention_mask", "token_type_ids"}
         for key, value in made.items():
             assert torch.equal(value, pair[key]), key

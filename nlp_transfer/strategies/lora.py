@@ -70,8 +70,9 @@ class DealOutRanks(Guide):
             self._note_importance(self._tuner.model)
 
     def after_step(self, step: int) -> None:
-        """Mask what counts least."""
-        self._tuner.update_and_allocate(step)
+        """Mask what counts least, as far as that is known: a run of one step has seen nothing."""
+        if self._tuner.rankallocator.exp_avg_ipt:
+            self._tuner.update_and_allocate(step)
 
     def collect(self) -> dict[str, Tensor]:
         """Importance so far, and which ranks are left."""

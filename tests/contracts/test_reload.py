@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from nlp_transfer.classifier import Classifier
-from nlp_transfer.contracts import LabelSpace
+from nlp_transfer.contracts import LabelSpace, Splits
 from nlp_transfer.data.encode import encode_splits
 from nlp_transfer.methods.fit import fit_model
 from nlp_transfer.models.encoder import load_encoder, load_tokenizer
@@ -26,7 +26,8 @@ from nlp_transfer.pipeline import run
 from nlp_transfer.publishing.artifact import load_artifact, save_artifact
 from nlp_transfer.publishing.card import write_loading_code
 from nlp_transfer.recipe.load import load_recipe
-from nlp_transfer.recipe.schema import EncoderConfig
+from nlp_transfer.recipe.schema import EncoderConfig, Recipe
+from tests.contracts.variants import CELLS, CHECKPOINTS, IMPOSSIBLE, VARIANTS, make_recipe
 from tests.tiny import FAMILIES, make_splits
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +38,9 @@ RUN_FAMILIES = ("bert", "roberta", "distilbert", "deberta-v3", "modernbert")
 NAMES = {2: ["bad", "good"], 3: ["it's", "naïve \\ way", "10"], 5: ["a", "b", "c", "d", 'e"f']}
 """Label names by count, with what a literal call must quote."""
 
+OWN = "nlp_transfer"
+"""Loader of artefacts in a form of this package's own."""
+
 TEXTS = ["A superb and lovely hotel.", "awful, cold, rude", "the room", "Monday again, rather plain and usual today"]
 
 SCRIPT = r"""
@@ -46,6 +50,13 @@ torch.set_num_threads(1)
 jobs = json.load(open(sys.argv[1]))
 answers = []
 for job in jobs:
+    if job["loader"] == "nlp_transfer":
+        from nlp_transfer import Classifier
+        classifier = Classifier.from_pretrained(job["folder"], device="cpu")
+        found = classifier.predict_proba(job["texts"]).tolist()
+        answers.append({"probabilities": found, "labels": classifier.labels})
+        continue
+    assert "nlp_transfer" not in sys.modules
     found = {}
     exec(job["code"], found)
     model, tokenizer = found["model"], found["tokenizer"]
@@ -55,12 +66,11 @@ for job in jobs:
         logits = model(**inputs).logits
     answer = {"logits": logits.tolist(), "labels": [model.config.id2label[i] for i in range(logits.shape[1])]}
     answer["attention"] = model.config._attn_implementation
-    if job["pipeline"]:
+    if job["loader"] == "transformers":
         from transformers import pipeline
         classify = pipeline("text-classification", model=job["folder"])
         answer["pipeline"] = [each["label"] for each in classify(job["texts"], padding=True, truncation=True)]
     answers.append(answer)
-assert "nlp_transfer" not in sys.modules
 json.dump(answers, open(sys.argv[2], "w"))
 """
 
@@ -100,48 +110,39 @@ def ask_elsewhere(script: str, jobs: object, place: Path, *, knows_package: bool
     return json.loads((place / "answers.json").read_text(encoding="utf-8"))
 
 
-def reload_elsewhere(folders: list[Path], place: Path, *, is_adapter: bool) -> None:
-    """Load artefacts in one fresh process and hold every logit and label against this one."""
+def reload_elsewhere(folders: list[Path], place: Path) -> None:
+    """Load artefacts in one fresh process, each as its card says, and hold every figure and label against this one."""
     jobs: list[dict[str, Any]] = []
     expected = []
-    for number, folder in enumerate(folders):
+    # Those of a form of our own come last: up to them the process has never heard of this package.
+    for number, folder in enumerate(sorted(folders, key=lambda each: load_artifact(each).metadata["loader"] == OWN)):
         artifact = load_artifact(folder)
-        inputs = encode(folder, TEXTS)
+        loader, inputs = artifact.metadata["loader"], encode(folder, TEXTS)
         with torch.no_grad():
             logits = artifact.model(**inputs).logits
         save_file(inputs, place / f"{number}.safetensors")
         expected.append((artifact, logits))
-        kind = artifact.labels.kind
-        code = (
-            read_code(folder)
-            if (folder / "README.md").exists()
-            else "\n".join(
-                block
-                for block in write_loading_code(str(folder), artifact.metadata["loader"], artifact.labels.names, kind)
-                if "import pipeline" not in block
-            )
-        )
-        assert ("AutoPeftModelForSequenceClassification" in code) == is_adapter
-        jobs.append(
-            {
-                "code": code,
-                "folder": str(folder),
-                "inputs": str(place / f"{number}.safetensors"),
-                "pipeline": not is_adapter,
-                "texts": TEXTS,
-            }
-        )
-    answers = ask_elsewhere(SCRIPT, jobs, place, knows_package=False)
+        blocks = write_loading_code(str(folder), loader, artifact.labels.names, artifact.labels.kind)
+        plain = "\n".join(block for block in blocks if "import pipeline" not in block)
+        code = plain if loader == OWN or not (folder / "README.md").exists() else read_code(folder)
+        assert ("AutoPeftModelForSequenceClassification" in code) == (loader == "peft")
+        job = {"code": code, "folder": str(folder), "inputs": str(place / f"{number}.safetensors")}
+        jobs.append({**job, "loader": loader, "texts": TEXTS})
+    answers = ask_elsewhere(SCRIPT, jobs, place, knows_package=any(job["loader"] == OWN for job in jobs))
     assert len(answers) == len(folders) > 0
-    for folder, (artifact, logits), answer in zip(folders, expected, answers, strict=True):
-        assert torch.equal(torch.tensor(answer["logits"]), logits), folder
+    for job, (artifact, logits), answer in zip(jobs, expected, answers, strict=True):
         assert answer["labels"] == list(artifact.labels.names)
+        if job["loader"] == OWN:
+            classifier = Classifier.from_pretrained(job["folder"], device="cpu")
+            assert answer["probabilities"] == classifier.predict_proba(TEXTS).tolist(), job["folder"]
+            continue
+        assert torch.equal(torch.tensor(answer["logits"]), logits), job["folder"]
         assert answer["attention"] == artifact.model.config._attn_implementation
-        if not is_adapter:
+        if job["loader"] == "transformers":
             named = [artifact.labels.names[index] for index in logits.argmax(dim=1).tolist()]
             assert answer["pipeline"] == named
         else:
-            assert Classifier.from_pretrained(folder).labels == list(artifact.labels.names)
+            assert Classifier.from_pretrained(job["folder"]).labels == list(artifact.labels.names)
 
 
 def run_tiny(encoder: Path, out: Path, num_labels: int, **strategy: object) -> Path:
@@ -171,7 +172,11 @@ def fit_tiny(encoder: Path, folder: Path, **strategy: object) -> Path:
             "data": {"max_length": 48},
         }
     )
-    splits = make_splits(16, 3, names=NAMES[3])
+    return fit_and_save(recipe, make_splits(16, 3, names=NAMES[3]), folder)
+
+
+def fit_and_save(recipe: Recipe, splits: Splits, folder: Path) -> Path:
+    """Train as a recipe says and save the artefact alone."""
     tokenizer = load_tokenizer(resolve_encoder(recipe.encoder))
     fitted = fit_model(recipe, splits, encode_splits(splits, tokenizer, recipe.data), Accelerator(cpu=True))
     save_artifact(
@@ -203,24 +208,24 @@ def make_all(tiny_encoder, place: Path, whole_runs: Sequence[str] = RUN_FAMILIES
 
 
 def test_full_loads_with_plain_transformers_to_the_same_logits(tiny_encoder, tmp_path):
-    reload_elsewhere(make_all(tiny_encoder, tmp_path, kind="full"), tmp_path, is_adapter=False)
+    reload_elsewhere(make_all(tiny_encoder, tmp_path, kind="full"), tmp_path)
 
 
 def test_merged_lora_loads_with_plain_transformers_to_the_same_logits(tiny_encoder, tmp_path):
     folders = make_all(tiny_encoder, tmp_path, ["bert"], kind="lora", merge=True)
-    reload_elsewhere(folders, tmp_path, is_adapter=False)
+    reload_elsewhere(folders, tmp_path)
 
 
 def test_lora_loads_with_the_call_its_card_prints_to_the_same_logits(tiny_encoder, tmp_path):
     folders = make_all(tiny_encoder, tmp_path, kind="lora")
-    reload_elsewhere(folders, tmp_path, is_adapter=True)
+    reload_elsewhere(folders, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["p_tuning", "prompt"])
 def test_prompts_load_with_the_call_their_card_prints_to_the_same_logits(variant, tiny_encoder, tmp_path):
     folders = make_all(tiny_encoder, tmp_path, ["bert"], kind="prompts", variant=variant)
-    reload_elsewhere(folders, tmp_path, is_adapter=True)
+    reload_elsewhere(folders, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +240,7 @@ def test_what_peft_adds_to_an_earlier_artifact_reloads_by_its_literal_call(strat
     folder = run_tiny(earlier, tmp_path / "second", 5, **strategy)
     names = set(load_file(folder.parent / "base" / "model.safetensors"))
     assert names == {name.removeprefix("bert.") for name in load_file(earlier / "model.safetensors") if "bert." in name}
-    reload_elsewhere([folder], tmp_path, is_adapter=True)
+    reload_elsewhere([folder], tmp_path)
 
 
 def test_a_student_of_fewer_layers_loads_with_plain_transformers_to_the_same_logits(tiny_encoder, tmp_path):
@@ -248,16 +253,7 @@ def test_a_student_of_fewer_layers_loads_with_plain_transformers_to_the_same_log
         folders.append(fit_tiny(encoder, tmp_path / family / "student" / "model", **student))
         layers = load_artifact(folders[-1]).model.config.num_hidden_layers
         assert layers == (2 if family == "albert" else 1)
-    reload_elsewhere(folders, tmp_path, is_adapter=False)
-
-
-OWN_SCRIPT = r"""
-import json, sys
-from nlp_transfer import Classifier
-folders, texts = json.load(open(sys.argv[1]))
-json.dump([Classifier.from_pretrained(f, device="cpu").predict_proba(texts).tolist() for f in folders],
-          open(sys.argv[2], "w"))
-"""
+    reload_elsewhere(folders, tmp_path)
 
 
 def test_own_forms_load_in_a_fresh_process_to_the_same_probabilities(tiny_encoder, tmp_path):
@@ -269,13 +265,25 @@ def test_own_forms_load_in_a_fresh_process_to_the_same_probabilities(tiny_encode
             place = tmp_path / f"{family}-{method}"
             folders.append(fit_tiny(tiny_encoder(family, checkpoint), place, kind="zero_shot", **settings))
         folders.append(fit_tiny(tiny_encoder(family, "masked_lm"), tmp_path / f"{family}-features", kind="features"))
-    expected = [Classifier.from_pretrained(folder, device="cpu").predict_proba(TEXTS).tolist() for folder in folders]
-    jobs = [[str(folder) for folder in folders], TEXTS]
-    answers = ask_elsewhere(OWN_SCRIPT, jobs, tmp_path, knows_package=True)
-    assert len(answers) == len(folders) == 8
-    for folder, found, wanted in zip(folders, answers, expected, strict=True):
-        assert found == wanted, folder
-        assert len({tuple(row) for row in found}) == len(TEXTS)
+    assert len(folders) == 8
+    reload_elsewhere(folders, tmp_path)
+    for folder in folders:
+        found = Classifier.from_pretrained(folder, device="cpu").predict_proba(TEXTS)
+        assert len({tuple(row) for row in found.tolist()}) == len(TEXTS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_variant_of_a_family_comes_back_in_one_fresh_process(family, tiny_encoder, tmp_path):
+    variants = [variant for variant, own in CELLS if own == family]
+    assert len(variants) == len(VARIANTS) - sum(own == family for _, own in IMPOSSIBLE)
+    splits, folders = make_splits(16, 3), []
+    for variant in variants:
+        encoder = tiny_encoder(family, CHECKPOINTS.get(variant, "masked_lm"))
+        recipe = make_recipe(variant, encoder, tiny_encoder(family, "classifier"), max_steps=1, batch_size=16)
+        folders.append(fit_and_save(recipe, splits, tmp_path / variant))
+    assert {load_artifact(folder).metadata["loader"] for folder in folders} == {"transformers", "peft", "nlp_transfer"}
+    reload_elsewhere(folders, tmp_path)
 
 
 def list_encoder(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -336,14 +344,14 @@ def test_lora_on_an_earlier_artifact_reloads_by_its_literal_call(earlier_kind, t
         assert (base / "model.safetensors").is_file()
         assert not [name for name in load_file(base / "model.safetensors") if "lora" in name or "classifier" in name]
         assert json.loads((folders[-1] / "adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
-    reload_elsewhere(folders, tmp_path, is_adapter=True)
+    reload_elsewhere(folders, tmp_path)
 
 
 def test_full_on_an_adapter_artifact_trains_and_reloads_plain(tiny_encoder, tmp_path):
     earlier = fit_tiny(tiny_encoder("bert", "masked_lm"), tmp_path / "first" / "model", kind="lora")
     second = run_tiny(earlier, tmp_path / "second", 2, kind="full")
     assert not (second.parent / "base").exists()
-    reload_elsewhere([second], tmp_path, is_adapter=False)
+    reload_elsewhere([second], tmp_path)
 
 
 def test_predictions_of_a_run_are_those_of_its_reloaded_artifact(tiny_encoder, tmp_path):

@@ -7,6 +7,7 @@ from nlp_transfer.errors import RecipeError
 from nlp_transfer.models.encoder import load_encoder
 from nlp_transfer.recipe.schema import STRATEGY_CONFIGS, EncoderConfig, LoraConfig
 from nlp_transfer.strategies import STRATEGIES
+from tests.training import fit, make_recipe, prepare
 
 LABELS = LabelSpace("classification", ("a", "b"))
 
@@ -37,7 +38,7 @@ def test_frozen_opens_head_and_pooler_and_keeps_the_encoder_in_evaluation(tiny_e
 
 
 def test_lora_has_the_rank_scale_and_dropout_of_the_recipe(tiny_encoder):
-    _, adapted = adapt("lora", tiny_encoder("bert"), rank=3, alpha=12, dropout=0.2)
+    _, adapted = adapt("lora", tiny_encoder("bert"), rank=3, alpha=12, dropout=0.2, targets=["query", "value"])
     assert isinstance(adapted.model, PeftModel)
     layer = adapted.model.get_base_model().bert.encoder.layer[0].attention.self.query
     assert layer.r["default"] == 3
@@ -59,10 +60,14 @@ def test_lora_saves_the_pooler_only_where_the_checkpoint_did_not_hold_it(tiny_en
     assert all("classifier" in names for names in saved.values())
 
 
-def test_lora_on_all_linear_layers_trains_more_and_leaves_the_head_alone(tiny_encoder):
-    _, few = adapt("lora", tiny_encoder("bert"))
-    _, many = adapt("lora", tiny_encoder("bert"), targets=["all-linear"])
-    assert many.num_trainable > few.num_trainable
+def test_lora_is_on_all_linear_layers_but_those_of_the_head(tiny_encoder):
+    _, few = adapt("lora", tiny_encoder("bert"), targets=["query", "value"])
+    _, named = adapt("lora", tiny_encoder("bert"), targets=["all-linear"])
+    _, many = adapt("lora", tiny_encoder("bert"))
+    assert many.num_trainable == named.num_trainable > few.num_trainable
+    _, others = adapt("lora", tiny_encoder("bert"), variant="loha")
+    adapted = {name.rpartition(".hada_w")[0] for name, _ in others.model.named_parameters() if ".hada_w" in name}
+    assert {name.rpartition(".")[2] for name in adapted} == {"query", "value"}
     assert not [n for n, _ in many.model.named_parameters() if ".lora_" in n and ("classifier" in n or "pooler" in n)]
 
 
@@ -74,3 +79,12 @@ def test_lora_refuses_a_layer_that_is_not_there(tiny_encoder):
 def test_merge_is_passed_on(tiny_encoder):
     assert adapt("lora", tiny_encoder("bert"), merge=True)[1].merge
     assert not LoraConfig(kind="lora").merge
+
+
+def test_adalora_keeps_all_its_ranks_in_a_run_too_short_to_judge_them(tiny_encoder):
+    settings = {"strategy__kind": "lora", "strategy__variant": "adalora", "training__max_steps": 1}
+    recipe = make_recipe(tiny_encoder("bert"), **settings)
+    splits, prepared = prepare(recipe, n=32)
+    model, log = fit(recipe, splits, prepared)
+    assert log.steps == 1
+    assert not [name for name, p in model.named_parameters() if ".lora_" in name and not torch.isfinite(p).all()]

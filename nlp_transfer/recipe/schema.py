@@ -288,7 +288,7 @@ class Recipe(Section):
     Example:
         >>> recipe = Recipe.model_validate({"strategy": {"kind": "lora", "rank": 4}})
         >>> recipe.strategy.rank, recipe.training.learning_rate, recipe.evaluation.metrics[:2]
-        (4, 0.0005, ['accuracy', 'f1_macro'])
+        (4, 0.001, ['accuracy', 'f1_macro'])
     """
 
     description: str = Field("", description="One line for `nlp-transfer list`.")

@@ -8,7 +8,7 @@ from nlp_transfer.recipe import list_shipped, load_recipe, parse_yaml, recipe_to
 from nlp_transfer.recipe.schema import LEARNING_RATES, DataConfig
 
 ROOT = Path(__file__).parents[2] / "recipes"
-PATHS = sorted(ROOT.rglob("*.yaml"))
+PATHS = sorted(path for path in ROOT.rglob("*.yaml") if path.parent.name != "benchmarks")
 NAMES = [path.relative_to(ROOT).with_suffix("").as_posix() for path in PATHS]
 FOLDERS = ("emotion", "intent", "nli", "pair", "question", "sentiment", "topic", "toxicity")
 SOURCE_KEYS = ("name", "revision", "text", "text_b", "label", "id", "splits")

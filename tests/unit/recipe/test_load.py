@@ -84,9 +84,9 @@ def test_what_an_override_takes_along_is_listed(tmp_path):
 def test_a_loaded_recipe_loses_only_what_differs_from_the_defaults():
     recipe = load_recipe({"data": {"path": "old.csv"}, "strategy": {"kind": "lora"}})
     assert list_dropped(recipe, ["strategy.kind=full", "task.kind=ordinal", "data.path=new.csv"]) == []
-    recipe = load_recipe(recipe, ["training.learning_rate=0.001"])
+    recipe = load_recipe(recipe, ["training.learning_rate=0.003"])
     (note,) = list_dropped(recipe, ["strategy.kind=full"])
-    assert note.startswith("strategy.kind=full: dropped training.learning_rate=0.001 of the recipe, which was written")
+    assert note.startswith("strategy.kind=full: dropped training.learning_rate=0.003 of the recipe, which was written")
 
 
 def test_overrides_as_texts_and_as_a_mapping_agree():
@@ -214,7 +214,7 @@ def test_a_resolved_recipe_is_complete_and_loads_back_equal(tmp_path):
         recipe = load_recipe(source)
         written = recipe_to_yaml(recipe)
         assert load_recipe(write(tmp_path, written)) == recipe
-    assert "learning_rate: 0.0005" in written
+    assert "learning_rate: 0.002" in written
     assert "class_weights: null" in written
 
 

@@ -182,20 +182,20 @@ def test_a_note_leaves_out_what_is_named_again_and_what_was_the_default():
     ]
     assert describe(base, "data.path=y", "data={text: a, label: d}") == []
     assert describe(base, "data.path=x", "training.epochs=2") == []
-    assert describe({"strategy": {"kind": "lora"}, "training": {"learning_rate": 5e-4}}, "strategy.kind=full") == []
+    assert describe({"strategy": {"kind": "lora"}, "training": {"learning_rate": 1e-3}}, "strategy.kind=full") == []
 
 
 def test_every_override_that_takes_something_along_has_its_note():
     base = {
         "encoder": {"name": "a", "revision": "r"},
         "strategy": {"kind": "lora", "rank": 4},
-        "training": {"learning_rate": 1e-3, "head_learning_rate": 2e-3, "select_by": "mcc"},
+        "training": {"learning_rate": 3e-3, "head_learning_rate": 2e-3, "select_by": "mcc"},
         "evaluation": {"metrics": ["mcc"]},
     }
     notes = describe(base, "task.kind=ordinal", "strategy.kind=full", "encoder.name=b")
     assert [note.split(" of the recipe, which ")[0] for note in notes] == [
         "encoder.name=b: dropped encoder.revision=r",
-        "strategy.kind=full: dropped training.learning_rate=0.001, training.head_learning_rate=0.002",
+        "strategy.kind=full: dropped training.learning_rate=0.003, training.head_learning_rate=0.002",
         'task.kind=ordinal: dropped evaluation.metrics=["mcc"], training.select_by=mcc',
     ]
     assert [note.split("written for ")[1].split(";")[0] for note in notes] == [

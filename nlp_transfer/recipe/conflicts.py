@@ -30,6 +30,7 @@ LORA_READERS = {
     "frequencies": ("fourierft",),
     "rank_stabilized": ("lora", "dora"),
     "init": ("lora", "dora"),
+    "quantize": ("lora",),
 }
 PROMPT_READERS = {"init": ("prompt",), "project": ("prefix",)}
 ZERO_SHOT_READERS = {
@@ -150,6 +151,10 @@ def _check_strategy(recipe: Recipe) -> Iterator[str]:
     yield from _list_unread(strategy, "variant", LORA_READERS)
     if strategy.variant in LORA_READERS["init"] and strategy.rank_stabilized and strategy.init == "pissa":
         yield "strategy.init: pissa does not go with strategy.rank_stabilized. Remove one of them."
+    if strategy.quantize != "none" and strategy.init == "pissa":
+        yield "strategy.init: pissa does not go with strategy.quantize. Remove one of them."
+    if strategy.quantize != "none" and recipe.training.device not in ("auto", "cuda"):
+        yield f"strategy.quantize: does not go with training.device {recipe.training.device}. Use cuda."
     if strategy.variant == "vera" and strategy.rate_ratio != 1:
         yield "strategy.rate_ratio: does not apply to strategy.variant vera, which trains no matrices. Remove it."
     if strategy.variant == "dora" and strategy.init == "pissa":

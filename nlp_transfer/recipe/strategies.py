@@ -117,6 +117,11 @@ class LoraConfig(Section):
         "attention's query and value (the other variants).",
     )
     frequencies: PositiveInt = Field(1000, description="Trained frequencies of each matrix (fourierft).")
+    quantize: Literal["none", "4bit", "8bit"] = Field(
+        "none",
+        description="Hold the frozen matrices in 4 bits (QLoRA, Dettmers et al. 2023) or 8 bits (Dettmers et al. 2022) "
+        "while training, on NVIDIA GPUs; what is saved goes on the encoder as it was published.",
+    )
     merge: bool = Field(False, description="Fold the update into the encoder: a plain transformers folder is saved.")
 
 

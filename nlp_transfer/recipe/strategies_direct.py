@@ -48,7 +48,9 @@ class FewShotConfig(Section):
     )
     pooling: Literal["mean", "first", "max"] = Field("mean", description="How a text's tokens become one vector.")
     temperature: PositiveFloat = Field(
-        0.1, description="Contrastive: the lower, the more the hardest pairs count (Khosla et al. 2020); chosen."
+        0.2,
+        description="Contrastive: the lower, the more the hardest pairs count (Khosla et al. 2020); chosen on the "
+        "validation of three sets.",
     )
     examples_per_class: Annotated[int, Field(ge=2)] = Field(
         4, description="Contrastive: examples of one class that stand together in a window; chosen."

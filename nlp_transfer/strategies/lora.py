@@ -1,5 +1,6 @@
 """LoRA and its kin: low-rank updates of the layers, and the head; the encoder itself does not move."""
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from nlp_transfer.contracts import Guide
 from nlp_transfer.models.encoder import LoadedEncoder
 from nlp_transfer.models.layers import find_lora_targets
+from nlp_transfer.models.quantize import check_quantization, find_gpu, quantize_linears
 from nlp_transfer.recipe.schema import LoraConfig
 from nlp_transfer.strategies.base import Adapted, Strategy
 from nlp_transfer.strategies.tuners import TUNERS, choose_tuner
@@ -123,13 +125,18 @@ def adapt_lora(loaded: LoadedEncoder, config: LoraConfig) -> Adapted:
         is added once an update, whatever it was split into; FourierFT starts at zero, not at noise.
     """
     model = loaded.model
+    if config.quantize != "none":
+        check_quantization(config.quantize)
     settings = _choose_settings(loaded, config)
     targets = list(settings.target_modules or ())
     originals = (
         {name: model.get_submodule(name).weight.detach().clone() for name in targets} if config.init == "pissa" else {}
     )
-    wrapped = wrap_encoder(model, settings)
     finish: Callable[[nn.Module], nn.Module] | None = None
+    if config.quantize != "none":
+        finish = _PublishedBase(model, settings)
+        quantize_linears(model, config.quantize, find_gpu())
+    wrapped = wrap_encoder(model, settings)
     if config.init == "pissa":
         finish = _PissaEnd(wrapped, originals)
     elif config.variant == "adalora":
@@ -175,6 +182,29 @@ def _keep_masked_ranks(model: nn.Module) -> nn.Module:
     settings.rank_pattern = None
     wrapped: nn.Module = model
     return wrapped
+
+
+class _PublishedBase:
+    """Puts what was trained beside rounded matrices on the encoder as it was published.
+
+    That is what the saved folder loads, so that is what is scored.
+
+    Args:
+        model: The classifier before its matrices are rounded; it is copied.
+        settings: What peft wraps it with.
+    """
+
+    def __init__(self, model: nn.Module, settings: Any) -> None:
+        self._model, self._settings = copy.deepcopy(model), copy.deepcopy(settings)
+
+    def __call__(self, model: nn.Module) -> nn.Module:
+        """Give the trained update on the plain encoder."""
+        trained = {name: p.detach().cpu() for name, p in model.named_parameters() if p.requires_grad}
+        wrapped = wrap_encoder(self._model, self._settings)
+        _, unexpected = wrapped.load_state_dict(trained, strict=False)
+        assert not unexpected
+        moved: nn.Module = wrapped.to(next(iter(model.parameters())).device)
+        return moved
 
 
 class _PissaEnd:

@@ -1,5 +1,6 @@
 """Fit one model: load an encoder, adapt it by its strategy, train it on prepared splits."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from nlp_transfer.evaluation.predictions import predict_labels, to_probabilities
 from nlp_transfer.evaluation.scoring import compute_metrics
 from nlp_transfer.methods.stages import HookMaker, build_cache, fit_probe
 from nlp_transfer.models.encoder import LoadedEncoder, load_encoder, quiet_loading
+from nlp_transfer.models.trim import read_first_token
 from nlp_transfer.recipe.schema import Recipe
 from nlp_transfer.strategies import STRATEGIES, Adapted, Material, Stage
 
@@ -134,7 +136,10 @@ def _train(
         setup.hooks = make_hooks(count_steps(setup.feeder.encoded.num_examples, training), label)
     if checkpoints is not None:
         setup.store = CheckpointStore(checkpoints, keep=training.keep_checkpoints, rank=accelerator.process_index)
-    log = run_loop(setup)
+    # A strategy that reads the encoder in another way than its own head has left that class behind.
+    has_own_head = any(module is loaded.model for module in adapted.model.modules())
+    with read_first_token(loaded.model) if has_own_head else contextlib.nullcontext():
+        log = run_loop(setup)
     log.seconds += cache_seconds
     if cache is not None:
         cache.prefix.remove()

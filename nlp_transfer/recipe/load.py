@@ -31,9 +31,9 @@ def load_recipe(
     """Load a recipe, change it, and check all of it.
 
     Where the recipe names no ``report.output_dir``, it becomes ``runs/`` and the shipped name with ``-`` for ``/``,
-    or the file's stem. Overriding ``data.path``, ``encoder.name``, ``strategy.kind`` or ``task.kind`` with another
-    value also drops what the recipe said for the old one (columns, revisions, rates, metrics), unless overridden too;
-    ``list_dropped`` says what.
+    or the file's stem. Overriding ``data.path``, ``encoder.name``, ``strategy.kind``, ``strategy.variant`` or
+    ``task.kind`` with another value also drops what the recipe said for the old one (columns, revisions, rates,
+    metrics), unless overridden too; ``list_dropped`` says what.
 
     Args:
         source: A shipped name (``sentiment/lora``, with or without ``.yaml``), a file, a mapping, or a recipe.

@@ -16,7 +16,7 @@ from nlp_transfer.recipe.fields import (
     list_sections,
     split_union,
 )
-from nlp_transfer.recipe.schema import Recipe
+from nlp_transfer.recipe.schema import STRATEGY_CONFIGS, Recipe
 from nlp_transfer.recipe.yaml12 import parse_scalar, parse_yaml
 
 __all__ = ["Change", "apply_changes", "copy_plain", "describe_dropped", "read_changes"]
@@ -30,17 +30,19 @@ _BOUND_KEYS: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {
     ("encoder", "name"): (("encoder", "revision"),),
     # A rate that suits LoRA ruins full fine-tuning; the new strategy's own default is the safe one.
     ("strategy", "kind"): (("training", "learning_rate"), ("training", "head_learning_rate")),
+    ("strategy", "variant"): (("training", "learning_rate"), ("training", "head_learning_rate")),
     ("task", "kind"): (("evaluation", "metrics"), ("training", "select_by")),
 }
 """What a recipe said for one value of a key, and what therefore goes when that key is overridden."""
 
-_BOUND_TO: dict[str, str] = {
-    "data": "other data",
-    "encoder": "another encoder",
-    "strategy": "another strategy",
-    "task": "another task",
+_BOUND_TO: dict[tuple[str, str], str] = {
+    ("data", "path"): "other data",
+    ("encoder", "name"): "another encoder",
+    ("strategy", "kind"): "another strategy",
+    ("strategy", "variant"): "another variant",
+    ("task", "kind"): "another task",
 }
-"""What the bound keys of a section were written for, as a note says it."""
+"""What the bound keys were written for, as a note says it."""
 
 
 def read_changes(overrides: Sequence[str] | Mapping[str, Any]) -> tuple[list[Change], list[str]]:
@@ -166,9 +168,9 @@ def copy_plain(value: Any) -> Any:
 def apply_changes(base: Mapping[str, Any], changes: Sequence[Change]) -> dict[str, Any]:
     """Put changes into a recipe's mapping; the mapping itself stays as it is.
 
-    When ``data.path``, ``encoder.name``, ``strategy.kind`` or ``task.kind`` changes, what the recipe said for the
-    old value goes: columns, splits and versions; the encoder's revision; keys of the old strategy and learning
-    rates; metrics. Overrides of those keys themselves hold.
+    When ``data.path``, ``encoder.name``, ``strategy.kind``, ``strategy.variant`` or ``task.kind`` changes, what the
+    recipe said for the old value goes: columns, splits and versions; the encoder's revision; keys of the old strategy
+    and learning rates; metrics. Overrides of those keys themselves hold.
 
     Args:
         base: The recipe as it was read.
@@ -212,7 +214,7 @@ def describe_dropped(base: Mapping[str, Any], changes: Sequence[Change]) -> list
     named = {path[:2] for path, _ in changes}
     notes = []
     for section, key, value in _list_switches(plain, changes):
-        usual = _resolve_defaults(section, key, _get(plain, section, key))
+        usual = _resolve_defaults(plain, section, key)
         dropped = [
             f"{owner}.{dependent}={_write_value(held[dependent])}"
             for owner, dependent in _BOUND_KEYS[section, key]
@@ -224,25 +226,30 @@ def describe_dropped(base: Mapping[str, Any], changes: Sequence[Change]) -> list
             were, them = ("were", "them") if len(dropped) > 1 else ("was", "it")
             notes.append(
                 f"{section}.{key}={_write_value(value)}: dropped {', '.join(dropped)} of the recipe, which {were} "
-                f"written for {_BOUND_TO[section]}; name {them} again to keep {them}."
+                f"written for {_BOUND_TO[section, key]}; name {them} again to keep {them}."
             )
     return notes
 
 
 def _list_switches(base: dict[str, Any], changes: Sequence[Change]) -> list[tuple[str, str, Any]]:
     """List the keys that others are bound to and whose value changes: section, key, new value."""
-    found = []
+    found: list[tuple[str, str, Any]] = []
     for section, key in _BOUND_KEYS:
         values = [value for path, value in changes if path == (section, key)]
-        if values and values[-1] != _get(base, section, key):
+        # Another strategy takes along whatever its variant would.
+        is_covered = key == "variant" and any(each[:2] == ("strategy", "kind") for each in found)
+        if values and not is_covered and values[-1] != _get(base, section, key):
             found.append((section, key, values[-1]))
     return found
 
 
-def _resolve_defaults(section: str, key: str, value: Any) -> Recipe:
-    """The recipe that names one key and nothing else, its defaults filled in."""
+def _resolve_defaults(base: dict[str, Any], section: str, key: str) -> Recipe:
+    """The recipe that names one key as the given one does and nothing else, its defaults filled in."""
+    named = {key: _get(base, section, key)}
+    if key == "variant":
+        named["kind"] = _get(base, section, "kind")
     try:
-        return Recipe.model_validate({section: {key: value}})
+        return Recipe.model_validate({section: named})
     except ValidationError:
         return Recipe()  # the recipe's own problem, reported with the others
 
@@ -259,8 +266,12 @@ def _get_section(data: dict[str, Any], section: str) -> dict[str, Any]:
 
 
 def _get(data: dict[str, Any], section: str, key: str) -> Any:
-    """A key's value in a mapping, or its default."""
-    return _get_section(data, section).get(key, get_default(section, key))
+    """A key's value in a mapping, or its default, which for a variant depends on the strategy."""
+    held = _get_section(data, section)
+    if key in held or key != "variant":
+        return held.get(key, get_default(section, key))
+    strategy = STRATEGY_CONFIGS.get(str(held.get("kind")))
+    return strategy.model_fields[key].default if strategy is not None and key in strategy.model_fields else None
 
 
 def _drop_foreign_keys(data: dict[str, Any], section: str, kind: Any) -> None:

@@ -205,6 +205,20 @@ def test_every_override_that_takes_something_along_has_its_note():
     ]
 
 
+def test_another_variant_takes_the_rates_along_unless_the_whole_strategy_goes():
+    base = {"strategy": {"kind": "lora"}, "training": {"learning_rate": 3e-3}}
+    (note,) = describe(base, "strategy.variant=ia3")
+    assert note.startswith(
+        "strategy.variant=ia3: dropped training.learning_rate=0.003 of the recipe, which was written"
+    )
+    assert "for another variant" in note
+    assert apply(base, "strategy.variant=ia3") == {"strategy": {"kind": "lora", "variant": "ia3"}, "training": {}}
+    assert describe(base, "strategy.variant=lora") == []
+    assert apply(base, "strategy.variant=lora")["training"] == {"learning_rate": 3e-3}
+    notes = describe(base, "strategy.kind=adapters", "strategy.variant=houlsby")
+    assert [note.partition(":")[0] for note in notes] == ["strategy.kind=adapters"]
+
+
 def test_a_recipe_that_is_wrong_itself_has_its_note_all_the_same():
     assert describe({"strategy": {"kind": "lorra"}, "training": {"learning_rate": 1e-3}}, "strategy.kind=full") != []
     assert describe({"data": 5, "strategy": "lora"}, "strategy.kind=full", "data.path=y") == []

@@ -242,7 +242,9 @@ def benchmark(
     ] = None,
     encoder: Annotated[str, typer.Option(help="Encoder of every contender.")] = "minilm-l6",
     peers: Annotated[Path | None, typer.Option(help="Folder of other scripts for the peers, peer_NAME.py.")] = None,
-    python: Annotated[str, typer.Option(help="Interpreter that has the peers' libraries.")] = sys.executable,
+    python: Annotated[
+        str, typer.Option(help="Interpreter that has the peers' libraries; this one where absent.", show_default=False)
+    ] = sys.executable,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
 ) -> None:
     """Run contenders in turn on the same rows: accuracy, seconds, ratios. What is in OUT is not run again."""

@@ -14,15 +14,14 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from nlp_transfer.benchmarks.suite import Contender, Suite
+from nlp_transfer.contracts import SPLITS
 from nlp_transfer.data.exchange import read_split
 from nlp_transfer.errors import DataError, OutputError, StorageError, TransferError
 from nlp_transfer.models.sources import resolve_encoder
 from nlp_transfer.recipe.schema import EncoderConfig
+from nlp_transfer.recipe.shipped import locate_shipped
 
-__all__ = ["SPLITS", "Bench", "prepare_rows", "run_suite"]
-
-SPLITS = ("train", "validation", "test")
-OWN_PEERS = Path(__file__).parent / "peers"
+__all__ = ["Bench", "prepare_rows", "run_suite"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Bench:
         data: Folder whose subfolders hold the splits.
         out: Folder for what is found; what stands there is not run again.
         encoder: Encoder of every contender.
-        peers: Folder of the peers' scripts, ``peer_NAME.py`` each; those of this package where None.
+        peers: Folder of the peers' scripts, ``peer_NAME.py`` each; the shipped ones where None.
         python: Interpreter for the peers, whose libraries need not be installed beside this package's.
         rounds: Numbers of the rounds; round r has seed r.
     """
@@ -58,34 +57,45 @@ def run_suite(suite: Suite, bench: Bench, *, say: Callable[[str], None] = lambda
         say: Told what is run and what it gave.
 
     Returns:
-        One record a job, contender and round: ``job``, ``contender``, ``round``, ``accuracy`` on test, ``seconds`` of
-        training, and where they are known ``examples_per_second``, ``trainable_share``, ``saved_bytes`` and
-        ``peak_memory_bytes``.
+        One record a job, contender and round, in the order of the suite: ``job``, ``contender``, ``round``,
+        ``accuracy`` on test, ``seconds`` of training, and where they are known ``examples_per_second``,
+        ``trainable_share``, ``saved_bytes`` and ``peak_memory_bytes``.
 
     Raises:
         DataError: A set is missing.
         TransferError: A contender failed.
+        OutputError: What is there was found with other settings.
         StorageError: The disk failed.
     """
     records = []
     for number in bench.rounds:
         for job in suite.jobs:
             names = [name for name in suite.contenders if name not in suite.jobs[job].skip]
-            contenders = {name: suite.find(job, name) for name in names}
-            starts = {contender.after for contender in contenders.values()}
-            for name in names if number % 2 == 0 or starts != {None} else reversed(names):
-                folder = bench.out / job
-                place = folder / f"{name}-{number}.json"
-                kept = folder / "artifacts" / f"{name}-{number}" if name in starts else None
-                if not place.is_file() or (kept is not None and not kept.is_dir()):
-                    rows = prepare_rows(bench.data / suite.jobs[job].data, bench.out / "data", suite.jobs[job].rows)
-                    say(f"{job}, round {number}: {name}")
-                    start = folder / "artifacts" / f"{contenders[name].after}-{number}"
-                    found = _run_one(contenders[name], rows, bench, number, start=start, keep=kept)
-                    _keep(place, {"job": job, "contender": name, "round": number, **found})
-                    say(f"  accuracy {found['accuracy']:.4f}, {found['seconds']:.1f} s")
-                records.append(_read(place))
-    return records
+            is_chain = any(suite.find(job, name).after for name in names)
+            for name in names if number % 2 == 0 or is_chain else reversed(names):
+                records.append(_find_record(suite, bench, job, name, number, say))  # noqa: PERF401 - a run each
+    jobs, everyone = list(suite.jobs), list(suite.contenders)
+    return sorted(records, key=lambda r: (jobs.index(r["job"]), everyone.index(r["contender"]), r["round"]))
+
+
+def _find_record(
+    suite: Suite, bench: Bench, job: str, name: str, number: int, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Read what a contender reached on a job in a round, or run it."""
+    contender, shortened = suite.find(job, name), suite.jobs[job].rows
+    settings = {**contender.model_dump(exclude_defaults=True), "rows": shortened, "encoder": bench.encoder}
+    folder = bench.out / job
+    place = folder / f"{name}-{number}.json"
+    is_start = any(suite.find(job, other).after == name for other in suite.contenders)
+    kept = folder / "artifacts" / f"{name}-{number}" if is_start else None
+    if not place.is_file() or (kept is not None and not kept.is_dir()):
+        rows = prepare_rows(bench.data / suite.jobs[job].data, bench.out / "data", shortened)
+        say(f"{job}, round {number}: {name}")
+        start = folder / "artifacts" / f"{contender.after}-{number}"
+        found = _run_one(contender, rows, bench, number, start=start, keep=kept)
+        _keep(place, {"job": job, "contender": name, "round": number, "settings": settings, **found})
+        say(f"  accuracy {found['accuracy']:.4f}, {found['seconds']:.1f} s")
+    return _read(place, settings)
 
 
 def prepare_rows(source: Path, target: Path, rows: dict[Any, int]) -> Path:
@@ -113,7 +123,7 @@ def prepare_rows(source: Path, target: Path, rows: dict[Any, int]) -> Path:
         return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for split in SPLITS:
+        for split in (split for split in SPLITS if any(file.stem == split for file in source.iterdir())):
             table, _ = read_split(str(source), split)
             if split in rows:
                 table = table.shuffle(seed=0).select(range(min(rows[split], table.num_rows)))
@@ -164,7 +174,7 @@ def _summarize(report: dict[str, Any]) -> dict[str, Any]:
 
 def _run_peer(contender: Contender, rows: Path, bench: Bench, seed: int) -> dict[str, Any]:
     """Run a peer's script, whose last line of JSON says what it reached."""
-    script = (bench.peers or OWN_PEERS) / f"peer_{contender.peer}.py"
+    script = (bench.peers or locate_shipped() / "benchmarks" / "peers") / f"peer_{contender.peer}.py"
     if not script.is_file():
         raise DataError(f"{script}: no such script. Name the folder of the peers' scripts with --peers.")
     encoder = resolve_encoder(EncoderConfig(name=bench.encoder)).location
@@ -205,10 +215,12 @@ def _keep(place: Path, record: dict[str, Any]) -> None:
         raise StorageError(f"{place}: cannot be written: {error}. Free space, or name another --out.") from error
 
 
-def _read(place: Path) -> dict[str, Any]:
-    """Read a record back."""
+def _read(place: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Read a record back, and hold its settings against those of today."""
     try:
         record: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
     except ValueError as error:
         raise OutputError(f"{place}: cannot be read: {error}. Remove it, and it is run again.") from error
+    if record.get("settings") != settings:
+        raise OutputError(f"{place}: was found with other settings than the suite has now. Remove it, or change --out.")
     return record

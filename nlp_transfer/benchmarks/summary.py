@@ -17,7 +17,7 @@ def compare_contenders(records: Sequence[Mapping[str, Any]]) -> list[dict[str, A
     """Hold every contender against the first one, round by round.
 
     Args:
-        records: What ``run_suite`` gives; the first record's contender is what the others are compared with.
+        records: What ``run_suite`` gives; the first contender is what the others are compared with.
 
     Returns:
         One row a job and contender, then one a contender over all jobs that everyone did: ``accuracy`` with its

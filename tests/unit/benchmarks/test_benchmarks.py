@@ -86,6 +86,15 @@ def test_rounds_alternate_share_their_rows_and_are_not_run_twice(place, tiny_enc
     assert all(0 <= record["accuracy"] <= 1 and record["saved_bytes"] > 0 for record in ours)
     assert run_suite(make_suite(), bench, say=said.append) == records
     assert len((place / "peers" / "calls").read_text().splitlines()) == 2
+    assert [(record["contender"], record["round"]) for record in records] == [
+        ("ours", 0),
+        ("ours", 1),
+        ("peer", 0),
+        ("peer", 1),
+    ]
+    other = make_suite(contenders={"ours": {"recipe": "quickstart"}, "peer": {"peer": "setfit"}})
+    with pytest.raises(OutputError, match=r"ours-0\.json: was found with other settings"):
+        run_suite(other, bench)
     (place / "out" / "made_up" / "peer-1.json").write_text("{")
     with pytest.raises(OutputError, match=r"peer-1\.json: cannot be read"):
         run_suite(make_suite(), bench)
@@ -98,6 +107,8 @@ def test_shortened_splits_are_the_first_rows_that_datasets_shuffles(place):
     whole = read_table(source / "test.parquet")
     assert read_table(folder / "test.parquet")["text"] == whole.shuffle(seed=0)["text"][:5]
     assert prepare_rows(source, place / "out", {"test": 5}) == folder
+    (source / "validation.parquet").unlink()
+    assert not (prepare_rows(source, place / "out", {"test": 4}) / "validation.parquet").exists()
     with pytest.raises(DataError, match="--data"):
         prepare_rows(place / "nothing", place / "out", {})
 

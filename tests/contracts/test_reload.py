@@ -211,6 +211,7 @@ def test_full_loads_with_plain_transformers_to_the_same_logits(tiny_encoder, tmp
     reload_elsewhere(make_all(tiny_encoder, tmp_path, kind="full"), tmp_path)
 
 
+@pytest.mark.slow
 def test_merged_lora_loads_with_plain_transformers_to_the_same_logits(tiny_encoder, tmp_path):
     folders = make_all(tiny_encoder, tmp_path, ["bert"], kind="lora", merge=True)
     reload_elsewhere(folders, tmp_path)
@@ -334,7 +335,7 @@ def test_an_earlier_artifact_gives_its_encoder_and_loses_its_head(family, kind, 
     assert seen >= 4
 
 
-@pytest.mark.parametrize("earlier_kind", ["full", "lora"])
+@pytest.mark.parametrize("earlier_kind", ["lora", pytest.param("full", marks=pytest.mark.slow)])
 def test_lora_on_an_earlier_artifact_reloads_by_its_literal_call(earlier_kind, tiny_encoder, tmp_path):
     folders = []
     for family in ("bert", "distilbert", "modernbert"):

@@ -73,31 +73,37 @@ def test_rounds_alternate_share_their_rows_and_are_not_run_twice(place, tiny_enc
         python=sys.executable,
         rounds=(0, 1),
     )
-    records = run_suite(make_suite(), bench, say=said.append)
+    suite = make_suite(contenders={"one": {"peer": "setfit"}, "two": {"peer": "setfit"}})
+    records = run_suite(suite, bench, say=said.append)
     assert [line for line in said if line.startswith("made_up")] == [
-        f"made_up, round {number}: {name}" for number, name in ((0, "ours"), (0, "peer"), (1, "peer"), (1, "ours"))
+        f"made_up, round {number}: {name}" for number, name in ((0, "one"), (0, "two"), (1, "two"), (1, "one"))
     ]
     calls = (place / "peers" / "calls").read_text().splitlines()
-    assert [call.split()[1] for call in calls] == ["0", "1"]
-    given = calls[0].split()[0]
+    assert [call.split()[1] for call in calls] == ["0", "0", "1", "1"]
+    (given,) = {call.split()[0] for call in calls}
     assert read_table(f"{given}/test.parquet").num_rows == 8
     assert read_table(f"{given}/train.parquet").num_rows == 20
-    ours = [record for record in records if record["contender"] == "ours"]
-    assert all(0 <= record["accuracy"] <= 1 and record["saved_bytes"] > 0 for record in ours)
-    assert run_suite(make_suite(), bench, say=said.append) == records
-    assert len((place / "peers" / "calls").read_text().splitlines()) == 2
-    assert [(record["contender"], record["round"]) for record in records] == [
-        ("ours", 0),
-        ("ours", 1),
-        ("peer", 0),
-        ("peer", 1),
-    ]
-    other = make_suite(contenders={"ours": {"recipe": "quickstart"}, "peer": {"peer": "setfit"}})
-    with pytest.raises(OutputError, match=r"ours-0\.json: was found with other settings"):
+    found = [(record["contender"], record["round"]) for record in records]
+    assert found == [("one", 0), ("one", 1), ("two", 0), ("two", 1)]
+    assert run_suite(suite, bench, say=said.append) == records
+    assert len((place / "peers" / "calls").read_text().splitlines()) == 4
+    other = make_suite(contenders={"one": {"recipe": "quickstart"}, "two": {"peer": "setfit"}})
+    with pytest.raises(OutputError, match=r"one-0\.json: was found with other settings"):
         run_suite(other, bench)
-    (place / "out" / "made_up" / "peer-1.json").write_text("{")
-    with pytest.raises(OutputError, match=r"peer-1\.json: cannot be read"):
-        run_suite(make_suite(), bench)
+    (place / "out" / "made_up" / "two-1.json").write_text("{")
+    with pytest.raises(OutputError, match=r"two-1\.json: cannot be read"):
+        run_suite(suite, bench)
+
+
+def test_a_recipe_is_run_as_its_command_runs_it(place, tiny_encoder):
+    bench = Bench(place / "data", place / "out", str(tiny_encoder("bert")), rounds=(3,))
+    (record,) = run_suite(narrow_suite(make_suite(), contenders=["ours"]), bench)
+    assert record["round"] == 3
+    assert 0 <= record["accuracy"] <= 1
+    assert 0 < record["trainable_share"] < 1
+    assert record["seconds"] > 0
+    assert record["saved_bytes"] > 0
+    assert record["environment"]["versions"]["python"]
 
 
 def test_shortened_splits_are_the_first_rows_that_datasets_shuffles(place):

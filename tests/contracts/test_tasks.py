@@ -211,7 +211,10 @@ def test_an_option_of_training_changes_what_is_learned(option, train):
     assert not np.array_equal(plain.predictions[column], changed.predictions[column])
 
 
-@pytest.mark.parametrize("kind", ["full", "frozen", "lora", "adapters", "prompts"])
+@pytest.mark.parametrize(
+    "kind",
+    ["full", "lora", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("frozen", "adapters", "prompts"))],
+)
 @pytest.mark.parametrize("option", [{"training.gradient_checkpointing": True}, {"training.microbatch_size": 3}])
 def test_an_option_that_saves_memory_changes_no_result(kind, option, train):
     base = {"strategy.kind": kind, "training.learning_rate": 1e-2}

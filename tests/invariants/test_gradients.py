@@ -54,7 +54,7 @@ def test_a_wrong_divisor_is_noticed(encoder: Path, whole: dict[str, torch.Tensor
     assert find_largest_gap(whole, split) > 100 * TOLERANCE
 
 
-@pytest.mark.parametrize("microbatch_size", ["none", "4"])
+@pytest.mark.parametrize("microbatch_size", [pytest.param("none", marks=pytest.mark.slow), "4"])
 def test_weights_are_the_same_over_two_processes(
     encoder: Path, whole: dict[str, torch.Tensor], tmp_path: Path, microbatch_size: str
 ) -> None:

@@ -76,7 +76,15 @@ def test_every_yaml_is_a_shipped_recipe_and_is_counted():
     assert sum(name.startswith(PAIR_FOLDERS) for name in NAMES) >= 7
 
 
-@pytest.mark.parametrize("name", NAMES)
+LIKE_OTHERS = tuple(
+    f"{folder}/{kind}" for folder in ("emotion", "intent", "question", "toxicity") for kind in ("lora", "frozen")
+)
+"""Recipes that differ from others in their data and numbers alone."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LIKE_OTHERS else []) for name in NAMES]
+)
 def test_a_recipe_trains_two_steps_and_leaves_what_it_promises(name, data, teacher, tiny_encoder, tmp_path):
     is_pair = name.startswith(PAIR_FOLDERS)
     overrides: dict[str, object] = {

@@ -191,7 +191,9 @@ def test_a_teacher_of_another_kind_is_refused(tiny_encoder):
             lay_out(make_recipe(encoder, other, splits.labels.kind), splits)
 
 
-@pytest.mark.parametrize("kind", METRICS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] if kind == "ordinal" else []) for kind in METRICS]
+)
 def test_every_kind_of_task_is_taught_from_run_to_run(kind, tiny_encoder, tmp_path):
     tables = dict(make_splits(24, 3, kind=kind).tables)
     settings = {"max_steps": 2, "batch_size": 8, "device": "cpu", "learning_rate": 1e-2}

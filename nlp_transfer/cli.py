@@ -250,12 +250,15 @@ def benchmark(
     """Run contenders in turn on the same rows: accuracy, seconds, ratios. What is in OUT is not run again."""
     import json
 
-    from nlp_transfer.benchmarks.rounds import Bench, run_suite
     from nlp_transfer.benchmarks.suite import load_suite, narrow_suite
-    from nlp_transfer.benchmarks.summary import compare_contenders, comparison_table
 
+    # A suite with a mistake is told at once, before the libraries are loaded.
     whole = load_suite(suite)
     chosen = narrow_suite(whole, jobs=job, contenders=contender)
+    quiet_libraries()
+    from nlp_transfer.benchmarks.rounds import Bench, run_suite
+    from nlp_transfer.benchmarks.summary import compare_contenders, comparison_table
+
     bench = Bench(
         data=data,
         out=out or Path("runs") / f"benchmark-{Path(suite).stem}",

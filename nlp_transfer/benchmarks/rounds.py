@@ -14,11 +14,11 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from nlp_transfer.benchmarks.suite import Contender, Suite
-from nlp_transfer.contracts import SPLITS
-from nlp_transfer.data.exchange import read_split
+from nlp_transfer.data.sources import open_source
 from nlp_transfer.errors import DataError, OutputError, StorageError, TransferError
 from nlp_transfer.models.sources import resolve_encoder
-from nlp_transfer.recipe.schema import EncoderConfig
+from nlp_transfer.publishing.artifact import write_atomically
+from nlp_transfer.recipe.schema import DataConfig, EncoderConfig
 from nlp_transfer.recipe.shipped import locate_shipped
 
 __all__ = ["Bench", "prepare_rows", "run_suite"]
@@ -93,7 +93,9 @@ def _find_record(
         say(f"{job}, round {number}: {name}")
         start = folder / "artifacts" / f"{contender.after}-{number}"
         found = _run_one(contender, rows, bench, number, start=start, keep=kept)
-        _keep(place, {"job": job, "contender": name, "round": number, "settings": settings, **found})
+        record = {"job": job, "contender": name, "round": number, "settings": settings, **found}
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(place, json.dumps(record, indent=2) + "\n")
         say(f"  accuracy {found['accuracy']:.4f}, {found['seconds']:.1f} s")
     return _read(place, settings)
 
@@ -123,8 +125,7 @@ def prepare_rows(source: Path, target: Path, rows: dict[Any, int]) -> Path:
         return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for split in (split for split in SPLITS if any(file.stem == split for file in source.iterdir())):
-            table, _ = read_split(str(source), split)
+        for split, table in open_source(DataConfig(path=str(source))).tables.items():
             if split in rows:
                 table = table.shuffle(seed=0).select(range(min(rows[split], table.num_rows)))
             pq.write_table(table.with_format("arrow")[:], folder / f"{split}.parquet")
@@ -202,17 +203,6 @@ def _call(command: list[str], name: str) -> str:
         last = [line.strip() for line in done.stderr.splitlines() if line.strip()][-1:] or ["it said nothing"]
         raise TransferError(f"{name}: ended with status {done.returncode}: {last[0]}")
     return done.stdout
-
-
-def _keep(place: Path, record: dict[str, Any]) -> None:
-    """Write a record, whole or not at all."""
-    aside = place.with_suffix(".writing")
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        aside.replace(place)
-    except OSError as error:
-        raise StorageError(f"{place}: cannot be written: {error}. Free space, or name another --out.") from error
 
 
 def _read(place: Path, settings: dict[str, Any]) -> dict[str, Any]:

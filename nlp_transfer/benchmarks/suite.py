@@ -14,9 +14,6 @@ from nlp_transfer.recipe.yaml12 import parse_yaml
 
 __all__ = ["Contender", "Job", "Suite", "list_suites", "load_suite", "narrow_suite"]
 
-PEERS = ("setfit",)
-"""Other libraries that there is a script for."""
-
 
 class Contender(Section):
     """One way to do a job: a recipe of this package, or the script of a peer."""

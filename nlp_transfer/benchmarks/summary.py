@@ -32,7 +32,7 @@ def compare_contenders(records: Sequence[Mapping[str, Any]]) -> list[dict[str, A
         (4.0, -0.1)
     """
     jobs = list(dict.fromkeys(record["job"] for record in records))
-    names = sorted({record["contender"] for record in records}, key=[r["contender"] for r in records].index)
+    names = list(dict.fromkeys(record["contender"] for record in records))
     found = {(record["job"], record["contender"], record["round"]): record for record in records}
     rounds = {
         (job, name): sorted(number for j, n, number in found if (j, n) == (job, name)) for job in jobs for name in names

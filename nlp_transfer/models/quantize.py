@@ -7,15 +7,21 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from nlp_transfer.errors import MissingExtraError, RecipeError
-from nlp_transfer.models.heads import find_head_modules
+from nlp_transfer.models.layers import find_lora_targets
 
-__all__ = ["check_quantization", "find_gpu", "quantize_linears"]
+__all__ = ["find_gpu", "quantize_linears"]
 
 Width = Literal["4bit", "8bit"]
 
 
-def check_quantization(width: Width) -> None:
-    """Make sure that this machine can do it, before anything is loaded.
+def find_gpu(width: Width) -> torch.device:
+    """Find the GPU of this process, and make sure that it can be used so.
+
+    Args:
+        width: What it is wanted for.
+
+    Returns:
+        The device.
 
     Raises:
         RecipeError: There is no NVIDIA GPU.
@@ -32,10 +38,6 @@ def check_quantization(width: Width) -> None:
         import bitsandbytes  # noqa: F401 - only whether it is there
     except ImportError as error:
         raise MissingExtraError("bitsandbytes", extra="quantized", purpose=f"strategy.quantize={width}") from error
-
-
-def find_gpu() -> torch.device:
-    """The GPU of this process."""
     return torch.device("cuda", torch.cuda.current_device())
 
 
@@ -55,13 +57,9 @@ def quantize_linears(model: PreTrainedModel, width: Width, device: torch.device)
     """
     import bitsandbytes as bnb
 
-    heads = tuple(f"{name}." for name in find_head_modules(model))
-    plain = [
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and not f"{name}.".startswith(heads)
-    ]
-    for name, module in plain:
+    for name in find_lora_targets(model, ["all-linear"]):
+        module = model.get_submodule(name)
+        assert isinstance(module, nn.Linear)
         sizes = (module.in_features, module.out_features, module.bias is not None)
         weight = module.weight.detach()
         if width == "4bit":

@@ -27,7 +27,7 @@ layer many times, and ModernBERT adds the attention to the stream outside of any
 
 
 @contextmanager
-def read_first_token(model: nn.Module) -> Iterator[None]:
+def read_first_token(model: PreTrainedModel) -> Iterator[None]:
     """While training, leave out what the last layer would compute of tokens that nothing reads.
 
     Behind the last attention every token goes its own way, and the heads of these families read the first one: the
@@ -38,11 +38,15 @@ def read_first_token(model: nn.Module) -> Iterator[None]:
         model: The family's own sequence-classification class; of another family it is left as it is.
 
     Example:
-        >>> with read_first_token(nn.Linear(2, 2)):
-        ...     pass
+        >>> from transformers import BertConfig, BertForSequenceClassification
+        >>> sizes = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 9}
+        >>> model = BertForSequenceClassification(BertConfig(**sizes, num_hidden_layers=1)).train()
+        >>> with read_first_token(model):
+        ...     model(torch.tensor([[1, 2, 3]])).logits.shape
+        torch.Size([1, 2])
     """
-    place = LAST_MEETINGS.get(str(getattr(getattr(model, "config", None), "model_type", "")))
-    if place is None or not isinstance(model, PreTrainedModel):
+    place = LAST_MEETINGS.get(model.config.model_type)
+    if place is None:
         yield
         return
     last = model.get_submodule(find_parts(model).layers[-1])

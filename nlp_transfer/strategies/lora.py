@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nlp_transfer.contracts import Guide
 from nlp_transfer.models.encoder import LoadedEncoder
 from nlp_transfer.models.layers import find_lora_targets
-from nlp_transfer.models.quantize import check_quantization, find_gpu, quantize_linears
+from nlp_transfer.models.quantize import find_gpu, quantize_linears
 from nlp_transfer.recipe.schema import LoraConfig
 from nlp_transfer.strategies.base import Adapted, Strategy
 from nlp_transfer.strategies.tuners import TUNERS, choose_tuner
@@ -125,8 +125,6 @@ def adapt_lora(loaded: LoadedEncoder, config: LoraConfig) -> Adapted:
         is added once an update, whatever it was split into; FourierFT starts at zero, not at noise.
     """
     model = loaded.model
-    if config.quantize != "none":
-        check_quantization(config.quantize)
     settings = _choose_settings(loaded, config)
     targets = list(settings.target_modules or ())
     originals = (
@@ -134,8 +132,9 @@ def adapt_lora(loaded: LoadedEncoder, config: LoraConfig) -> Adapted:
     )
     finish: Callable[[nn.Module], nn.Module] | None = None
     if config.quantize != "none":
+        gpu = find_gpu(config.quantize)
         finish = _PublishedBase(model, settings)
-        quantize_linears(model, config.quantize, find_gpu())
+        quantize_linears(model, config.quantize, gpu)
     wrapped = wrap_encoder(model, settings)
     if config.init == "pissa":
         finish = _PissaEnd(wrapped, originals)

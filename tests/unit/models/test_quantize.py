@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from nlp_transfer.errors import MissingExtraError, RecipeError
 from nlp_transfer.methods.fit import fit_model
 from nlp_transfer.models.encoder import load_encoder
-from nlp_transfer.models.quantize import check_quantization, quantize_linears
+from nlp_transfer.models.quantize import find_gpu, quantize_linears
 from nlp_transfer.publishing.artifact import load_artifact, save_artifact
 from tests.training import make_recipe, prepare
 
@@ -20,14 +20,14 @@ from tests.training import make_recipe, prepare
 def test_without_a_gpu_it_is_refused(monkeypatch, tiny_encoder):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(RecipeError, match=r"strategy\.quantize: 4bit needs an NVIDIA GPU"):
-        check_quantization("4bit")
+        find_gpu("4bit")
 
 
 def test_without_bitsandbytes_the_install_command_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(MissingExtraError, match=r"nlp_transfer\[quantized\]"):
-        check_quantization("8bit")
+        find_gpu("8bit")
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,7 @@ def test_what_is_trained_on_rounded_matrices_is_saved_on_the_published_ones(
 ):
     pytest.importorskip("bitsandbytes")
     # The library works on a CPU too, slowly; that is enough to see that the parts fit.
-    monkeypatch.setattr("nlp_transfer.strategies.lora.check_quantization", lambda _: None)
-    monkeypatch.setattr("nlp_transfer.strategies.lora.find_gpu", lambda: torch.device("cpu"))
+    monkeypatch.setattr("nlp_transfer.strategies.lora.find_gpu", lambda _: torch.device("cpu"))
     settings = {"strategy__kind": "lora", "strategy__quantize": width, "training__restore_best": False}
     recipe = make_recipe(tiny_encoder(family), **settings, training__max_steps=3, training__learning_rate=1e-2)
     splits, prepared = prepare(recipe, n=32)

@@ -20,6 +20,7 @@ from nlp_transfer.publishing.scoreboard import collect_class_scores, collect_sco
 from nlp_transfer.publishing.summary import (
     choose_metric,
     choose_split,
+    count_updates,
     describe_gain,
     find_kind,
     find_section,
@@ -234,8 +235,7 @@ def _list_cards(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         score = read_score(record["scores"][split][metric])
         cards.append((name_metric(metric), format_number(score.get("value")), format_interval(score)))
     if training.get("seconds") is not None:
-        steps = f"{format_count(training['steps'])} steps" if training.get("steps") else "fitted without updates"
-        cards.append(("Training", format_duration(training["seconds"]), steps))
+        cards.append(("Training", format_duration(training["seconds"]), count_updates(training)))
     if training.get("examples_per_second"):
         speed, tokens = training["examples_per_second"], training.get("tokens_per_second")
         cards.append(("Examples per second", format_count(speed), f"{format_count(tokens)} tokens" if tokens else ""))

@@ -17,6 +17,7 @@ __all__ = [
     "BASELINES",
     "choose_metric",
     "choose_split",
+    "count_updates",
     "describe_gain",
     "find_kind",
     "find_section",
@@ -295,6 +296,16 @@ def write_headline(record: Mapping[str, Any]) -> str:
     if score.get("spread") is not None:
         text += f", mean of {len(score.get('per_seed') or [])} seeds, spread {format_number(score['spread'])}"
     return text
+
+
+def count_updates(training: Mapping[str, Any]) -> str:
+    """Say how many updates were made, or that none were.
+
+    Example:
+        >>> count_updates({"steps": 1620}), count_updates({"steps": 0})
+        ('1,620 steps', 'fitted without updates')
+    """
+    return f"{format_count(training['steps'])} steps" if training.get("steps") else "fitted without updates"
 
 
 def describe_gain(record: Mapping[str, Any]) -> tuple[str, str]:

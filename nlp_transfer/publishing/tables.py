@@ -13,6 +13,7 @@ from rich.text import Text
 
 from nlp_transfer.publishing.scoreboard import collect_scores
 from nlp_transfer.publishing.summary import (
+    count_updates,
     describe_gain,
     find_section,
     format_bytes,
@@ -109,8 +110,7 @@ def facts_lines(record: Mapping[str, Any]) -> list[str]:
         lines.append(f"Model: {show_text(model.get('encoder', ''), 60)}, {trained}")
     if training.get("steps") or training.get("seconds"):
         speed = training.get("examples_per_second")
-        how = f"{format_count(training['steps'])} steps" if training.get("steps") else "fitted without updates"
-        parts = [f"{how} in {format_duration(training.get('seconds'))}"]
+        parts = [f"{count_updates(training)} in {format_duration(training.get('seconds'))}"]
         parts += [f"{speed:,.0f} examples/s"] if speed else []
         parts += [f"peak {format_bytes(training['peak_memory_bytes'])}"] if training.get("peak_memory_bytes") else []
         lines.append(f"Training: {', '.join(parts)}")

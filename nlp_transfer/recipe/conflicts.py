@@ -147,7 +147,7 @@ def _check_strategy(recipe: Recipe) -> Iterator[str]:
     if not isinstance(strategy, LoraConfig):
         return
     if strategy.targets == []:
-        yield "strategy.targets: expected names of layers, got an empty list. Remove it for the attention's layers."
+        yield "strategy.targets: expected names of layers, got an empty list. Remove it for the variant's own choice."
     yield from _list_unread(strategy, "variant", LORA_READERS)
     if strategy.variant in LORA_READERS["init"] and strategy.rank_stabilized and strategy.init == "pissa":
         yield "strategy.init: pissa does not go with strategy.rank_stabilized. Remove one of them."

@@ -100,13 +100,22 @@ def get_annotation(section: str, key: str) -> Any:
     return None
 
 
-def get_default(section: str, key: str) -> Any:
+def get_default(section: str, key: str, kind: Any = None) -> Any:
     """Look up the value of a key in a recipe that does not name it.
 
+    Args:
+        section: Name of a section.
+        key: Name of a key; the value is None where the section has none of that name.
+        kind: Where the section has kinds, the one that the recipe names.
+
     Example:
-        >>> get_default("data", "path"), get_default("strategy", "kind")
-        ('reviews', 'full')
+        >>> get_default("data", "path"), get_default("strategy", "kind"), get_default("strategy", "variant", "lora")
+        ('reviews', 'full', 'lora')
     """
+    kinds = dict(zip(list_kinds(section), _list_models(section), strict=False))
+    if isinstance(kind, str) and kind in kinds:
+        info = kinds[kind].model_fields.get(key)
+        return None if info is None or info.is_required() else info.get_default(call_default_factory=True)
     return getattr(getattr(Recipe(), section), key, None)
 
 

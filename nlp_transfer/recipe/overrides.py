@@ -16,7 +16,7 @@ from nlp_transfer.recipe.fields import (
     list_sections,
     split_union,
 )
-from nlp_transfer.recipe.schema import STRATEGY_CONFIGS, Recipe
+from nlp_transfer.recipe.schema import Recipe
 from nlp_transfer.recipe.yaml12 import parse_scalar, parse_yaml
 
 __all__ = ["Change", "apply_changes", "copy_plain", "describe_dropped", "read_changes"]
@@ -237,19 +237,17 @@ def _list_switches(base: dict[str, Any], changes: Sequence[Change]) -> list[tupl
     for section, key in _BOUND_KEYS:
         values = [value for path, value in changes if path == (section, key)]
         # Another strategy takes along whatever its variant would.
-        is_covered = key == "variant" and any(each[:2] == ("strategy", "kind") for each in found)
+        is_covered = any(earlier == section for earlier, _, _ in found)
         if values and not is_covered and values[-1] != _get(base, section, key):
             found.append((section, key, values[-1]))
     return found
 
 
 def _resolve_defaults(base: dict[str, Any], section: str, key: str) -> Recipe:
-    """The recipe that names one key as the given one does and nothing else, its defaults filled in."""
-    named = {key: _get(base, section, key)}
-    if key == "variant":
-        named["kind"] = _get(base, section, "kind")
+    """The recipe that names a section's kind and one key as the given one does, all else at its defaults."""
+    held = _get_section(base, section)
     try:
-        return Recipe.model_validate({section: named})
+        return Recipe.model_validate({section: {each: held[each] for each in ("kind", key) if each in held}})
     except ValidationError:
         return Recipe()  # the recipe's own problem, reported with the others
 
@@ -266,12 +264,9 @@ def _get_section(data: dict[str, Any], section: str) -> dict[str, Any]:
 
 
 def _get(data: dict[str, Any], section: str, key: str) -> Any:
-    """A key's value in a mapping, or its default, which for a variant depends on the strategy."""
+    """A key's value in a mapping, or its default, which may depend on the section's kind."""
     held = _get_section(data, section)
-    if key in held or key != "variant":
-        return held.get(key, get_default(section, key))
-    strategy = STRATEGY_CONFIGS.get(str(held.get("kind")))
-    return strategy.model_fields[key].default if strategy is not None and key in strategy.model_fields else None
+    return held[key] if key in held else get_default(section, key, held.get("kind"))
 
 
 def _drop_foreign_keys(data: dict[str, Any], section: str, kind: Any) -> None:

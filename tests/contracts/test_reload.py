@@ -32,8 +32,10 @@ from tests.tiny import FAMILIES, make_splits
 
 ROOT = Path(__file__).parents[2]
 
-RUN_FAMILIES = ("bert", "deberta-v3", "modernbert")
-"""Families that go through a whole run; the others are saved from a fit."""
+RUN_FAMILIES = ("bert", "deberta-v3", "modernbert", "roberta", "distilbert")
+"""Families that go through a whole run, the first three by default; the others are saved from a fit."""
+
+RUNS = [RUN_FAMILIES[:3], pytest.param(RUN_FAMILIES, marks=pytest.mark.slow)]
 
 NAMES = {2: ["bad", "good"], 3: ["it's", "naïve \\ way", "10"], 5: ["a", "b", "c", "d", 'e"f']}
 """Label names by count, with what a literal call must quote."""
@@ -191,13 +193,13 @@ def fit_and_save(recipe: Recipe, splits: Splits, folder: Path) -> Path:
     return folder
 
 
-def make_all(tiny_encoder, place: Path, whole_runs: Sequence[str] = RUN_FAMILIES, **strategy: object) -> list[Path]:
+def make_all(tiny_encoder, place: Path, whole_runs: Sequence[str], **strategy: object) -> list[Path]:
     """One artefact a family; those of whole runs hold two, three and five classes by turns."""
     folders = []
     for family in FAMILIES:
         encoder = tiny_encoder(family, "masked_lm")
         if family in whole_runs:
-            num_labels = (2, 3, 5)[RUN_FAMILIES.index(family) % 3]
+            num_labels = (2, 3, 5)[whole_runs.index(family) % 3]
             folders.append(run_tiny(encoder, place / family, num_labels, **strategy))
         else:
             folders.append(fit_tiny(encoder, place / family, **strategy))
@@ -207,8 +209,9 @@ def make_all(tiny_encoder, place: Path, whole_runs: Sequence[str] = RUN_FAMILIES
     return folders
 
 
-def test_full_loads_with_plain_transformers_to_the_same_logits(tiny_encoder, tmp_path):
-    reload_elsewhere(make_all(tiny_encoder, tmp_path, kind="full"), tmp_path)
+@pytest.mark.parametrize("whole_runs", RUNS, ids=len)
+def test_full_loads_with_plain_transformers_to_the_same_logits(whole_runs, tiny_encoder, tmp_path):
+    reload_elsewhere(make_all(tiny_encoder, tmp_path, whole_runs, kind="full"), tmp_path)
 
 
 @pytest.mark.slow
@@ -217,8 +220,9 @@ def test_merged_lora_loads_with_plain_transformers_to_the_same_logits(tiny_encod
     reload_elsewhere(folders, tmp_path)
 
 
-def test_lora_loads_with_the_call_its_card_prints_to_the_same_logits(tiny_encoder, tmp_path):
-    folders = make_all(tiny_encoder, tmp_path, kind="lora")
+@pytest.mark.parametrize("whole_runs", RUNS, ids=len)
+def test_lora_loads_with_the_call_its_card_prints_to_the_same_logits(whole_runs, tiny_encoder, tmp_path):
+    folders = make_all(tiny_encoder, tmp_path, whole_runs, kind="lora")
     reload_elsewhere(folders, tmp_path)
 
 
@@ -257,15 +261,17 @@ def test_a_student_of_fewer_layers_loads_with_plain_transformers_to_the_same_log
     reload_elsewhere(folders, tmp_path)
 
 
-def test_own_forms_load_in_a_fresh_process_to_the_same_probabilities(tiny_encoder, tmp_path):
+@pytest.mark.parametrize(
+    "family",
+    ["deberta-v3", *(pytest.param(each, marks=pytest.mark.slow) for each in ("bert", "roberta", "modernbert"))],
+)
+def test_own_forms_load_in_a_fresh_process_to_the_same_probabilities(family, tiny_encoder, tmp_path):
     folders = []
-    for family in ("deberta-v3",):
-        for method, checkpoint in (("label_embedding", "masked_lm"), ("entailment", "nli"), ("reuse", "classifier")):
-            mapping = {"class 0": "it's", "class 1": "10", "class 2": "naïve \\ way"} if method == "reuse" else {}
-            settings = {"method": method, "mapping": mapping, "calibrate": "temperature"}
-            place = tmp_path / f"{family}-{method}"
-            folders.append(fit_tiny(tiny_encoder(family, checkpoint), place, kind="zero_shot", **settings))
-        folders.append(fit_tiny(tiny_encoder(family, "masked_lm"), tmp_path / f"{family}-features", kind="features"))
+    for method, checkpoint in (("label_embedding", "masked_lm"), ("entailment", "nli"), ("reuse", "classifier")):
+        mapping = {"class 0": "it's", "class 1": "10", "class 2": "naïve \\ way"} if method == "reuse" else {}
+        settings = {"method": method, "mapping": mapping, "calibrate": "temperature"}
+        folders.append(fit_tiny(tiny_encoder(family, checkpoint), tmp_path / method, kind="zero_shot", **settings))
+    folders.append(fit_tiny(tiny_encoder(family, "masked_lm"), tmp_path / "features", kind="features"))
     assert len(folders) == 4
     reload_elsewhere(folders, tmp_path)
     for folder in folders:
@@ -335,10 +341,17 @@ def test_an_earlier_artifact_gives_its_encoder_and_loses_its_head(family, kind, 
     assert seen >= 4
 
 
-@pytest.mark.parametrize("earlier_kind", ["lora", pytest.param("full", marks=pytest.mark.slow)])
-def test_lora_on_an_earlier_artifact_reloads_by_its_literal_call(earlier_kind, tiny_encoder, tmp_path):
+@pytest.mark.parametrize(
+    ("earlier_kind", "families"),
+    [
+        ("lora", ("distilbert", "modernbert")),
+        pytest.param("lora", ("bert",), marks=pytest.mark.slow),
+        pytest.param("full", ("bert", "distilbert", "modernbert"), marks=pytest.mark.slow),
+    ],
+)
+def test_lora_on_an_earlier_artifact_reloads_by_its_literal_call(earlier_kind, families, tiny_encoder, tmp_path):
     folders = []
-    for family in ("distilbert", "modernbert"):
+    for family in families:
         earlier = fit_tiny(tiny_encoder(family, "masked_lm"), tmp_path / family / "first" / "model", kind=earlier_kind)
         folders.append(run_tiny(earlier, tmp_path / family / "second", 5, kind="lora"))
         base = folders[-1].parent / "base"

@@ -200,7 +200,10 @@ def test_only_the_declared_weights_move_bit_for_bit(cell):
         encoder = {name for name in before if name.startswith(f"encoder.{cell.loaded.model.base_model_prefix}.")}
         assert len(encoder - moved) > 10
         assert encoder - moved >= {name for name in encoder if ".pooler." not in name}
-    elif cell.kind in ("frozen", "lora", "prompts"):
+    elif cell.kind in ("frozen", "prompts"):
+        assert len(before) - len(moved) > len(before) // 2
+    elif cell.kind == "lora":
+        # Two small matrices stand beside every linear one: most names move, and few weights.
         assert sum(before[name].numel() for name in moved) < sum(p.numel() for p in before.values()) / 2
 
 

@@ -1,4 +1,4 @@
-"""Every report key against scikit-learn (scipy for correlations) on up to 200 random cases each, edges included."""
+"""Every report key against scikit-learn (scipy for correlations) on 200 random cases each, edge cases included."""
 
 import warnings
 from collections import Counter
@@ -14,8 +14,7 @@ from nlp_transfer.evaluation.predictions import predict_labels
 from nlp_transfer.evaluation.scoring import compute_metrics
 from nlp_transfer.recipe.schema import METRICS
 
-CASES = [60, pytest.param(200, marks=pytest.mark.slow)]
-"""How many are drawn; every edge comes up in the fewer, too."""
+CASES = 200
 
 Reference = Callable[[np.ndarray, np.ndarray, np.ndarray, LabelSpace], float]
 
@@ -130,11 +129,10 @@ def _draw_case(kind: str, number: int) -> tuple[np.ndarray, np.ndarray, LabelSpa
 KEYS = [(kind, key) for kind, keys in METRICS.items() for key in keys]
 
 
-@pytest.mark.parametrize("num_cases", CASES)
 @pytest.mark.parametrize(("kind", "key"), KEYS)
-def test_metric_equals_the_reference_on_many_cases(kind: str, key: str, num_cases: int) -> None:
+def test_metric_equals_the_reference_on_200_cases(kind: str, key: str) -> None:
     seen, edges = 0, Counter()
-    for number in range(num_cases):
+    for number in range(CASES):
         labels, probabilities, space, edge = _draw_case(kind, number)
         predicted = predict_labels(probabilities, space)
         ours = compute_metrics(labels, probabilities, space, [key])
@@ -147,9 +145,9 @@ def test_metric_equals_the_reference_on_many_cases(kind: str, key: str, num_case
             assert ours[name] == pytest.approx(figure, rel=1e-9, abs=1e-9), (number, edge, name)
         seen += 1
         edges[edge] += 1
-    assert seen == num_cases
+    assert seen == CASES
     assert set(edges) == {"none", "single", "absent_label", "absent_both", "ties", "constant"}
-    assert min(edges.values()) >= num_cases // 40
+    assert min(edges.values()) >= 5
 
 
 def _score_reference(
@@ -172,8 +170,8 @@ def test_every_report_key_has_a_reference() -> None:
 def test_a_wrong_metric_is_caught() -> None:
     """The comparison must be able to fail: macro F1 is not weighted F1 on the drawn cases."""
     different = 0
-    for number in range(200):
+    for number in range(CASES):
         labels, probabilities, space, _ = _draw_case("classification", number)
         ours = compute_metrics(labels, probabilities, space, ["f1_macro"])["f1_macro"]
         different += abs(ours - sk.f1_score(labels, probabilities.argmax(axis=1), average="weighted")) > 1e-6
-    assert different > 100
+    assert different > CASES / 2

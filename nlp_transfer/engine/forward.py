@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 
@@ -68,6 +69,7 @@ class Feeder:
     ) -> None:
         self.encoded: Encoded = prepared.splits[split]
         self.device = device
+        self._pad_id = prepared.pad["input_ids"]
         self._is_left = prepared.padding_side == "left"
         self._prefix = cache.prefix if cache is not None and split in cache.states else None
         self._states = cache.states[split] if cache is not None and split in cache.states else None
@@ -84,6 +86,12 @@ class Feeder:
         if not self.has_windows:
             return self.encoded.lengths.astype(np.int64)
         return np.add.reduceat(self.encoded.lengths.astype(np.int64), self._starts[:-1])
+
+    def list_tokens(self) -> np.ndarray:
+        """Every token id that this split can feed, the padding's too, int64, ascending, without repeats."""
+        column = self.encoded.rows.with_format("arrow")[:].column("input_ids")
+        held = pc.unique(pc.list_flatten(column)).to_numpy()
+        return np.unique(np.append(held.astype(np.int64), self._pad_id))
 
     def feed(self, examples: np.ndarray) -> Microbatch:
         """Collate examples.

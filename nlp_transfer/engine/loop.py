@@ -1,12 +1,12 @@
 """The one training loop: windows of examples, split into microbatches, exact however they are split."""
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -25,12 +25,14 @@ from nlp_transfer.engine.checkpoint import (
     restore_weights,
 )
 from nlp_transfer.engine.forward import Feeder, Microbatch
+from nlp_transfer.engine.memory import measure_peak_memory
 from nlp_transfer.engine.optimizer import build_optimizer, build_schedule
+from nlp_transfer.engine.vocabulary import reach_vocabulary
 from nlp_transfer.engine.window import run_joint_window, run_window_by_parts
 from nlp_transfer.errors import OutputError, StorageError
 from nlp_transfer.recipe.schema import LOWER_IS_BETTER, TrainingConfig
 
-__all__ = ["OTHER_ROWS", "LoopSetup", "count_steps", "measure_peak_memory", "run_loop"]
+__all__ = ["OTHER_ROWS", "LoopSetup", "count_steps", "run_loop"]
 
 OTHER_ROWS = (
     "{place}: the run was broken off on other rows than these. Give it the same data, or name another folder: "
@@ -94,13 +96,26 @@ class LoopSetup:
 
 @dataclass
 class LoopState:
-    """Where the loop stands: what a checkpoint must hold beside tensors."""
+    """Where the loop stands: what a checkpoint must hold beside tensors.
+
+    Attributes:
+        rows: Names the rows of the run.
+        epoch: Number of the pass over train, from 0.
+        position: Windows of it that are behind.
+        best_value: The selecting metric at its best, larger is better.
+        looks_without_gain: Looks at validation since then.
+        kept: What weight decay has left of embeddings that no example reaches, as a share.
+        best_kept: The same, when validation was at its best.
+        log: What happened so far.
+    """
 
     rows: str = ""
     epoch: int = 0
     position: int = 0
     best_value: float | None = None
     looks_without_gain: int = 0
+    kept: float = 1.0
+    best_kept: float = 1.0
     log: RunLog = field(default_factory=RunLog)
 
     def to_json(self) -> dict[str, Any]:
@@ -166,6 +181,8 @@ class _Loop:
         self.setup, self.training, self.accelerator = setup, setup.training, setup.accelerator
         self.num_steps = count_steps(setup.feeder.encoded.num_examples, self.training)
         self.lengths = setup.feeder.lengths
+        # A guide may hold any weight to where it was: it is given the whole matrix.
+        self.vocabulary = None if setup.guides else reach_vocabulary(setup.model, setup.feeder)
         optimizer = build_optimizer(setup.model, self.training, setup.new_parameters, setup.rates)
         self.schedule: LambdaLR = build_schedule(optimizer, self.training, self.num_steps)
         self.plain_optimizer = optimizer
@@ -251,6 +268,8 @@ class _Loop:
             self.accelerator.clip_grad_norm_(self.trained.values(), self.training.max_grad_norm)
         rate = float(self.schedule.get_last_lr()[0])
         self.optimizer.step()
+        if self.vocabulary is not None and not self.accelerator.optimizer_step_was_skipped:
+            self.state.kept *= self.vocabulary.find_decay(self.plain_optimizer)
         self.schedule.step()
         self.optimizer.zero_grad()
         return rate
@@ -278,7 +297,8 @@ class _Loop:
         self.read_losses()
         # Not the wrapped model: that one talks to the other processes in every forward pass, and here one process may
         # have a batch more than another.
-        metrics = self.setup.evaluate(self.setup.model)
+        with contextlib.nullcontext() if self.vocabulary is None else self.vocabulary.whole(self.state.kept):
+            metrics = self.setup.evaluate(self.setup.model)
         self.set_modes()
         log, metric = self.state.log, str(self.training.select_by)
         look = Evaluation(log.steps, log.epochs, metrics)
@@ -288,6 +308,7 @@ class _Loop:
             self.state.best_value, self.state.looks_without_gain, log.best_step = value, 0, log.steps
             if self.training.restore_best and not self.state.log.steps >= self.num_steps:
                 self.best_weights = collect_weights(self.setup.model, self.trained)
+                self.state.best_kept = self.state.kept
         else:
             self.state.looks_without_gain += 1
             patience = self.training.early_stopping
@@ -367,23 +388,12 @@ class _Loop:
             log.best_step = log.steps
         elif self.training.restore_best and self.best_weights is not None and log.best_step != log.steps:
             restore_weights(self.setup.model, self.best_weights)
+            self.state.kept = self.state.best_kept
         elif not self.training.restore_best:
             log.best_step = log.steps
+        if self.vocabulary is not None:
+            self.vocabulary.put_back(self.state.kept)
         counts = torch.tensor([log.tokens, log.padded_tokens], device=self.accelerator.device)
         log.tokens, log.padded_tokens = self.accelerator.reduce(counts, reduction="sum").tolist()
         log.peak_memory_bytes = measure_peak_memory(self.accelerator.device)
         return log
-
-
-def measure_peak_memory(device: torch.device) -> int:
-    """Largest resident size of this process so far, or of the GPU's allocator, in bytes."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated()
-    try:
-        import resource
-    except ImportError:  # Windows keeps the peak elsewhere
-        return int(getattr(psutil.Process().memory_info(), "peak_wset", 0))
-    import sys
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit

@@ -13,6 +13,7 @@ from torch import nn
 
 from nlp_transfer.contracts import Objective, Prepared, RunLog, Splits, Track, track_nothing
 from nlp_transfer.engine.checkpoint import CheckpointStore
+from nlp_transfer.engine.dropout import cheap_dropout
 from nlp_transfer.engine.forward import Feeder, predict_logits
 from nlp_transfer.engine.loop import LoopSetup, count_steps, run_loop
 from nlp_transfer.engine.memory import measure_peak_memory
@@ -139,7 +140,8 @@ def _train(
         setup.store = CheckpointStore(checkpoints, keep=training.keep_checkpoints, rank=accelerator.process_index)
     # A strategy that reads the encoder in another way than its own head has left that class behind.
     has_own_head = any(module is loaded.model for module in adapted.model.modules())
-    with read_first_token(loaded.model) if has_own_head else contextlib.nullcontext():
+    trimmed = read_first_token(loaded.model) if has_own_head else contextlib.nullcontext()
+    with trimmed, cheap_dropout(adapted.model):
         log = run_loop(setup)
     log.seconds += cache_seconds
     if cache is not None:

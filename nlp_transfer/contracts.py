@@ -244,6 +244,7 @@ class RunLog:
         resumed_at: Steps at which the run was resumed.
         damaged_checkpoints: Checkpoints that did not hold when resuming, and why; an older one was used.
         precision: Number format that was used.
+        precision_reason: Why that one.
         device: Kind of device, ``cpu`` or ``cuda`` for instance.
         num_processes: Count of processes that trained together.
         peak_memory_bytes: Largest resident size of the process, or of the GPU's allocator where one was used.
@@ -263,6 +264,7 @@ class RunLog:
     resumed_at: list[int] = field(default_factory=list)
     damaged_checkpoints: list[str] = field(default_factory=list)
     precision: str = "fp32"
+    precision_reason: str = ""
     device: str = "cpu"
     num_processes: int = 1
     peak_memory_bytes: int = 0

@@ -33,12 +33,13 @@ def examine() -> dict[str, str]:
     """
     device = choose_device("auto")
     name = torch.cuda.get_device_name() if device == "cuda" else f"{os.cpu_count()} cores"
+    precision = choose_precision("auto", device)
     memory = psutil.virtual_memory()
     found = {"python": f"{platform.python_version()} on {platform.system()} {platform.machine()}"}
     found |= {package: _find_version(package) for package in PACKAGES}
     found |= {
         "device": f"{device}: {name}, {torch.get_num_threads()} threads",
-        "precision": f"{choose_precision('auto', device)} (training.precision=auto)",
+        "precision": f"{precision.format} (training.precision=auto): {precision.reason}",
         "memory": f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free",
         "minilm-l6": _examine_embedded(),
         "cache": _examine_cache(Path(hub_constants.HF_HOME)),

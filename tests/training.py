@@ -52,6 +52,7 @@ def fit(
     folder: Path | None = None,
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
     objective: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+    half: bool = False,
 ) -> tuple[nn.Module, RunLog]:
     """Run the loop on the CPU; gives the model and the log."""
     accelerator = Accelerator(cpu=True)
@@ -70,6 +71,7 @@ def fit(
         store=None if folder is None else CheckpointStore(folder, keep=2),
         rows=identify_rows(prepared),
         plan=plan,
+        half=half,
     )
     return adapted.model, run_loop(setup)
 

@@ -56,9 +56,9 @@ def collect_weights(model: nn.Module, trained: Mapping[str, Tensor]) -> dict[str
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
 
 
-def restore_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Put collected weights back, in place."""
-    own = dict(model.named_parameters()) | dict(model.named_buffers())
+def restore_weights(model: nn.Module, weights: Mapping[str, Tensor], trained: Mapping[str, Tensor]) -> None:
+    """Put collected weights back, in place; what is trained is given as it was when they were collected."""
+    own = {**dict(model.named_buffers()), **trained}
     with torch.no_grad():
         for name, tensor in weights.items():
             own[name].copy_(tensor)

@@ -12,6 +12,8 @@ from torch.nn import functional
 
 __all__ = ["cheap_dropout", "drop"]
 
+FORMATS = (torch.float32, torch.bfloat16)
+
 STEPS = 65_536
 """A mask is drawn with 16 random bits an element, so that rates are multiples of one over this."""
 
@@ -43,7 +45,7 @@ def cheap_dropout(model: nn.Module) -> Iterator[None]:
 
 def _forward(module: nn.Dropout, values: Tensor) -> Tensor:
     """Take the place of ``nn.Dropout.forward``."""
-    is_plain = values.device.type != "cpu" or values.dtype != torch.float32 or module.p >= 1.0
+    is_plain = values.device.type != "cpu" or values.dtype not in FORMATS or module.p >= 1.0
     if is_plain:
         return functional.dropout(values, module.p, module.training)
     return drop(values, module.p) if module.training else values
@@ -56,7 +58,7 @@ def drop(values: Tensor, rate: float) -> Tensor:
     step; here one 64-bit number of the same generator serves four.
 
     Args:
-        values: Float32, any shape.
+        values: Float32 or bf16, any shape.
         rate: Share of zeros, at least 0 and below 1, rounded to a multiple of 1/65,536; the scale fits what is drawn.
 
     Returns:
@@ -75,7 +77,7 @@ class _Drop(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, threshold: int) -> Tensor:
         """Draw the mask and apply it."""
-        mask = _draw_mask(values.shape, threshold)
+        mask = _draw_mask(values.shape, threshold).to(values.dtype)
         ctx.save_for_backward(mask)
         return values * mask
 

@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,10 @@ from nlp_transfer.engine.checkpoint import (
     restore_weights,
 )
 from nlp_transfer.engine.forward import Feeder, Microbatch
+from nlp_transfer.engine.masters import Masters
 from nlp_transfer.engine.memory import measure_peak_memory
 from nlp_transfer.engine.optimizer import build_optimizer, build_schedule
+from nlp_transfer.engine.state import LoopState
 from nlp_transfer.engine.vocabulary import reach_vocabulary
 from nlp_transfer.engine.window import run_joint_window, run_window_by_parts
 from nlp_transfer.errors import OutputError, StorageError
@@ -63,6 +65,7 @@ class LoopSetup:
         rows: Names the rows of the run; checkpoints of other rows are refused.
         plan: Gives the windows of an epoch, in place of the recipe's own order.
         is_joint: Whether the loss relates the examples of a window to each other.
+        half: Whether the model computes in bf16, its weights kept in float32 beside it; without guides.
     """
 
     model: nn.Module
@@ -80,6 +83,7 @@ class LoopSetup:
     rows: str = ""
     plan: Plan | None = None
     is_joint: bool = False
+    half: bool = False
 
     def windows(self, epoch: int) -> Sequence[np.ndarray]:
         """Plan one epoch: every example once, in windows of one update each."""
@@ -92,42 +96,6 @@ class LoopSetup:
             epoch=epoch,
             group_by_length=self.training.group_by_length,
         )
-
-
-@dataclass
-class LoopState:
-    """Where the loop stands: what a checkpoint must hold beside tensors.
-
-    Attributes:
-        rows: Names the rows of the run.
-        epoch: Number of the pass over train, from 0.
-        position: Windows of it that are behind.
-        best_value: The selecting metric at its best, larger is better.
-        looks_without_gain: Looks at validation since then.
-        kept: What weight decay has left of embeddings that no example reaches, as a share.
-        best_kept: The same, when validation was at its best.
-        log: What happened so far.
-    """
-
-    rows: str = ""
-    epoch: int = 0
-    position: int = 0
-    best_value: float | None = None
-    looks_without_gain: int = 0
-    kept: float = 1.0
-    best_kept: float = 1.0
-    log: RunLog = field(default_factory=RunLog)
-
-    def to_json(self) -> dict[str, Any]:
-        """The state as JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> "LoopState":
-        """Read a state back."""
-        log = dict(record["log"])
-        log["evaluations"] = [Evaluation(**entry) for entry in log["evaluations"]]
-        return cls(**{**record, "log": RunLog(**log)})
 
 
 def count_steps(num_examples: int, training: TrainingConfig) -> int:
@@ -183,12 +151,15 @@ class _Loop:
         self.lengths = setup.feeder.lengths
         # A guide may hold any weight to where it was: it is given the whole matrix.
         self.vocabulary = None if setup.guides else reach_vocabulary(setup.model, setup.feeder)
-        optimizer = build_optimizer(setup.model, self.training, setup.new_parameters, setup.rates)
+        self.masters = Masters(setup.model) if setup.half else None
+        stand_ins = {} if self.masters is None else self.masters.trained
+        optimizer = build_optimizer(setup.model, self.training, setup.new_parameters, setup.rates, stand_ins)
         self.schedule: LambdaLR = build_schedule(optimizer, self.training, self.num_steps)
         self.plain_optimizer = optimizer
         self.model, self.optimizer = self.accelerator.prepare(setup.model, optimizer)
         # Taken once: a guide may close and open some of them for a while.
-        self.trained: dict[str, Tensor] = {name: p for name, p in setup.model.named_parameters() if p.requires_grad}
+        trained = {name: p for name, p in setup.model.named_parameters() if p.requires_grad}
+        self.trained: dict[str, Tensor] = {**trained, **stand_ins}
         self.state = LoopState(rows=setup.rows)
         self.state.log.device = self.accelerator.device.type
         self.state.log.num_processes = self.accelerator.num_processes
@@ -264,12 +235,16 @@ class _Loop:
             self.accelerator.unscale_gradients(self.optimizer)
         for guide in self.setup.guides:
             guide.after_backward()
+        if self.masters is not None:
+            self.masters.take_gradients()
         if self.training.max_grad_norm is not None:
             self.accelerator.clip_grad_norm_(self.trained.values(), self.training.max_grad_norm)
         rate = float(self.schedule.get_last_lr()[0])
         self.optimizer.step()
         if self.vocabulary is not None and not self.accelerator.optimizer_step_was_skipped:
             self.state.kept *= self.vocabulary.find_decay(self.plain_optimizer)
+        if self.masters is not None:
+            self.masters.hand_down()
         self.schedule.step()
         self.optimizer.zero_grad()
         return rate
@@ -358,7 +333,7 @@ class _Loop:
             self.state = LoopState.from_json(snapshot.state)
             if scale and self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(scale)
-            restore_weights(self.setup.model, snapshot.weights)
+            self.restore(snapshot.weights)
         except (KeyError, TypeError, RuntimeError) as error:
             raise StorageError(f"checkpoints: written by another version or for another model ({error}).") from error
         restore_optimizer(self.plain_optimizer, snapshot.optimizer)
@@ -378,6 +353,12 @@ class _Loop:
         self.state.log.damaged_checkpoints += store.skipped
         restore_random(snapshot.random)
 
+    def restore(self, weights: Mapping[str, Tensor]) -> None:
+        """Put collected weights in place."""
+        restore_weights(self.setup.model, weights, self.trained)
+        if self.masters is not None:
+            self.masters.hand_down()
+
     def finish(self) -> RunLog:
         """Put the best weights in place and close the log."""
         self.read_losses()
@@ -387,10 +368,12 @@ class _Loop:
         if not log.evaluations:
             log.best_step = log.steps
         elif self.training.restore_best and self.best_weights is not None and log.best_step != log.steps:
-            restore_weights(self.setup.model, self.best_weights)
+            self.restore(self.best_weights)
             self.state.kept = self.state.best_kept
         elif not self.training.restore_best:
             log.best_step = log.steps
+        if self.masters is not None:
+            self.masters.put_back()
         if self.vocabulary is not None:
             self.vocabulary.put_back(self.state.kept)
         counts = torch.tensor([log.tokens, log.padded_tokens], device=self.accelerator.device)

@@ -18,6 +18,7 @@ def group_parameters(
     training: TrainingConfig,
     new_parameters: Collection[str],
     rates: Mapping[str, float] = MappingProxyType({}),
+    stand_ins: Mapping[str, nn.Parameter] = MappingProxyType({}),
 ) -> list[dict[str, object]]:
     """Sort trainable parameters into groups by decay and by rate.
 
@@ -28,6 +29,7 @@ def group_parameters(
         training: Rates and decay.
         new_parameters: Names that take the head's learning rate.
         rates: Factor on the peak rate by parameter name; 1 where absent.
+        stand_ins: What is updated in a parameter's stead, by its name.
 
     Returns:
         Groups as torch optimizers take them, each with a ``names`` list beside ``params``; empty groups are left out.
@@ -49,7 +51,7 @@ def group_parameters(
                 "weight_decay": training.weight_decay if key[1] else 0.0,
             },
         )
-        group["params"].append(parameter)  # type: ignore[attr-defined]
+        group["params"].append(stand_ins.get(name, parameter))  # type: ignore[attr-defined]
         group["names"].append(name)  # type: ignore[attr-defined]
     return [groups[key] for key in sorted(groups)]
 
@@ -59,6 +61,7 @@ def build_optimizer(
     training: TrainingConfig,
     new_parameters: Collection[str] = (),
     rates: Mapping[str, float] = MappingProxyType({}),
+    stand_ins: Mapping[str, nn.Parameter] = MappingProxyType({}),
 ) -> torch.optim.Optimizer:
     """Build the optimizer of a recipe.
 
@@ -67,11 +70,12 @@ def build_optimizer(
         training: The recipe's training section.
         new_parameters: Names that take the head's learning rate.
         rates: Factor on the peak rate by parameter name; 1 where absent.
+        stand_ins: What is updated in a parameter's stead, by its name.
 
     Returns:
         A fused AdamW (Loshchilov and Hutter 2019), or plain SGD.
     """
-    groups = group_parameters(model, training, new_parameters, rates)
+    groups = group_parameters(model, training, new_parameters, rates, stand_ins)
     if training.optimizer == "sgd":
         return torch.optim.SGD(groups)
     betas = (training.beta_1, training.beta_2)

@@ -136,7 +136,7 @@ class Prefix:
         Args:
             hidden_BLD: What ``PrefixStates.gather`` gave, on the model's device.
         """
-        self._given = hidden_BLD
+        self._given = hidden_BLD.to(next(self.model.parameters()).dtype)
         try:
             yield
         finally:

@@ -41,7 +41,8 @@ def reach_vocabulary(model: nn.Module, feeder: Feeder) -> "ReachedVocabulary | N
         reached[embedding.padding_idx] = True
     if reached.mean() > MOST_REACHED:
         return None
-    return ReachedVocabulary(embedding, torch.from_numpy(np.flatnonzero(reached)))
+    (name,) = (name for name, parameter in model.named_parameters() if parameter is embedding.weight)
+    return ReachedVocabulary(embedding, torch.from_numpy(np.flatnonzero(reached)), name)
 
 
 def find_embedding(model: nn.Module) -> nn.Embedding | None:
@@ -66,11 +67,12 @@ class ReachedVocabulary:
     Args:
         embedding: Its weight becomes a new, smaller parameter.
         rows: Numbers of the rows that stay, ascending, int64, shape (R,).
+        name: Of the weight, in the model that is trained.
 
     Example:
         >>> embedding = nn.Embedding(5, 2)
         >>> before = embedding.weight.detach().clone()
-        >>> reached = ReachedVocabulary(embedding, torch.tensor([1, 3]))
+        >>> reached = ReachedVocabulary(embedding, torch.tensor([1, 3]), "weight")
         >>> tuple(embedding.weight.shape), bool((embedding(torch.tensor([3, 1])) == before[[3, 1]]).all())
         ((2, 2), True)
         >>> reached.put_back(kept=0.5)
@@ -78,8 +80,8 @@ class ReachedVocabulary:
         (True, True)
     """
 
-    def __init__(self, embedding: nn.Embedding, rows: Tensor) -> None:
-        self.embedding = embedding
+    def __init__(self, embedding: nn.Embedding, rows: Tensor, name: str) -> None:
+        self.embedding, self.name = embedding, name
         assert isinstance(embedding.weight, nn.Parameter)
         self.matrix = embedding.weight
         device = self.matrix.device
@@ -95,7 +97,7 @@ class ReachedVocabulary:
     def find_decay(self, optimizer: torch.optim.Optimizer) -> float:
         """Give the share that one update leaves of a row without gradient; called with the rates of that update."""
         for group in optimizer.param_groups:
-            if any(parameter is self.weight for parameter in group["params"]):
+            if self.name in group["names"]:
                 return 1.0 - float(group["lr"]) * float(group["weight_decay"])
         return 1.0
 
@@ -107,7 +109,7 @@ class ReachedVocabulary:
             kept: What weight decay has left of the other rows, as a share.
         """
         with torch.no_grad():
-            matrix = self.matrix * kept
+            matrix = (self.matrix * kept).to(self.weight.dtype)
             matrix[self.rows] = self.weight
         self._widen(nn.Parameter(matrix, requires_grad=False))
         try:

@@ -8,6 +8,7 @@ import numpy as np
 from accelerate import Accelerator
 
 from nlp_transfer.contracts import Prepared, Splits
+from nlp_transfer.engine.precision import choose_precision
 from nlp_transfer.errors import DivergedError
 from nlp_transfer.evaluation.scoring import compute_metrics, is_better
 from nlp_transfer.methods.fit import fit_model, predict_all
@@ -100,7 +101,10 @@ def train_control(
         accelerator = make_accelerator()
         control = make_control_recipe(recipe, learning_rate=rate, seed=seed)
         name = f"no-transfer control, rate {rate:g}, seed {seed}"
-        fitted = fit_model(control, splits, prepared, accelerator, make_hooks=make_hooks, label=name)
+        precision = choose_precision(recipe.training.precision, accelerator.device.type)
+        fitted = fit_model(
+            control, splits, prepared, accelerator, make_hooks=make_hooks, label=name, precision=precision
+        )
         return predict_all(fitted.adapted.model, prepared, accelerator, recipe)
 
     tried: dict[float, float] = {}

@@ -18,6 +18,7 @@ from nlp_transfer.engine.forward import Feeder, predict_logits
 from nlp_transfer.engine.loop import LoopSetup, count_steps, run_loop
 from nlp_transfer.engine.memory import measure_peak_memory
 from nlp_transfer.engine.objectives import build_objective
+from nlp_transfer.engine.precision import Precision
 from nlp_transfer.engine.prefix import PrefixCache
 from nlp_transfer.evaluation.predictions import predict_labels, to_probabilities
 from nlp_transfer.evaluation.scoring import compute_metrics
@@ -28,6 +29,9 @@ from nlp_transfer.recipe.schema import Recipe
 from nlp_transfer.strategies import STRATEGIES, Adapted, Material, Stage
 
 __all__ = ["Fitted", "fit_model", "predict_all", "predict_split"]
+
+
+PLAIN = Precision("fp32", "asked for")
 
 
 @dataclass
@@ -58,6 +62,7 @@ def fit_model(
     rows: str = "",
     label: str = "training",
     track: Track = track_nothing,
+    precision: Precision = PLAIN,
 ) -> Fitted:
     """Train one model on prepared splits.
 
@@ -71,6 +76,7 @@ def fit_model(
         rows: Names the rows of the run, so that it does not go on with others.
         label: What a progress bar says.
         track: Shows work other than training.
+        precision: Number format of the training, where the accelerator does not set one itself.
 
     Returns:
         The trained model.
@@ -92,8 +98,7 @@ def fit_model(
     stage = adapted.lay_out(material) if adapted.lay_out is not None else Stage()
     log = RunLog(device=accelerator.device.type, num_processes=accelerator.num_processes)
     if num_trainable:
-        log = _train(material, loaded, adapted, stage, accelerator, make_hooks, checkpoints, rows, label)
-    log.precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
+        log = _train(material, loaded, adapted, stage, accelerator, make_hooks, checkpoints, rows, label, precision)
     adapted.model = accelerator.unwrap_model(adapted.model, keep_fp32_wrapper=False)
     if adapted.solve is not None:
         started = time.perf_counter()
@@ -118,6 +123,7 @@ def _train(
     checkpoints: Path | None,
     rows: str,
     label: str,
+    precision: Precision,
 ) -> RunLog:
     """Run the loop, with what comes before it."""
     recipe, training = material.recipe, material.recipe.training
@@ -133,6 +139,11 @@ def _train(
     cache_seconds = time.perf_counter() - started
     setup = _lay_out(recipe, adapted, prepared, objective, accelerator, cache)
     setup.rows, setup.plan, setup.is_joint = rows, stage.plan, stage.is_joint
+    if accelerator.mixed_precision != "no":
+        precision = Precision(str(accelerator.mixed_precision), precision.reason)
+    elif precision.format == "bf16":
+        setup.half = not setup.guides
+        precision = precision if setup.half else Precision("fp32", "the strategy steers weights where they are")
     setup.evaluate = (stage.look or setup.evaluate) if stage.looks else None
     if make_hooks is not None:
         setup.hooks = make_hooks(count_steps(setup.feeder.encoded.num_examples, training), label)
@@ -144,6 +155,7 @@ def _train(
     with trimmed, cheap_dropout(adapted.model):
         log = run_loop(setup)
     log.seconds += cache_seconds
+    log.precision, log.precision_reason = precision
     if cache is not None:
         cache.prefix.remove()
     return log

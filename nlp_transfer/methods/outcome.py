@@ -284,6 +284,7 @@ def _describe_environment(best: SeedResult) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if device == "cuda" else device,
         "threads": torch.get_num_threads(),
         "precision": best.log.precision,
+        "precision_reason": best.log.precision_reason,
         "processes": best.log.num_processes,
         "system": f"{platform.system()} {platform.machine()}",
     }

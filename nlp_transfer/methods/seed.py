@@ -1,6 +1,7 @@
 """Train one seed of a run, save its artefact, and predict with what was saved."""
 
 import json
+import os
 import platform
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -21,7 +22,7 @@ from nlp_transfer.contracts import Evaluation, Hook, Loader, Prepared, RunLog, S
 from nlp_transfer.data.identity import identify_rows
 from nlp_transfer.engine.hooks import TrackerHook, build_progress, track_work
 from nlp_transfer.engine.loop import OTHER_ROWS
-from nlp_transfer.engine.precision import choose_device, choose_precision
+from nlp_transfer.engine.precision import Precision, choose_device, choose_precision
 from nlp_transfer.errors import MissingExtraError, OutputError, StorageError
 from nlp_transfer.evaluation.predictions import predict_labels
 from nlp_transfer.methods.fit import Fitted, fit_model, predict_all
@@ -102,14 +103,14 @@ class SeedResult:
     probabilities: dict[str, np.ndarray]
 
 
-def check_machine(recipe: Recipe) -> tuple[str, str]:
+def check_machine(recipe: Recipe) -> tuple[str, Precision]:
     """Refuse what this machine does not have, before anything is loaded.
 
     Args:
         recipe: Device, precision and trackers.
 
     Returns:
-        Device kind and number format of the run.
+        Device kind and number format of the run, the latter with the reason.
 
     Raises:
         RecipeError: The device or the number format is not to be had here.
@@ -139,9 +140,11 @@ def make_accelerator(recipe: Recipe, folder: Path | None = None) -> Accelerator:
     """
     device, precision = check_machine(recipe)
     trackers = list(recipe.training.trackers) if folder is not None else []
+    # Of one process on a CPU, the weights themselves become bf16: under autocast it was slower than in float32.
+    is_plain = precision.format == "fp32" or (device == "cpu" and int(os.environ.get("WORLD_SIZE", "1")) == 1)
     return Accelerator(
         cpu=device == "cpu",
-        mixed_precision="no" if precision == "fp32" else precision,
+        mixed_precision="no" if is_plain else precision.format,
         log_with=trackers or None,
         project_dir=str(folder / "trackers") if trackers and folder is not None else None,
     )
@@ -203,6 +206,7 @@ def train_seed(recipe: Recipe, seed: int, space: Workspace, folder: Path, consol
         rows=space.rows,
         label=f"{recipe.strategy.kind}, seed {seed}",
         track=space.track if accelerator.is_main_process else track_nothing,
+        precision=choose_precision(training.precision, device),
     )
     _tell_resumed(fitted.log, console)
     model = {

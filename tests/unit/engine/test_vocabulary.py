@@ -27,9 +27,9 @@ def narrow(monkeypatch):
     made = []
     start = ReachedVocabulary.__init__
 
-    def note(self, embedding, rows):
+    def note(self, embedding, rows, name):
         made.append(len(rows))
-        start(self, embedding, rows)
+        start(self, embedding, rows, name)
 
     monkeypatch.setattr(ReachedVocabulary, "__init__", note)
     return made
@@ -119,7 +119,7 @@ def test_what_is_tied_frozen_or_nearly_all_reached_is_left_alone(tiny_encoder, m
 
 def test_a_token_of_no_example_is_not_taken_for_another():
     embedding = nn.Embedding(5, 2, padding_idx=4)
-    reached = ReachedVocabulary(embedding, torch.tensor([1, 3, 4]))
+    reached = ReachedVocabulary(embedding, torch.tensor([1, 3, 4]), "weight")
     assert embedding.padding_idx == 2
     with pytest.raises(IndexError):
         embedding(torch.tensor([0]))

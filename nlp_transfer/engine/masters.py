@@ -1,0 +1,66 @@
+"""Compute in bf16, update in float32."""
+
+import torch
+from torch import nn
+
+__all__ = ["Masters"]
+
+
+class Masters:
+    """Float32 weights beside a model that computes in bf16.
+
+    A bf16 number has eight bits for its digits: updates of less than a 256th of a weight would be lost if they were
+    added to it. So they are added to float32 copies, and the model is given those, rounded. Frozen weights are rounded
+    too, and come back as they were.
+
+    Args:
+        model: Its float32 parameters become bf16; buffers stay, as positions do not survive rounding.
+
+    Attributes:
+        trained: Name of a trained parameter to its float32 weights: what the optimizer updates.
+
+    Source:
+        Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740, with bf16, which needs no scaling of the loss.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> masters = Masters(layer)
+        >>> layer.weight.dtype, masters.trained["weight"].dtype
+        (torch.bfloat16, torch.float32)
+        >>> masters.put_back()
+        >>> layer.weight.dtype
+        torch.float32
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.trained: dict[str, nn.Parameter] = {}
+        self._pairs: list[tuple[nn.Parameter, torch.Tensor]] = []
+        for name, parameter in model.named_parameters():
+            if parameter.dtype != torch.float32:
+                continue
+            whole = parameter.data
+            if parameter.requires_grad:
+                self.trained[name] = nn.Parameter(whole)
+            self._pairs.append((parameter, whole))
+            parameter.data = whole.to(torch.bfloat16)
+
+    def take_gradients(self) -> None:
+        """Take the gradients off the model, in float32; called once an update, before they are clipped."""
+        masters = iter(self.trained.values())
+        for parameter, _ in self._pairs:
+            if parameter.requires_grad:
+                master = next(masters)
+                master.grad = None if parameter.grad is None else parameter.grad.float()
+                parameter.grad = None
+
+    def hand_down(self) -> None:
+        """Give the model the weights as they are now, rounded."""
+        with torch.no_grad():
+            for parameter, whole in self._pairs:
+                if parameter.requires_grad:
+                    parameter.copy_(whole)
+
+    def put_back(self) -> None:
+        """Give the model its float32 weights for good."""
+        for parameter, whole in self._pairs:
+            parameter.data = whole

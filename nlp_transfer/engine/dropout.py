@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["cheap_dropout", "drop"]
+__all__ = ["STEPS", "cheap_dropout", "draw_kept", "drop", "find_threshold"]
 
 FORMATS = (torch.float32, torch.bfloat16)
 
@@ -67,8 +67,37 @@ def drop(values: Tensor, rate: float) -> Tensor:
     Source:
         Srivastava et al. 2014.
     """
-    threshold = min(round(rate * STEPS), STEPS - 1)
+    threshold = find_threshold(rate)
     return values if threshold == 0 else _Drop.apply(values, threshold)
+
+
+def find_threshold(rate: float) -> int:
+    """How many of 65,536 random numbers set an element to zero.
+
+    Example:
+        >>> find_threshold(0.5), find_threshold(0.1)
+        (32768, 6554)
+    """
+    return min(round(rate * STEPS), STEPS - 1)
+
+
+def draw_kept(shape: torch.Size, threshold: int, dtype: torch.dtype) -> Tensor:
+    """Draw ones, and zeros in their place with the probability of a threshold.
+
+    Args:
+        shape: Of the result.
+        threshold: What ``find_threshold`` gives.
+        dtype: Number format of the result.
+
+    Returns:
+        Zeros and ones.
+    """
+    count = math.prod(shape)
+    bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(torch.iinfo(torch.int64).min, None)
+    # Sixteen bits are a number from -32,768 to 32,767; those below the edge are zeros.
+    edge = threshold - STEPS // 2
+    numbers = bits.view(torch.int16)[:count].view(shape)
+    return numbers.clamp_(edge - 1, edge).sub_(edge - 1).to(dtype)
 
 
 class _Drop(torch.autograd.Function):
@@ -77,7 +106,7 @@ class _Drop(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, threshold: int) -> Tensor:
         """Draw the mask and apply it."""
-        mask = _draw_mask(values.shape, threshold).to(values.dtype)
+        mask = draw_kept(values.shape, threshold, values.dtype).mul_(STEPS / (STEPS - threshold))
         ctx.save_for_backward(mask)
         return values * mask
 
@@ -86,13 +115,3 @@ class _Drop(torch.autograd.Function):
         """Apply it to the gradient."""
         (mask,) = ctx.saved_tensors
         return gradient * mask, None
-
-
-def _draw_mask(shape: torch.Size, threshold: int) -> Tensor:
-    """Draw zeros and scales: zero where 16 random bits, read as a number, are below a threshold."""
-    count = math.prod(shape)
-    bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(torch.iinfo(torch.int64).min, None)
-    mask = bits.view(torch.int16)[:count].view(shape).float()
-    # From -32,768 to 32,767: half a step beside the threshold nothing is zero, and the sign says on which side it is.
-    mask.add_(STEPS / 2 + 0.5 - threshold).sign_()
-    return mask.add_(1.0).mul_(0.5 * STEPS / (STEPS - threshold))

@@ -12,6 +12,7 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from nlp_transfer.contracts import Objective, Prepared, RunLog, Splits, Track, track_nothing
+from nlp_transfer.engine.attention import attend_in_parts
 from nlp_transfer.engine.checkpoint import CheckpointStore
 from nlp_transfer.engine.dropout import cheap_dropout
 from nlp_transfer.engine.forward import Feeder, predict_logits
@@ -152,7 +153,7 @@ def _train(
     # A strategy that reads the encoder in another way than its own head has left that class behind.
     has_own_head = any(module is loaded.model for module in adapted.model.modules())
     trimmed = read_first_token(loaded.model) if has_own_head else contextlib.nullcontext()
-    with trimmed, cheap_dropout(adapted.model):
+    with trimmed, cheap_dropout(adapted.model), attend_in_parts(adapted.model):
         log = run_loop(setup)
     log.seconds += cache_seconds
     log.precision, log.precision_reason = precision

@@ -1,27 +1,25 @@
 """Run a suite: every contender of a job in turn, each in a process of its own, round after round."""
 
 import json
-import os
-import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from nlp_transfer.benchmarks.runners import Task, run_contender
 from nlp_transfer.benchmarks.suite import Contender, Suite
 from nlp_transfer.data.sources import open_source
-from nlp_transfer.errors import DataError, OutputError, StorageError, TransferError
-from nlp_transfer.models.sources import resolve_encoder
+from nlp_transfer.errors import DataError, OutputError, StorageError
 from nlp_transfer.publishing.artifact import write_atomically
-from nlp_transfer.recipe.schema import DataConfig, EncoderConfig
-from nlp_transfer.recipe.shipped import locate_shipped
+from nlp_transfer.recipe.schema import DataConfig
 
 __all__ = ["Bench", "prepare_rows", "run_suite"]
+
+MODEL = "model"
+"""Name of what is trained once for those that predict."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +56,9 @@ def run_suite(suite: Suite, bench: Bench, *, say: Callable[[str], None] = lambda
 
     Returns:
         One record a job, contender and round, in the order of the suite: ``job``, ``contender``, ``round``,
-        ``accuracy`` on test, ``seconds`` of training, and where they are known ``examples_per_second``,
-        ``trainable_share``, ``saved_bytes`` and ``peak_memory_bytes``.
+        ``accuracy`` on test, ``seconds`` of training or predicting, and where they are known
+        ``examples_per_second``, ``tokens_per_second``, ``padding_share``, ``trainable_share``, ``saved_bytes``,
+        ``peak_memory_bytes`` and the labels that were ``predicted``.
 
     Raises:
         DataError: A set is missing.
@@ -82,18 +81,36 @@ def _find_record(
     suite: Suite, bench: Bench, job: str, name: str, number: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Read what a contender reached on a job in a round, or run it."""
-    contender, shortened = suite.find(job, name), suite.jobs[job].rows
-    settings = {**contender.model_dump(exclude_defaults=True), "rows": shortened, "encoder": bench.encoder}
-    folder = bench.out / job
-    place = folder / f"{name}-{number}.json"
+    contender, folder = suite.find(job, name), bench.out / job
     is_start = any(suite.find(job, other).after == name for other in suite.contenders)
-    kept = folder / "artifacts" / f"{name}-{number}" if is_start else None
-    if not place.is_file() or (kept is not None and not kept.is_dir()):
-        rows = prepare_rows(bench.data / suite.jobs[job].data, bench.out / "data", shortened)
-        say(f"{job}, round {number}: {name}")
-        start = folder / "artifacts" / f"{contender.after}-{number}"
-        found = _run_one(contender, rows, bench, number, start=start, keep=kept)
-        record = {"job": job, "contender": name, "round": number, "settings": settings, **found}
+    model = suite.jobs[job].model
+    task = Task(
+        rows=prepare_rows(bench.data / suite.jobs[job].data, bench.out / "data", suite.jobs[job].rows),
+        encoder=bench.encoder,
+        seed=number,
+        peers=bench.peers,
+        python=bench.python,
+        start=folder / "artifacts" / f"{contender.after}-{number}",
+        keep=folder / "artifacts" / f"{name}-{number}" if is_start else None,
+        model=folder / "artifacts" / f"{MODEL}-0" if contender.predicts else None,
+    )
+    settings = {"rows": suite.jobs[job].rows, "encoder": bench.encoder}
+    if task.model is not None and model is not None:
+        _run_unless_there(model, replace(task, seed=0, keep=task.model, model=None), folder, MODEL, settings, say)
+        settings = {**settings, "model": model.model_dump(exclude_defaults=True)}
+    return _run_unless_there(contender, task, folder, name, settings, say)
+
+
+def _run_unless_there(
+    contender: Contender, task: Task, folder: Path, name: str, settings: dict[str, Any], say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Run a contender and keep its record, or read the one that is there."""
+    settings = {**contender.model_dump(exclude_defaults=True), **settings}
+    place = folder / f"{name}-{task.seed}.json"
+    if not place.is_file() or (task.keep is not None and not task.keep.is_dir()):
+        say(f"{folder.name}, round {task.seed}: {name}")
+        found = run_contender(contender, task)
+        record = {"job": folder.name, "contender": name, "round": task.seed, "settings": settings, **found}
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(place, json.dumps(record, indent=2) + "\n")
         say(f"  accuracy {found['accuracy']:.4f}, {found['seconds']:.1f} s")
@@ -133,76 +150,6 @@ def prepare_rows(source: Path, target: Path, rows: dict[Any, int]) -> Path:
     except OSError as error:
         raise StorageError(f"{folder}: cannot be written: {error}. Free space, or name another --out.") from error
     return folder
-
-
-def _run_one(
-    contender: Contender, rows: Path, bench: Bench, seed: int, *, start: Path, keep: Path | None
-) -> dict[str, Any]:
-    """Run one contender once in a process of its own."""
-    if contender.peer is not None:
-        return _run_peer(contender, rows, bench, seed)
-    with tempfile.TemporaryDirectory(prefix="nlp_transfer-bench-") as folder:
-        out = Path(folder) / "run"
-        options = [
-            f"data.path={rows}",
-            f"encoder.name={bench.encoder}",
-            *(each.replace("{after}", str(start)) for each in contender.overrides),
-            f"training.seed={seed}",
-            "training.seeds=null",
-            f"report.output_dir={out}",
-        ]
-        _call([sys.executable, "-m", "nlp_transfer", "run", str(contender.recipe), *options], str(contender.recipe))
-        report = json.loads((out / "report.json").read_text(encoding="utf-8"))
-        if keep is not None:
-            shutil.rmtree(keep, ignore_errors=True)
-            shutil.copytree(out, keep)
-    return _summarize(report)
-
-
-def _summarize(report: dict[str, Any]) -> dict[str, Any]:
-    """What a suite keeps of a report."""
-    model, training = report["model"], report["training"]
-    return {
-        "accuracy": report["scores"]["test"]["accuracy"]["value"],
-        "seconds": training["seconds"],
-        "examples_per_second": training["examples_per_second"],
-        "trainable_share": model["trainable"] / model["parameters"],
-        "saved_bytes": model["saved_bytes"],
-        "peak_memory_bytes": training["peak_memory_bytes"],
-        "environment": report["environment"],
-    }
-
-
-def _run_peer(contender: Contender, rows: Path, bench: Bench, seed: int) -> dict[str, Any]:
-    """Run a peer's script, whose last line of JSON says what it reached."""
-    script = (bench.peers or locate_shipped() / "benchmarks" / "peers") / f"peer_{contender.peer}.py"
-    if not script.is_file():
-        raise DataError(f"{script}: no such script. Name the folder of the peers' scripts with --peers.")
-    encoder = resolve_encoder(EncoderConfig(name=bench.encoder)).location
-    options = ["--data", str(rows), "--encoder", encoder, "--seed", str(seed), *contender.arguments]
-    lines = _call([bench.python, str(script), *options], script.stem).splitlines()
-    for line in reversed(lines):
-        if line.startswith("{") and '"peer"' in line:
-            found = json.loads(line)
-            return {
-                "accuracy": found["test_accuracy"],
-                "seconds": found["train_seconds"],
-                "examples_per_second": found.get("train_examples_per_second"),
-                "peak_memory_bytes": found.get("peak_memory_bytes"),
-            }
-    raise TransferError(f"{script}: expected a line of JSON with what it reached, came none. Run it by hand.")
-
-
-def _call(command: list[str], name: str) -> str:
-    """Run a command and give what it prints; its last words where it fails."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "200"})
-    except OSError as error:
-        raise TransferError(f"{command[0]}: cannot be run: {error}. Name an interpreter with --python.") from error
-    if done.returncode:
-        last = [line.strip() for line in done.stderr.splitlines() if line.strip()][-1:] or ["it said nothing"]
-        raise TransferError(f"{name}: ended with status {done.returncode}: {last[0]}")
-    return done.stdout
 
 
 def _read(place: Path, settings: dict[str, Any]) -> dict[str, Any]:

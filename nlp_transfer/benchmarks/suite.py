@@ -16,22 +16,28 @@ __all__ = ["Contender", "Job", "Suite", "list_suites", "load_suite", "narrow_sui
 
 
 class Contender(Section):
-    """One way to do a job: a recipe of this package, or the script of a peer."""
+    """One way to do a job: a recipe or the classifier of this package, or the script of a peer."""
 
     recipe: str | None = Field(None, description="Shipped recipe or file.")
     overrides: list[str] = Field(default_factory=list, description="Dotted keys of the recipe, such as data.shots=8.")
-    peer: Literal["setfit"] | None = Field(None, description="Another library.")
-    arguments: list[str] = Field(default_factory=list, description="Options of the peer's script.")
+    predictor: Literal["classifier"] | None = Field(None, description="Predicts with the job's model.")
+    peer: Literal["setfit", "trainer", "pipeline"] | None = Field(None, description="Another library.")
+    arguments: list[str] = Field(default_factory=list, description="Options of the peer's or the predictor's script.")
     after: str | None = Field(
         None, description="Contender whose artefact of the same round takes the place of {after} in the overrides."
     )
 
     @model_validator(mode="after")
-    def _is_one_of_two(self) -> "Contender":
-        """A contender is either ours or another's."""
-        if (self.recipe is None) == (self.peer is None):
-            raise ValueError("expected recipe or peer, and not both")
+    def _is_one_thing(self) -> "Contender":
+        """A contender is ours or another's."""
+        if sum(each is not None for each in (self.recipe, self.predictor, self.peer)) != 1:
+            raise ValueError("expected one of recipe, predictor and peer")
         return self
+
+    @property
+    def predicts(self) -> bool:
+        """Whether it trains nothing, but needs the job's model."""
+        return self.predictor is not None or self.peer == "pipeline"
 
 
 class Job(Section):
@@ -43,6 +49,7 @@ class Job(Section):
     )
     overrides: list[str] = Field(default_factory=list, description="Added for every recipe.")
     arguments: list[str] = Field(default_factory=list, description="Added for every peer.")
+    model: Contender | None = Field(None, description="Trained once, with seed 0, for those that predict.")
     changes: dict[str, Contender] = Field(
         default_factory=dict, description="Contenders that are another recipe on this job, by their names."
     )
@@ -64,6 +71,9 @@ class Suite(Section):
             for other in (*job.changes, *job.skip):
                 if other not in self.contenders:
                     raise ValueError(f"{other}: no contender, but job {name} names it")
+            for other in self.contenders:
+                if other not in job.skip and self.find(name, other).predicts and job.model is None:
+                    raise ValueError(f"{other}: predicts, but job {name} has no model")
         names = list(self.contenders)
         for place, (name, contender) in enumerate(self.contenders.items()):
             if contender.after is not None and contender.after not in names[:place]:

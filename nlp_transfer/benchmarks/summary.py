@@ -1,6 +1,6 @@
 """What a suite found: every contender against the first, job by job."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,9 @@ from rich import box
 from rich.table import Table
 
 __all__ = ["ALL_JOBS", "compare_contenders", "comparison_table"]
+
+MEDIANS = ("examples_per_second", "padding_share", "trainable_share", "saved_bytes", "peak_memory_bytes")
+"""What is given as the median over rounds where it is known."""
 
 ALL_JOBS = "all"
 """Name of the row that averages over the jobs."""
@@ -22,8 +25,9 @@ def compare_contenders(records: Sequence[Mapping[str, Any]]) -> list[dict[str, A
     Returns:
         One row a job and contender, then one a contender over all jobs that everyone did: ``accuracy`` with its
         standard deviation over rounds (``spread``), ``seconds`` (median over rounds; over all jobs their sum), and
-        against the first contender ``difference`` of accuracies with its standard error ``error`` over rounds, and
-        ``time_ratio``, its seconds over the first one's (median) with ``time_low`` and ``time_high``.
+        against the first contender ``difference`` of accuracies with its standard error ``error`` over rounds,
+        ``time_ratio``, its seconds over the first one's (median) with ``time_low`` and ``time_high``, and where labels
+        were predicted ``agreement``, the share of labels that both give.
 
     Example:
         >>> one = {"job": "a", "round": 0, "contender": "ours", "accuracy": 0.9, "seconds": 1.0}
@@ -70,7 +74,7 @@ def _describe(own: Sequence[Mapping[str, Any]], first: Sequence[Mapping[str, Any
         "spread": float(accuracies.std(ddof=1)) if len(own) > 1 else None,
         "seconds": float(np.median([record["seconds"] for record in own])),
     }
-    for key in ("examples_per_second", "trainable_share", "saved_bytes", "peak_memory_bytes"):
+    for key in MEDIANS:
         values = [record[key] for record in own if record.get(key) is not None]
         row[key] = float(np.median(values)) if values else None
     pairs = [(mine, other) for mine, other in zip(own, first, strict=True) if other is not None]
@@ -80,6 +84,13 @@ def _describe(own: Sequence[Mapping[str, Any]], first: Sequence[Mapping[str, Any
     ratios = np.array([mine["seconds"] / other["seconds"] for mine, other in pairs if other["seconds"] > 0])
     row["difference"] = float(differences.mean())
     row["error"] = float(differences.std(ddof=1) / np.sqrt(len(pairs))) if len(pairs) > 1 else None
+    same = [
+        np.mean([left == right for left, right in zip(mine["predicted"], other["predicted"], strict=True)])
+        for mine, other in pairs
+        if mine.get("predicted") and other.get("predicted")
+    ]
+    if same:
+        row["agreement"] = float(np.mean(same))
     if len(ratios):
         row |= {
             "time_ratio": float(np.median(ratios)),
@@ -100,23 +111,18 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
         A table for a terminal.
     """
     first = rows[0]["contender"]
-    has_sizes = all(row.get("saved_bytes") for row in rows if row["job"] != ALL_JOBS)
+    columns = _choose_columns([row for row in rows if row["job"] != ALL_JOBS])
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     table.add_column("job", no_wrap=True)
     table.add_column("contender", style="bold", no_wrap=True)
-    sizes = ("trained\n%", "saved\nMB") if has_sizes else ()
-    wanted = ["accuracy", "training\nseconds", *sizes, f"minus\n{first}", f"time /\n{first}"]
-    for heading in wanted:
+    beside = [heading for heading, _, _ in columns]
+    for heading in ["accuracy", "seconds", *beside, f"minus\n{first}", f"time /\n{first}"]:
         table.add_column(heading, justify="right", no_wrap=True)
     previous = None
     for row in rows:
         cells = [_join(row["accuracy"], row["spread"]), f"{row['seconds']:.1f}"]
-        if has_sizes:
-            # Over all jobs, neither is one figure.
-            cells += [
-                "" if row["trainable_share"] is None else f"{100 * row['trainable_share']:.2f}",
-                "" if row["saved_bytes"] is None else f"{row['saved_bytes'] / 1e6:.2f}",
-            ]
+        # Over all jobs, none of these is one figure.
+        cells += ["" if row.get(key) is None else show(row[key]) for _, key, show in columns]
         is_first = row["contender"] == first
         cells.append("" if is_first or "difference" not in row else _join(row["difference"], row["error"], sign="+"))
         cells.append("" if is_first or "time_ratio" not in row else _span(row))
@@ -125,6 +131,24 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
         table.add_row("" if previous == row["job"] else row["job"], row["contender"], *cells)
         previous = row["job"]
     return table
+
+
+def _choose_columns(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, Callable[[float], str]]]:
+    """What is shown beside accuracy and time, as (heading, key, how): speed, or sizes where all have one."""
+    if any(row.get("agreement") is not None for row in rows):
+        return [
+            ("texts\n/s", "examples_per_second", "{:.0f}".format),
+            ("same\n%", "agreement", lambda share: f"{100 * share:.1f}"),
+        ]
+    if all(row.get("saved_bytes") for row in rows):
+        return [
+            ("trained\n%", "trainable_share", lambda share: f"{100 * share:.2f}"),
+            ("saved\nMB", "saved_bytes", lambda size: f"{size / 1e6:.2f}"),
+        ]
+    return [
+        ("ex/s", "examples_per_second", "{:.0f}".format),
+        ("peak\nMB", "peak_memory_bytes", lambda size: f"{size / 1e6:.0f}"),
+    ]
 
 
 def _join(value: float, spread: float | None, sign: str = "") -> str:

@@ -1,12 +1,16 @@
 """Suites: what they hold, that everyone gets the same rows, that nothing is run twice, and what is compared."""
 
+import contextlib
+import io
 import json
 import sys
 
 import pytest
 from rich.console import Console
 
+from nlp_transfer.benchmarks.prediction import main as time_prediction
 from nlp_transfer.benchmarks.rounds import Bench, prepare_rows, run_suite
+from nlp_transfer.benchmarks.runners import _call
 from nlp_transfer.benchmarks.suite import Suite, list_suites, load_suite, narrow_suite
 from nlp_transfer.benchmarks.summary import ALL_JOBS, compare_contenders, comparison_table
 from nlp_transfer.data.tables import read_table
@@ -27,6 +31,19 @@ with (Path(__file__).parent / "calls").open("a") as file:
     file.write(f"{options.data} {options.seed}\\n")
 print("progress of some kind")
 print(json.dumps({"peer": "setfit", "train_seconds": 100.0, "test_accuracy": 0.25}))
+"""
+
+PIPELINE = """
+import argparse, json
+from pathlib import Path
+import pandas as pd
+parser = argparse.ArgumentParser()
+for name in ("model", "data", "out", "batch-size"):
+    parser.add_argument(f"--{name}")
+options = parser.parse_args()
+texts = pd.read_parquet(options.data).text.tolist()
+Path(options.out).write_text("x\\n" * len(texts))
+print(json.dumps({"peer": "pipeline", "texts": len(texts), "texts_per_second": 2.0}))
 """
 
 
@@ -59,6 +76,8 @@ def test_shipped_suites_name_recipes_that_load_as_every_job_changes_them(name):
     for job in suite.jobs:
         for contender in suite.contenders:
             held = suite.find(job, contender)
+            if suite.jobs[job].model is not None:
+                assert load_recipe(suite.jobs[job].model.recipe, suite.jobs[job].model.overrides)
             if held.recipe is not None:
                 overrides = [each.replace("{after}", "runs/earlier") for each in held.overrides]
                 assert load_recipe(held.recipe, [*overrides, "training.seed=1", "training.seeds=null"])
@@ -105,7 +124,7 @@ def test_an_artifact_that_another_contender_starts_from_is_kept_for_it(place, ti
     full = {"recipe": "sentiment/full", "overrides": ["training.max_steps=1"]}
     suite = make_suite(contenders={"teacher": full, "student": student})
     # A process each takes longer to start than to train.
-    monkeypatch.setattr("nlp_transfer.benchmarks.rounds._call", lambda command, _: run(command[4], command[5:]))
+    monkeypatch.setattr("nlp_transfer.benchmarks.runners._call", lambda command, _: run(command[4], command[5:]))
     found = run_suite(suite, Bench(place / "data", place / "out", str(tiny_encoder("bert")), rounds=(1,)))
     assert [record["contender"] for record in found] == ["teacher", "student"]  # though round 1 is odd
     assert (place / "out" / "made_up" / "artifacts" / "teacher-1" / "model").is_dir()
@@ -116,6 +135,58 @@ def test_an_artifact_that_another_contender_starts_from_is_kept_for_it(place, ti
         assert record["seconds"] > 0
         assert record["saved_bytes"] > 0
         assert record["environment"]["versions"]["python"]
+
+
+def test_predictors_share_a_model_that_is_trained_once(place, tiny_encoder, monkeypatch):
+    (place / "peers" / "peer_pipeline.py").write_text(PIPELINE)
+    suite = make_suite(
+        contenders={
+            "ours": {"predictor": "classifier"},
+            "peer": {"peer": "pipeline", "arguments": ["--batch-size", "4"]},
+        },
+        jobs={
+            "made_up": {
+                "data": "made_up",
+                "rows": {"test": 8},
+                "model": {"recipe": "sentiment/full", "overrides": ["training.max_steps=1", "evaluation.tfidf=false"]},
+            }
+        },
+    )
+    commands = []
+
+    def call(command, name):
+        commands.append(name)
+        if command[3] == "run":
+            run(command[4], command[5:])
+            return ""
+        if command[1] == "-m":
+            monkeypatch.setattr(sys, "argv", command[2:])
+            kept = io.StringIO()
+            with contextlib.redirect_stdout(kept):
+                time_prediction()
+            return kept.getvalue()
+        return _call(command, name)
+
+    monkeypatch.setattr("nlp_transfer.benchmarks.runners._call", call)
+    bench = Bench(place / "data", place / "out", str(tiny_encoder("bert")), place / "peers", rounds=(0, 1))
+    records = run_suite(suite, bench)
+    assert commands.count("sentiment/full") == 1
+    assert len(commands) == 5
+    assert (place / "out" / "made_up" / "artifacts" / "model-0" / "model").is_dir()
+    for record in records:
+        assert len(record["predicted"]) == 8
+        assert set(record["predicted"]) <= {"x", "y", "z"}
+        assert record["settings"]["model"]["recipe"] == "sentiment/full"
+        assert record["examples_per_second"] > 0
+    rows = compare_contenders(records)
+    expected = sum(a == "x" for a in records[0]["predicted"]) / 8
+    assert rows[1]["agreement"] == pytest.approx(expected)
+    assert rows[0]["agreement"] == 1
+    console = Console(width=80, record=True)
+    console.print(comparison_table(rows, "A try."))
+    assert "same" in console.export_text()
+    assert run_suite(suite, bench) == records
+    assert len(commands) == 5
 
 
 def test_shortened_splits_are_the_first_rows_that_datasets_shuffles(place):
@@ -156,10 +227,17 @@ def test_a_peer_that_fails_is_named_with_its_last_words(script, said, place, tin
     ("content", "said"),
     [
         ({"description": "x"}, "contenders: Field required"),
-        ({"description": "x", "contenders": {"a": {}}, "jobs": {"b": {"data": "c"}}}, "recipe or peer"),
+        (
+            {"description": "x", "contenders": {"a": {}}, "jobs": {"b": {"data": "c"}}},
+            "expected one of recipe, predictor and peer",
+        ),
         (
             {"description": "x", "contenders": {"a": {"peer": "setfit"}}, "jobs": {"b": {"data": "c", "skip": ["d"]}}},
             "job b names it",
+        ),
+        (
+            {"description": "x", "contenders": {"a": {"peer": "pipeline"}}, "jobs": {"b": {"data": "c"}}},
+            "a: predicts, but job b has no model",
         ),
         (
             {

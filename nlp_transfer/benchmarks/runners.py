@@ -1,0 +1,163 @@
+"""Run one contender of a suite once, in a process of its own."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nlp_transfer.benchmarks.suite import Contender
+from nlp_transfer.data.tables import read_table
+from nlp_transfer.errors import DataError, TransferError
+from nlp_transfer.models.sources import resolve_encoder
+from nlp_transfer.recipe.schema import EncoderConfig
+from nlp_transfer.recipe.shipped import locate_shipped
+
+__all__ = ["Task", "run_contender"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a contender is given.
+
+    Attributes:
+        rows: Folder of splits.
+        encoder: Name of the encoder.
+        seed: Of the round.
+        peers: Folder of the peers' scripts; the shipped ones where None.
+        python: Interpreter for the peers.
+        start: Folder of the run that this one starts from.
+        keep: Where the run's folder is to stay; None where it is not needed again.
+        model: Folder of the run whose model predicts; None where something is trained.
+    """
+
+    rows: Path
+    encoder: str
+    seed: int
+    peers: Path | None
+    python: str
+    start: Path
+    keep: Path | None
+    model: Path | None
+
+
+def run_contender(contender: Contender, task: Task) -> dict[str, Any]:
+    """Run a contender.
+
+    Args:
+        contender: The job's own options added.
+        task: What it is given.
+
+    Returns:
+        ``accuracy`` on test, ``seconds``, and what else is known.
+
+    Raises:
+        DataError: A peer's script is missing.
+        TransferError: It failed, or did not say what it reached.
+    """
+    if task.model is not None:
+        return _predict(contender, task)
+    return _train(contender, task) if contender.recipe is not None else _train_peer(contender, task)
+
+
+def _train(contender: Contender, task: Task) -> dict[str, Any]:
+    """Run a recipe."""
+    with tempfile.TemporaryDirectory(prefix="nlp_transfer-bench-") as folder:
+        out = Path(folder) / "run"
+        options = [
+            f"data.path={task.rows}",
+            f"encoder.name={task.encoder}",
+            *(each.replace("{after}", str(task.start)) for each in contender.overrides),
+            f"training.seed={task.seed}",
+            "training.seeds=null",
+            f"report.output_dir={out}",
+        ]
+        _call([sys.executable, "-m", "nlp_transfer", "run", str(contender.recipe), *options], str(contender.recipe))
+        report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+        if task.keep is not None:
+            shutil.rmtree(task.keep, ignore_errors=True)
+            shutil.copytree(out, task.keep)
+    model, training = report["model"], report["training"]
+    return {
+        "accuracy": report["scores"]["test"]["accuracy"]["value"],
+        "seconds": training["seconds"],
+        "examples_per_second": training["examples_per_second"],
+        "tokens_per_second": training["tokens_per_second"],
+        "padding_share": training["padding_share"],
+        "trainable_share": model["trainable"] / model["parameters"],
+        "saved_bytes": model["saved_bytes"],
+        "peak_memory_bytes": training["peak_memory_bytes"],
+        "environment": report["environment"],
+    }
+
+
+def _train_peer(contender: Contender, task: Task) -> dict[str, Any]:
+    """Run a peer that trains."""
+    encoder = resolve_encoder(EncoderConfig(name=task.encoder)).location
+    options = ["--data", str(task.rows), "--encoder", encoder, "--seed", str(task.seed), *contender.arguments]
+    found = _call_script([task.python, str(_find_script(contender, task)), *options])
+    return {
+        "accuracy": found["test_accuracy"],
+        "seconds": found["train_seconds"],
+        "examples_per_second": found.get("train_examples_per_second"),
+        "peak_memory_bytes": found.get("peak_memory_bytes"),
+    }
+
+
+def _predict(contender: Contender, task: Task) -> dict[str, Any]:
+    """Let a contender name the labels of test with the job's model."""
+    assert task.model is not None
+    test = task.rows / "test.parquet"
+    with tempfile.TemporaryDirectory(prefix="nlp_transfer-bench-") as folder:
+        answers = Path(folder) / "labels.txt"
+        options = ["--model", str(task.model / "model"), "--data", str(test), "--out", str(answers)]
+        if contender.predictor is not None:
+            command = [sys.executable, "-m", "nlp_transfer.benchmarks.prediction"]
+        else:
+            command = [task.python, str(_find_script(contender, task))]
+        found = _call_script([*command, *options, *contender.arguments])
+        predicted = answers.read_text(encoding="utf-8").splitlines()
+    labels = [str(label) for label in read_table(test)["label"]]
+    if len(predicted) != len(labels):
+        raise TransferError(f"{command[-1]}: expected {len(labels)} labels, got {len(predicted)}.")
+    return {
+        "accuracy": sum(map(str.__eq__, predicted, labels)) / len(labels),
+        "seconds": found["texts"] / found["texts_per_second"],
+        "examples_per_second": found["texts_per_second"],
+        "peak_memory_bytes": found.get("peak_memory_bytes"),
+        "predicted": predicted,
+    }
+
+
+def _find_script(contender: Contender, task: Task) -> Path:
+    """The script of a peer."""
+    script = (task.peers or locate_shipped() / "benchmarks" / "peers") / f"peer_{contender.peer}.py"
+    if not script.is_file():
+        raise DataError(f"{script}: no such script. Name the folder of the peers' scripts with --peers.")
+    return script
+
+
+def _call_script(command: list[str]) -> dict[str, Any]:
+    """Run a script, whose last line of JSON says what it reached."""
+    name = Path(command[1]).stem if command[1] != "-m" else command[2]
+    for line in reversed(_call(command, name).splitlines()):
+        if line.startswith("{") and '"peer"' in line:
+            found: dict[str, Any] = json.loads(line)
+            return found
+    raise TransferError(f"{command[1]}: expected a line of JSON with what it reached, came none. Run it by hand.")
+
+
+def _call(command: list[str], name: str) -> str:
+    """Run a command and give what it prints; its last words where it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "200"})
+    except OSError as error:
+        raise TransferError(f"{command[0]}: cannot be run: {error}. Name an interpreter with --python.") from error
+    if done.returncode:
+        last = [line.strip() for line in done.stderr.splitlines() if line.strip()][-1:] or ["it said nothing"]
+        raise TransferError(f"{name}: ended with status {done.returncode}: {last[0]}")
+    return done.stdout

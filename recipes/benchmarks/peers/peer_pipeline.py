@@ -1,0 +1,41 @@
+"""Labels of texts with transformers' text-classification pipeline.
+
+Run as a script; prints one line of JSON, and writes the labels to a file, one a line.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+from datasets import Dataset
+from transformers import pipeline
+
+
+def read_options() -> argparse.Namespace:
+    """Read the options."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True, help="folder of a model, or its Hub id")
+    parser.add_argument("--data", required=True, help="parquet file with a column text")
+    parser.add_argument("--out", type=Path, required=True, help="file for the labels")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--max-length", type=int, default=512)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Load, warm up, and time the rest."""
+    options = read_options()
+    texts = Dataset.from_parquet(options.data)["text"][:]
+    classify = pipeline("text-classification", model=options.model, batch_size=options.batch_size)
+    settings = {"truncation": True, "max_length": options.max_length}
+    classify(texts[: options.batch_size], **settings)
+    started = time.perf_counter()
+    answers = classify(texts, **settings)
+    seconds = time.perf_counter() - started
+    options.out.write_text("".join(f"{answer['label']}\n" for answer in answers), encoding="utf-8")
+    print(json.dumps({"peer": "pipeline", "texts": len(texts), "texts_per_second": len(texts) / seconds}))
+
+
+if __name__ == "__main__":
+    main()

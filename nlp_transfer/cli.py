@@ -247,7 +247,10 @@ def benchmark(
     ] = sys.executable,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
 ) -> None:
-    """Run contenders in turn on the same rows: accuracy, seconds, ratios. What is in OUT is not run again."""
+    """Run contenders in turn on the same rows: accuracy, seconds, ratios. What is in OUT is not run again.
+
+    OUT also gets comparison.json and comparison.svg.
+    """
     import json
 
     from nlp_transfer.benchmarks.suite import load_suite, narrow_suite
@@ -256,6 +259,7 @@ def benchmark(
     whole = load_suite(suite)
     chosen = narrow_suite(whole, jobs=job, contenders=contender)
     quiet_libraries()
+    from nlp_transfer.benchmarks.picture import write_comparison
     from nlp_transfer.benchmarks.rounds import Bench, run_suite
     from nlp_transfer.benchmarks.summary import compare_contenders, comparison_table
 
@@ -268,6 +272,7 @@ def benchmark(
         rounds=seed or range(rounds or whole.rounds),
     )
     rows = compare_contenders(run_suite(chosen, bench, say=lambda line: print(line, file=sys.stderr, flush=True)))
+    write_comparison(rows, bench.out)
     if as_json:
         _say(json.dumps(rows, indent=2))
     else:

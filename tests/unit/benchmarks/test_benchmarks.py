@@ -8,6 +8,7 @@ import sys
 import pytest
 from rich.console import Console
 
+from nlp_transfer.benchmarks.picture import write_comparison
 from nlp_transfer.benchmarks.prediction import main as time_prediction
 from nlp_transfer.benchmarks.rounds import Bench, prepare_rows, run_suite
 from nlp_transfer.benchmarks.runners import _call
@@ -263,7 +264,7 @@ def test_unknown_names_get_the_nearest():
         narrow_suite(load_suite("few_shot_cpu"), jobs=["agnews"])
 
 
-def test_comparisons_are_paired_by_round_and_averaged_over_jobs():
+def test_comparisons_are_paired_by_round_and_averaged_over_jobs(tmp_path):
     def record(job, contender, number, accuracy, seconds):
         return {"job": job, "contender": contender, "round": number, "accuracy": accuracy, "seconds": seconds}
 
@@ -288,6 +289,10 @@ def test_comparisons_are_paired_by_round_and_averaged_over_jobs():
     assert over_all["accuracy"] == pytest.approx(0.6)
     assert over_all["seconds"] == 12.0
     assert rows[ALL_JOBS, "ours"]["accuracy"] == pytest.approx(0.6)
+    write_comparison(list(rows.values()), tmp_path)
+    assert json.loads((tmp_path / "comparison.json").read_text()) == list(rows.values())
+    picture = (tmp_path / "comparison.svg").read_text()
+    assert all(text in picture for text in ("a: peer 3<", "b: peer 8<", "all jobs: peer", "accuracy 0.650, ours 0.700"))
     console = Console(width=80, record=True)
     console.print(comparison_table(list(rows.values()), "A try."))
     lines = console.export_text().splitlines()

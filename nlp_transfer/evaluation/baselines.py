@@ -1,5 +1,6 @@
 """What a transfer has to beat without any pretraining: TF-IDF with a linear model, and the majority."""
 
+import copy
 import warnings
 from collections.abc import Mapping, Sequence
 
@@ -72,9 +73,11 @@ def score_tfidf(
     metric = select_by or SELECTION_METRICS[space.kind]
     chosen: _Linear | None = None
     chosen_figure = float("nan")
+    previous: _Linear | None = None
     for strength in STRENGTHS:
         model = _Linear(space, strength, seed)
-        model.fit(features["train"], np.asarray(labels["train"]))
+        model.fit(features["train"], np.asarray(labels["train"]), start=previous)
+        previous = model
         given = model.predict(features["validation"])
         figure = compute_metrics(labels["validation"], given, space, [metric]).get(metric, float("nan"))
         if chosen is None or is_better(metric, figure, chosen_figure):
@@ -132,19 +135,28 @@ class _Linear:
         self.seed = seed
         self.models: list[LogisticRegression | Ridge | float] = []
 
-    def fit(self, features: sparse.csr_matrix, labels: np.ndarray) -> None:
-        """Train on features, shape (N, F)."""
+    def fit(self, features: sparse.csr_matrix, labels: np.ndarray, start: "_Linear | None" = None) -> None:
+        """Train on features, shape (N, F), from where a stronger regularization ended: half of the updates."""
         if self.space.kind == "regression":
             self.models = [Ridge(alpha=1 / self.strength, random_state=self.seed).fit(features, labels)]
             return
         columns = labels.T if self.space.kind == "multi_label" else [labels]
-        self.models = [self._fit_classes(features, np.asarray(column, dtype=np.int64)) for column in columns]
+        starts = [None] * len(columns) if start is None else start.models
+        self.models = [
+            self._fit_classes(features, np.asarray(column, dtype=np.int64), before)
+            for column, before in zip(columns, starts, strict=True)
+        ]
 
-    def _fit_classes(self, features: sparse.csr_matrix, labels: np.ndarray) -> LogisticRegression | float:
+    def _fit_classes(
+        self, features: sparse.csr_matrix, labels: np.ndarray, start: object
+    ) -> LogisticRegression | float:
         """Train one logistic regression, or note the only class there is."""
         if (labels == labels[0]).all():
             return float(labels[0])
-        model = LogisticRegression(C=self.strength, max_iter=MAX_ITERATIONS, random_state=self.seed)
+        model = LogisticRegression(max_iter=MAX_ITERATIONS, random_state=self.seed, warm_start=True)
+        if isinstance(start, LogisticRegression):
+            model = copy.deepcopy(start)
+        model.set_params(C=self.strength)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             return model.fit(features, labels)

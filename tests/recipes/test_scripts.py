@@ -10,7 +10,7 @@ from nlp_transfer import Classifier, Report
 
 ROOT = Path(__file__).parents[2] / "recipes" / "scripts"
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
-TRIED = ["measure_data_scale.py", "own_data.py"]
+TRIED = ["measure_data_scale.py", "measure_step.py", "own_data.py"]
 
 
 @pytest.fixture
@@ -60,3 +60,13 @@ def test_own_data_trains_scores_predicts_and_saves(with_table, run_script, tiny_
         classifier = Classifier.from_pretrained(f"{folder}-classifier")
         assert classifier.labels == (["bad", "good"] if with_table else ["negative", "positive"])
         assert sum(line.startswith(tuple(classifier.labels)) for line in out.splitlines()) == 2
+
+
+def test_a_step_is_timed_in_every_way(run_script, tiny_encoder):
+    status, out = run_script(
+        "measure_step.py", "--encoder", tiny_encoder("bert"), "--rows", 2, "--length", 4, "--threads", 1, "--repeats", 2
+    )
+    assert status == 0
+    ways = ("plain", "last layer trimmed", "reached embeddings", "cheap masks", "attention in parts")
+    assert [line[:20].strip() for line in out.splitlines()[1:]] == list(ways)
+    assert all(" ms (" in line and line.endswith(" times") for line in out.splitlines()[1:])

@@ -10,9 +10,9 @@ from torch import nn
 from nlp_transfer.engine.masters import Masters
 from nlp_transfer.engine.precision import Precision
 from nlp_transfer.methods.fit import fit_model
-from tests.contracts.variants import VARIANTS, make_recipe
+from tests.contracts.variants import make_recipe
 from tests.contracts.variants import prepare as prepare_variant
-from tests.tiny import FAMILIES, make_splits
+from tests.tiny import make_splits
 from tests.training import Breaker, adapt, copy_weights, find_largest_gap, fit, prepare
 from tests.training import make_recipe as make_plain_recipe
 
@@ -48,40 +48,6 @@ def test_frozen_weights_come_back_as_they_were_and_buffers_are_not_rounded():
     masters.put_back()
     after = model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-
-
-DEFAULT = [("full", "bert"), ("lora", "roberta"), ("layerwise", "modernbert"), ("few_shot", "albert")]
-KINDS = [name for name, settings in VARIANTS.items() if len(settings) == 1 and name not in ("features", "zero_shot")]
-
-
-@pytest.mark.parametrize(
-    ("variant", "family"),
-    [
-        pytest.param(variant, family, marks=[] if (variant, family) in DEFAULT else [pytest.mark.slow])
-        for variant in [*KINDS, "few_shot-cloze", "distill"]
-        for family in FAMILIES
-    ],
-)
-def test_every_strategy_trains_in_bf16_nearly_as_in_float32(variant, family, tiny_encoder):
-    checkpoint = "masked_lm" if variant == "few_shot-cloze" else "base"
-    recipe = make_recipe(variant, tiny_encoder(family, checkpoint), tiny_encoder(family, "classifier"), max_steps=8)
-    splits = make_splits(64, 3)
-    prepared = prepare_variant(recipe, splits)
-    logs, weights = [], []
-    for precision in (Precision("fp32", ""), HALF):
-        fitted = fit_model(recipe, splits, prepared, Accelerator(cpu=True), precision=precision)
-        logs.append(fitted.log)
-        weights.append(dict(fitted.adapted.model.state_dict()))
-    assert [log.precision for log in logs] == ["fp32", "bf16"]
-    assert logs[1].precision_reason == "asked for"
-    assert {value.dtype for value in weights[1].values() if value.is_floating_point()} == {torch.float32}
-    plain, half = (torch.tensor(log.losses) for log in logs)
-    assert len(half) == 8
-    assert torch.isfinite(half).all()
-    assert not torch.equal(plain, half)
-    assert (plain - half).abs().max() < 0.05 * plain.abs().max()
-    changed = {name for name in weights[0] if not torch.equal(weights[0][name], weights[1][name])}
-    assert len(changed) > 0
 
 
 def test_guides_keep_float32(tiny_encoder):

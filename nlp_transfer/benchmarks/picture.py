@@ -67,10 +67,8 @@ def draw_ratios(rows: Sequence[Mapping[str, Any]]) -> str:
         places = np.arange(len(shown)) + 0.18
         ratios = np.array([row["time_ratio"] for row in shown])
         axes.barh(places, ratios, height=0.22, color=BLUE, linewidth=0)
-        spread = np.array(
-            [[row["time_ratio"] - row["time_low"], row["time_high"] - row["time_ratio"]] for row in shown]
-        )
-        axes.errorbar(ratios, places, xerr=spread.T, fmt="none", ecolor=INK, elinewidth=1.2, capsize=3)
+        ends = np.array([[row[key] for row in shown] for key in ("time_low", "time_high")])
+        axes.errorbar(ratios, places, xerr=np.abs(ends - ratios), fmt="none", ecolor=INK, elinewidth=1.2, capsize=3)
         axes.axvline(1.0, color=SOFT, linewidth=1.0, linestyle=(0, (3, 3)), zorder=0)
         for position, row in enumerate(shown):
             name = "all jobs" if row["job"] == ALL_JOBS else row["job"]

@@ -1,15 +1,14 @@
 """Run a suite: every contender of a job in turn, each in a process of its own, round after round."""
 
 import json
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from nlp_transfer.benchmarks.runners import Task, run_contender
+from nlp_transfer.benchmarks.runners import Bench, Task, run_contender
 from nlp_transfer.benchmarks.suite import Contender, Suite
 from nlp_transfer.data.sources import open_source
 from nlp_transfer.errors import DataError, OutputError, StorageError
@@ -20,27 +19,6 @@ __all__ = ["Bench", "prepare_rows", "run_suite"]
 
 MODEL = "model"
 """Name of what is trained once for those that predict."""
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Where and how a suite is run.
-
-    Attributes:
-        data: Folder whose subfolders hold the splits.
-        out: Folder for what is found; what stands there is not run again.
-        encoder: Encoder of every contender.
-        peers: Folder of the peers' scripts, ``peer_NAME.py`` each; the shipped ones where None.
-        python: Interpreter for the peers, whose libraries need not be installed beside this package's.
-        rounds: Numbers of the rounds; round r has seed r.
-    """
-
-    data: Path
-    out: Path
-    encoder: str = "minilm-l6"
-    peers: Path | None = None
-    python: str = sys.executable
-    rounds: Sequence[int] = (0,)
 
 
 def run_suite(suite: Suite, bench: Bench, *, say: Callable[[str], None] = lambda _: None) -> list[dict[str, Any]]:
@@ -86,10 +64,8 @@ def _find_record(
     model = suite.jobs[job].model
     task = Task(
         rows=prepare_rows(bench.data / suite.jobs[job].data, bench.out / "data", suite.jobs[job].rows),
-        encoder=bench.encoder,
+        bench=bench,
         seed=number,
-        peers=bench.peers,
-        python=bench.python,
         start=folder / "artifacts" / f"{contender.after}-{number}",
         keep=folder / "artifacts" / f"{name}-{number}" if is_start else None,
         model=folder / "artifacts" / f"{MODEL}-0" if contender.predicts else None,

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,28 @@ from nlp_transfer.models.sources import resolve_encoder
 from nlp_transfer.recipe.schema import EncoderConfig
 from nlp_transfer.recipe.shipped import locate_shipped
 
-__all__ = ["Task", "run_contender"]
+__all__ = ["Bench", "Task", "run_contender"]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where and how a suite is run.
+
+    Attributes:
+        data: Folder whose subfolders hold the splits.
+        out: Folder for what is found; what stands there is not run again.
+        encoder: Encoder of every contender.
+        peers: Folder of the peers' scripts, ``peer_NAME.py`` each; the shipped ones where None.
+        python: Interpreter for the peers, whose libraries need not be installed beside this package's.
+        rounds: Numbers of the rounds; round r has seed r.
+    """
+
+    data: Path
+    out: Path
+    encoder: str = "minilm-l6"
+    peers: Path | None = None
+    python: str = sys.executable
+    rounds: Sequence[int] = (0,)
 
 
 @dataclass(frozen=True)
@@ -26,20 +48,16 @@ class Task:
 
     Attributes:
         rows: Folder of splits.
-        encoder: Name of the encoder.
+        bench: Where and how the suite is run.
         seed: Of the round.
-        peers: Folder of the peers' scripts; the shipped ones where None.
-        python: Interpreter for the peers.
         start: Folder of the run that this one starts from.
         keep: Where the run's folder is to stay; None where it is not needed again.
         model: Folder of the run whose model predicts; None where something is trained.
     """
 
     rows: Path
-    encoder: str
+    bench: Bench
     seed: int
-    peers: Path | None
-    python: str
     start: Path
     keep: Path | None
     model: Path | None
@@ -70,7 +88,7 @@ def _train(contender: Contender, task: Task) -> dict[str, Any]:
         out = Path(folder) / "run"
         options = [
             f"data.path={task.rows}",
-            f"encoder.name={task.encoder}",
+            f"encoder.name={task.bench.encoder}",
             *(each.replace("{after}", str(task.start)) for each in contender.overrides),
             f"training.seed={task.seed}",
             "training.seeds=null",
@@ -97,9 +115,9 @@ def _train(contender: Contender, task: Task) -> dict[str, Any]:
 
 def _train_peer(contender: Contender, task: Task) -> dict[str, Any]:
     """Run a peer that trains."""
-    encoder = resolve_encoder(EncoderConfig(name=task.encoder)).location
+    encoder = resolve_encoder(EncoderConfig(name=task.bench.encoder)).location
     options = ["--data", str(task.rows), "--encoder", encoder, "--seed", str(task.seed), *contender.arguments]
-    found = _call_script([task.python, str(_find_script(contender, task)), *options])
+    found = _call_script([task.bench.python, str(_find_script(contender, task)), *options])
     return {
         "accuracy": found["test_accuracy"],
         "seconds": found["train_seconds"],
@@ -118,7 +136,7 @@ def _predict(contender: Contender, task: Task) -> dict[str, Any]:
         if contender.predictor is not None:
             command = [sys.executable, "-m", "nlp_transfer.benchmarks.prediction"]
         else:
-            command = [task.python, str(_find_script(contender, task))]
+            command = [task.bench.python, str(_find_script(contender, task))]
         found = _call_script([*command, *options, *contender.arguments])
         predicted = answers.read_text(encoding="utf-8").splitlines()
     labels = [str(label) for label in read_table(test)["label"]]
@@ -135,7 +153,7 @@ def _predict(contender: Contender, task: Task) -> dict[str, Any]:
 
 def _find_script(contender: Contender, task: Task) -> Path:
     """The script of a peer."""
-    script = (task.peers or locate_shipped() / "benchmarks" / "peers") / f"peer_{contender.peer}.py"
+    script = (task.bench.peers or locate_shipped() / "benchmarks" / "peers") / f"peer_{contender.peer}.py"
     if not script.is_file():
         raise DataError(f"{script}: no such script. Name the folder of the peers' scripts with --peers.")
     return script

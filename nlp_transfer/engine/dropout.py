@@ -45,10 +45,8 @@ def cheap_dropout(model: nn.Module) -> Iterator[None]:
 
 def _forward(module: nn.Dropout, values: Tensor) -> Tensor:
     """Take the place of ``nn.Dropout.forward``."""
-    is_plain = values.device.type != "cpu" or values.dtype not in FORMATS or module.p >= 1.0
-    if is_plain:
-        return functional.dropout(values, module.p, module.training)
-    return drop(values, module.p) if module.training else values
+    is_ours = module.training and module.p < 1.0 and values.device.type == "cpu" and values.dtype in FORMATS
+    return drop(values, module.p) if is_ours else functional.dropout(values, module.p, module.training)
 
 
 def drop(values: Tensor, rate: float) -> Tensor:

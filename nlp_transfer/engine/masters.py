@@ -34,33 +34,32 @@ class Masters:
 
     def __init__(self, model: nn.Module) -> None:
         self.trained: dict[str, nn.Parameter] = {}
-        self._pairs: list[tuple[nn.Parameter, torch.Tensor]] = []
+        # A parameter of the model, and what it has in float32.
+        self._trained: list[tuple[nn.Parameter, nn.Parameter]] = []
+        self._frozen: list[tuple[nn.Parameter, torch.Tensor]] = []
         for name, parameter in model.named_parameters():
             if parameter.dtype != torch.float32:
                 continue
-            whole = parameter.data
             if parameter.requires_grad:
-                self.trained[name] = nn.Parameter(whole)
-            self._pairs.append((parameter, whole))
-            parameter.data = whole.to(torch.bfloat16)
+                self.trained[name] = nn.Parameter(parameter.data)
+                self._trained.append((parameter, self.trained[name]))
+            else:
+                self._frozen.append((parameter, parameter.data))
+            parameter.data = parameter.data.to(torch.bfloat16)
 
     def take_gradients(self) -> None:
         """Take the gradients off the model, in float32; called once an update, before they are clipped."""
-        masters = iter(self.trained.values())
-        for parameter, _ in self._pairs:
-            if parameter.requires_grad:
-                master = next(masters)
-                master.grad = None if parameter.grad is None else parameter.grad.float()
-                parameter.grad = None
+        for parameter, master in self._trained:
+            master.grad = None if parameter.grad is None else parameter.grad.float()
+            parameter.grad = None
 
     def hand_down(self) -> None:
         """Give the model the weights as they are now, rounded."""
         with torch.no_grad():
-            for parameter, whole in self._pairs:
-                if parameter.requires_grad:
-                    parameter.copy_(whole)
+            for parameter, master in self._trained:
+                parameter.copy_(master)
 
     def put_back(self) -> None:
         """Give the model its float32 weights for good."""
-        for parameter, whole in self._pairs:
-            parameter.data = whole
+        for parameter, whole in (*self._trained, *self._frozen):
+            parameter.data = whole.data

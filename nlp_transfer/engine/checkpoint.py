@@ -26,6 +26,9 @@ __all__ = ["CheckpointStore", "Snapshot", "capture_random", "collect_weights", "
 
 MANIFEST = "manifest.json"
 
+OPTIONAL = ("guides", "best", "average")
+"""Tensors of a checkpoint that not every run has."""
+
 
 @dataclass
 class Snapshot:
@@ -38,6 +41,7 @@ class Snapshot:
         state: Whatever else, as JSON: step, position, log, best so far.
         best: The best weights so far, or None where the present ones are the best.
         guides: What guides laid down, named ``<number>/<name>``.
+        average: The running mean of the trained weights; empty where none is kept.
     """
 
     weights: dict[str, Tensor]
@@ -46,6 +50,7 @@ class Snapshot:
     state: dict[str, Any]
     best: dict[str, Tensor] | None = None
     guides: dict[str, Tensor] = field(default_factory=dict)
+    average: dict[str, Tensor] = field(default_factory=dict)
 
 
 def collect_weights(model: nn.Module, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -169,10 +174,9 @@ class CheckpointStore:
         try:
             save_file(snapshot.weights, stage / "weights.safetensors")
             save_file(snapshot.optimizer or {"none": torch.zeros(1)}, stage / "optimizer.safetensors")
-            if snapshot.guides:
-                save_file(snapshot.guides, stage / "guides.safetensors")
-            if snapshot.best is not None:
-                save_file(snapshot.best, stage / "best.safetensors")
+            for name in OPTIONAL:
+                if tensors := getattr(snapshot, name):
+                    save_file(tensors, stage / f"{name}.safetensors")
             (stage / "state.json").write_text(json.dumps(snapshot.state), encoding="utf-8")
             hashes = {path.name: _hash_and_sync(path) for path in sorted(stage.iterdir())}
             (stage / MANIFEST).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
@@ -201,14 +205,13 @@ class CheckpointStore:
             own = path / f"random-{self.rank}.safetensors"
             optimizer = load_file(path / "optimizer.safetensors")
             optimizer.pop("none", None)
-            best, guides = path / "best.safetensors", path / "guides.safetensors"
+            held = {name: path / f"{name}.safetensors" for name in OPTIONAL}
             return Snapshot(
                 weights=load_file(path / "weights.safetensors"),
                 optimizer=optimizer,
                 random=load_file(own if own.is_file() else path / "random-0.safetensors"),
                 state=json.loads((path / "state.json").read_text(encoding="utf-8")),
-                best=load_file(best) if best.is_file() else None,
-                guides=load_file(guides) if guides.is_file() else {},
+                **{name: load_file(file) for name, file in held.items() if file.is_file()},
             )
         return None
 

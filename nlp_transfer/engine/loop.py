@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from nlp_transfer.contracts import Evaluation, Guide, Hook, Objective, RunLog
 from nlp_transfer.data.batches import plan_epoch, split_window
+from nlp_transfer.engine.average import Average
 from nlp_transfer.engine.checkpoint import (
     CheckpointStore,
     Snapshot,
@@ -160,6 +161,8 @@ class _Loop:
         # Taken once: a guide may close and open some of them for a while.
         trained = {name: p for name, p in setup.model.named_parameters() if p.requires_grad}
         self.trained: dict[str, Tensor] = {**trained, **stand_ins}
+        decay = self.training.ema_decay
+        self.average = Average(self.trained, decay) if decay else None
         self.state = LoopState(rows=setup.rows)
         self.state.log.device = self.accelerator.device.type
         self.state.log.num_processes = self.accelerator.num_processes
@@ -214,6 +217,9 @@ class _Loop:
         log.steps += 1
         for guide in self.setup.guides:
             guide.after_step(log.steps)
+        if self.average is not None:
+            share = self.average.take(log.steps)
+            self.state.mean_kept += share * (self.state.kept - self.state.mean_kept)
         log.examples += len(window)
         self.state.position += 1
         log.epochs = self.state.epoch + self.state.position / len(self.windows)
@@ -266,13 +272,35 @@ class _Loop:
         if self.setup.store is not None and ((steps % every == 0 or self.is_done) if every else at_end):
             self.save()
 
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the mean of the weights in their place for a while, where there is one."""
+        if self.average is None:
+            yield
+            return
+        with self.average.in_place():
+            self.hand_down()
+            yield
+        self.hand_down()
+
+    def hand_down(self) -> None:
+        """Let a model that computes in bf16 know of other weights."""
+        if self.masters is not None:
+            self.masters.hand_down()
+
+    @property
+    def kept(self) -> float:
+        """What weight decay has left of embeddings that no example reaches, in the weights that are scored."""
+        return self.state.kept if self.average is None else self.state.mean_kept
+
     def look(self) -> None:
         """Score validation; keep the weights if they are the best so far."""
         assert self.setup.evaluate is not None
         self.read_losses()
         # Not the wrapped model: that one talks to the other processes in every forward pass, and here one process may
         # have a batch more than another.
-        with contextlib.nullcontext() if self.vocabulary is None else self.vocabulary.whole(self.state.kept):
+        whole = contextlib.nullcontext() if self.vocabulary is None else self.vocabulary.whole(self.kept)
+        with self.averaged(), whole:
             metrics = self.setup.evaluate(self.setup.model)
         self.set_modes()
         log, metric = self.state.log, str(self.training.select_by)
@@ -282,8 +310,9 @@ class _Loop:
         if self.state.best_value is None or value > self.state.best_value:
             self.state.best_value, self.state.looks_without_gain, log.best_step = value, 0, log.steps
             if self.training.restore_best and not self.state.log.steps >= self.num_steps:
-                self.best_weights = collect_weights(self.setup.model, self.trained)
-                self.state.best_kept = self.state.kept
+                with self.averaged():
+                    self.best_weights = collect_weights(self.setup.model, self.trained)
+                self.state.best_kept = self.kept
         else:
             self.state.looks_without_gain += 1
             patience = self.training.early_stopping
@@ -308,6 +337,7 @@ class _Loop:
                 state=self.state.to_json() | {"scaler": self.read_scaler()},
                 guides={f"{n}/{k}": t for n, guide in enumerate(self.setup.guides) for k, t in guide.collect().items()},
                 best=None if is_best else self.best_weights,
+                average={} if self.average is None else {n: t.to("cpu") for n, t in self.average.mean.items()},
             )
             store.commit(step, snapshot)
         self.accelerator.wait_for_everyone()
@@ -334,6 +364,8 @@ class _Loop:
             if scale and self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(scale)
             self.restore(snapshot.weights)
+            if self.average is not None:
+                self.average.restore(snapshot.average)
         except (KeyError, TypeError, RuntimeError) as error:
             raise StorageError(f"checkpoints: written by another version or for another model ({error}).") from error
         restore_optimizer(self.plain_optimizer, snapshot.optimizer)
@@ -342,7 +374,7 @@ class _Loop:
             guide.restore({k.removeprefix(own): t for k, t in snapshot.guides.items() if k.startswith(own)})
         self.best_weights = snapshot.best
         if self.best_weights is None and self.state.log.best_step == self.state.log.steps:
-            self.best_weights = snapshot.weights
+            self.best_weights = snapshot.weights | snapshot.average
         # The schedule is a function of the step alone; counting to it keeps one source of truth.
         for group, peak in zip(self.plain_optimizer.param_groups, self.schedule.base_lrs, strict=True):
             group["lr"] = peak * self.schedule.lr_lambdas[0](self.state.log.steps)
@@ -356,26 +388,26 @@ class _Loop:
     def restore(self, weights: Mapping[str, Tensor]) -> None:
         """Put collected weights in place."""
         restore_weights(self.setup.model, weights, self.trained)
-        if self.masters is not None:
-            self.masters.hand_down()
+        self.hand_down()
 
     def finish(self) -> RunLog:
         """Put the best weights in place and close the log."""
         self.read_losses()
         for parameter in self.trained.values():
             parameter.requires_grad_(True)  # a guide may have left some closed
-        log = self.state.log
-        if not log.evaluations:
+        log, kept = self.state.log, self.kept
+        best = self.best_weights if self.training.restore_best and log.evaluations else None
+        if best is not None and log.best_step != log.steps:
+            self.restore(best)
+            kept = self.state.best_kept
+        else:
             log.best_step = log.steps
-        elif self.training.restore_best and self.best_weights is not None and log.best_step != log.steps:
-            self.restore(self.best_weights)
-            self.state.kept = self.state.best_kept
-        elif not self.training.restore_best:
-            log.best_step = log.steps
+            if self.average is not None:
+                self.average.swap()
         if self.masters is not None:
             self.masters.put_back()
         if self.vocabulary is not None:
-            self.vocabulary.put_back(self.state.kept)
+            self.vocabulary.put_back(kept)
         counts = torch.tensor([log.tokens, log.padded_tokens], device=self.accelerator.device)
         log.tokens, log.padded_tokens = self.accelerator.reduce(counts, reduction="sum").tolist()
         log.peak_memory_bytes = measure_peak_memory(self.accelerator.device)

@@ -20,7 +20,8 @@ class LoopState:
         best_value: The selecting metric at its best, larger is better.
         looks_without_gain: Looks at validation since then.
         kept: What weight decay has left of embeddings that no example reaches, as a share.
-        best_kept: The same, when validation was at its best.
+        mean_kept: The same, of the running mean of the weights.
+        best_kept: The same, of the weights that did best on validation.
         log: What happened so far.
     """
 
@@ -30,6 +31,7 @@ class LoopState:
     best_value: float | None = None
     looks_without_gain: int = 0
     kept: float = 1.0
+    mean_kept: float = 1.0
     best_kept: float = 1.0
     log: RunLog = field(default_factory=RunLog)
 

@@ -3,13 +3,13 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from nlp_transfer.contracts import Loader, TaskKind
 from nlp_transfer.models.sources import ALIASES, is_hub_id
@@ -138,16 +138,8 @@ def render_card(
     Returns:
         Markdown with YAML metadata in front, ending in a newline.
     """
-    environment = Environment(
-        loader=PackageLoader("nlp_transfer.publishing"),
-        autoescape=False,  # Markdown, not HTML: foreign text goes through the md filter.
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(md=escape_markdown, baseline=partial(name_baseline, record))
-    body = environment.get_template("card.md.j2").render(
+    body = _read_template().render(
+        name_baseline=partial(name_baseline, record),
         title=name_title(record),
         headline=write_headline(record),
         gain=describe_gain(record),
@@ -173,6 +165,21 @@ def render_card(
     )
     metadata = _collect_metadata(record, format).to_yaml(line_break="\n")
     return f"---\n{metadata.strip()}\n---\n\n{body.strip()}\n"
+
+
+@cache
+def _read_template() -> Template:
+    """The card's template, compiled once a process."""
+    environment = Environment(
+        loader=PackageLoader("nlp_transfer.publishing"),
+        autoescape=False,  # Markdown, not HTML: foreign text goes through the md filter.
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(md=escape_markdown)
+    return environment.get_template("card.md.j2")
 
 
 def _name_encoder(record: Mapping[str, Any]) -> tuple[str, str | None]:

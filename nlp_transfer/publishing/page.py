@@ -4,7 +4,7 @@ Neither loads anything from outside nor runs a script; everything that comes fro
 """
 
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,12 @@ def render_fragment(record: Mapping[str, Any], predictions: pd.DataFrame | None,
 
 def _render(template: str, record: Mapping[str, Any], predictions: pd.DataFrame | None, folder: Path | None) -> str:
     """Fill a template; autoescape is on for every value."""
+    return _read_templates().get_template(template).render(_collect(record, predictions, folder))
+
+
+@cache
+def _read_templates() -> Environment:
+    """The templates, each compiled once a process."""
     environment = Environment(
         loader=PackageLoader("nlp_transfer.publishing"),
         autoescape=True,
@@ -113,10 +119,9 @@ def _render(template: str, record: Mapping[str, Any], predictions: pd.DataFrame 
         count=format_count,
         bytes=format_bytes,
         duration=format_duration,
-        baseline=partial(name_baseline, record),
         breakable=_make_breakable,
     )
-    return environment.get_template(template).render(_collect(record, predictions, folder))
+    return environment
 
 
 def _collect(record: Mapping[str, Any], predictions: pd.DataFrame | None, folder: Path | None) -> dict[str, Any]:
@@ -139,6 +144,7 @@ def _collect(record: Mapping[str, Any], predictions: pd.DataFrame | None, folder
         "cards": _list_cards(record),
         "tables": collect_scores(record),
         "classes": collect_class_scores(record, MAX_ROWS),
+        "name_baseline": partial(name_baseline, record),
         "confidence": f"{find_section(recipe, 'evaluation').get('confidence', 0.95) * 100:g} %",
         "pictures": _draw_pictures(record, labelled, names, kind),
         "pairs_only": len(names) > plots.MAX_MATRIX_CLASSES,

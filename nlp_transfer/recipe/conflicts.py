@@ -155,6 +155,8 @@ def _check_strategy(recipe: Recipe) -> Iterator[str]:
         yield "strategy.init: pissa does not go with strategy.quantize. Remove one of them."
     if strategy.quantize != "none" and recipe.training.device not in ("auto", "cuda"):
         yield f"strategy.quantize: does not go with training.device {recipe.training.device}. Use cuda."
+    if strategy.variant == "adalora" and recipe.training.ema_decay:
+        yield "training.ema_decay: does not go with strategy.variant adalora, which drops ranks on the way. Set it to 0."
     if strategy.variant == "vera" and strategy.rate_ratio != 1:
         yield "strategy.rate_ratio: does not apply to strategy.variant vera, which trains no matrices. Remove it."
     if strategy.variant == "dora" and strategy.init == "pissa":

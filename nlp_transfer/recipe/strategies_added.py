@@ -26,6 +26,7 @@ class AdaptersConfig(Section):
     scale: Annotated[float, Field(gt=0)] = Field(
         1.0, description="Factor on what the adapters give; He et al. 2022 use 4 with parallel."
     )
+    norms: bool = Field(False, description="Train the encoder's layer norms too, as Houlsby et al. 2019 do.")
 
 
 class PromptsConfig(Section):

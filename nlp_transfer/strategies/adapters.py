@@ -1,8 +1,9 @@
-"""Bottleneck adapters: small networks in every layer are trained, and the head; the encoder itself does not move."""
+"""Bottleneck adapters: small networks in every layer are trained, and the head; the rest of the encoder stays."""
 
 from nlp_transfer.models.bottleneck import AdapterClassifier
 from nlp_transfer.models.encoder import LoadedEncoder
 from nlp_transfer.models.heads import find_head_modules
+from nlp_transfer.models.parts import list_norms
 from nlp_transfer.recipe.schema import AdaptersConfig
 from nlp_transfer.strategies.base import Adapted, Strategy
 
@@ -26,13 +27,14 @@ def adapt_adapters(loaded: LoadedEncoder, config: AdaptersConfig) -> Adapted:
         Houlsby et al. 2019, section 2.1, https://arxiv.org/abs/1902.00751; Pfeiffer et al. 2021,
         https://arxiv.org/abs/2005.00247; He et al. 2022 (parallel, scaled), section 3.3,
         https://arxiv.org/abs/2110.04366. Departures: the projection up starts at zero rather than near it; a family's
-        own dropout on a sublayer's output follows the adapter; the norms stay closed.
+        own dropout on a sublayer's output follows the adapter; the norms stay closed unless ``norms`` says otherwise.
     """
     model = loaded.model
     prefix = f"{model.base_model_prefix}."
     heads = tuple(f"{name}." for name in find_head_modules(model) if not name.startswith(prefix))
     new = set(loaded.new_parameters)
-    trained = [name for name, _ in model.named_parameters() if name in new or name.startswith(heads)]
+    norms = set(list_norms(model)) if config.norms else set()
+    trained = [name for name, _ in model.named_parameters() if name in new | norms or name.startswith(heads)]
     model.requires_grad_(False)
     for name in trained:
         model.get_parameter(name).requires_grad_(True)

@@ -1,11 +1,8 @@
 """What a run leaves loads in a process that has never heard of this package, to the same logits."""
 
 import json
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +25,7 @@ from nlp_transfer.publishing.card import write_loading_code
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import EncoderConfig, Recipe
 from tests.contracts.variants import CELLS, CHECKPOINTS, IMPOSSIBLE, VARIANTS, make_recipe
+from tests.strangers import Strangers
 from tests.tiny import FAMILIES, make_splits
 
 ROOT = Path(__file__).parents[2]
@@ -91,28 +89,7 @@ def read_code(folder: Path) -> str:
     return "\n".join(block for block in blocks if not block.startswith("from transformers import pipeline"))
 
 
-def ask_elsewhere(script: str, jobs: object, place: Path, *, knows_package: bool) -> Any:
-    """What a script answers in a fresh process, in an empty folder; it reads its jobs from one file, fills another."""
-    (place / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
-    (place / "empty").mkdir()
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    environment.pop("PYTHONPATH", None)
-    if knows_package:
-        environment["PYTHONPATH"] = str(ROOT)
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(place / "jobs.json"), str(place / "answers.json")],
-        cwd=place / "empty",
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads((place / "answers.json").read_text(encoding="utf-8"))
-
-
-def reload_elsewhere(folders: list[Path], place: Path) -> None:
+def reload_elsewhere(folders: list[Path], place: Path, strangers: Strangers) -> None:
     """Load artefacts in one fresh process, each as its card says, and hold every figure and label against this one."""
     jobs: list[dict[str, Any]] = []
     expected = []
@@ -130,7 +107,11 @@ def reload_elsewhere(folders: list[Path], place: Path) -> None:
         assert ("AutoPeftModelForSequenceClassification" in code) == (loader == "peft")
         job = {"code": code, "folder": str(folder), "inputs": str(place / f"{number}.safetensors")}
         jobs.append({**job, "loader": loader, "texts": TEXTS})
-    answers = ask_elsewhere(SCRIPT, jobs, place, knows_package=any(job["loader"] == OWN for job in jobs))
+    (place / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
+    (place / "empty").mkdir()
+    path = [str(ROOT)] if any(job["loader"] == OWN for job in jobs) else []
+    strangers.run(SCRIPT, [str(place / "jobs.json"), str(place / "answers.json")], place / "empty", path)
+    answers = json.loads((place / "answers.json").read_text(encoding="utf-8"))
     assert len(answers) == len(folders) > 0
     for job, (artifact, logits), answer in zip(jobs, expected, answers, strict=True):
         assert answer["labels"] == list(artifact.labels.names)
@@ -145,6 +126,12 @@ def reload_elsewhere(folders: list[Path], place: Path) -> None:
             assert answer["pipeline"] == named
         else:
             assert Classifier.from_pretrained(job["folder"]).labels == list(artifact.labels.names)
+
+
+@pytest.fixture
+def reload_all(strangers: Strangers, tmp_path: Path) -> Callable[[list[Path]], None]:
+    """Loads artefacts in one fresh process and holds them against this one."""
+    return lambda folders: reload_elsewhere(folders, tmp_path, strangers)
 
 
 def run_tiny(encoder: Path, out: Path, num_labels: int, **strategy: object) -> Path:
@@ -210,27 +197,27 @@ def make_all(tiny_encoder, place: Path, whole_runs: Sequence[str], **strategy: o
 
 
 @pytest.mark.parametrize("whole_runs", RUNS, ids=len)
-def test_full_loads_with_plain_transformers_to_the_same_logits(whole_runs, tiny_encoder, tmp_path):
-    reload_elsewhere(make_all(tiny_encoder, tmp_path, whole_runs, kind="full"), tmp_path)
+def test_full_loads_with_plain_transformers_to_the_same_logits(whole_runs, tiny_encoder, reload_all, tmp_path):
+    reload_all(make_all(tiny_encoder, tmp_path, whole_runs, kind="full"))
 
 
 @pytest.mark.slow
-def test_merged_lora_loads_with_plain_transformers_to_the_same_logits(tiny_encoder, tmp_path):
+def test_merged_lora_loads_with_plain_transformers_to_the_same_logits(tiny_encoder, reload_all, tmp_path):
     folders = make_all(tiny_encoder, tmp_path, ["bert"], kind="lora", merge=True)
-    reload_elsewhere(folders, tmp_path)
+    reload_all(folders)
 
 
 @pytest.mark.parametrize("whole_runs", RUNS, ids=len)
-def test_lora_loads_with_the_call_its_card_prints_to_the_same_logits(whole_runs, tiny_encoder, tmp_path):
+def test_lora_loads_with_the_call_its_card_prints_to_the_same_logits(whole_runs, tiny_encoder, reload_all, tmp_path):
     folders = make_all(tiny_encoder, tmp_path, whole_runs, kind="lora")
-    reload_elsewhere(folders, tmp_path)
+    reload_all(folders)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["p_tuning", "prompt"])
-def test_prompts_load_with_the_call_their_card_prints_to_the_same_logits(variant, tiny_encoder, tmp_path):
+def test_prompts_load_with_the_call_their_card_prints_to_the_same_logits(variant, tiny_encoder, reload_all, tmp_path):
     folders = make_all(tiny_encoder, tmp_path, ["bert"], kind="prompts", variant=variant)
-    reload_elsewhere(folders, tmp_path)
+    reload_all(folders)
 
 
 @pytest.mark.parametrize(
@@ -240,15 +227,17 @@ def test_prompts_load_with_the_call_their_card_prints_to_the_same_logits(variant
         pytest.param({"kind": "lora", "variant": "ia3"}, marks=pytest.mark.slow),
     ],
 )
-def test_what_peft_adds_to_an_earlier_artifact_reloads_by_its_literal_call(strategy, tiny_encoder, tmp_path):
+def test_what_peft_adds_to_an_earlier_artifact_reloads_by_its_literal_call(
+    strategy, tiny_encoder, reload_all, tmp_path
+):
     earlier = fit_tiny(tiny_encoder("bert", "masked_lm"), tmp_path / "first" / "model", kind="full")
     folder = run_tiny(earlier, tmp_path / "second", 5, **strategy)
     names = set(load_file(folder.parent / "base" / "model.safetensors"))
     assert names == {name.removeprefix("bert.") for name in load_file(earlier / "model.safetensors") if "bert." in name}
-    reload_elsewhere([folder], tmp_path)
+    reload_all([folder])
 
 
-def test_a_student_of_fewer_layers_loads_with_plain_transformers_to_the_same_logits(tiny_encoder, tmp_path):
+def test_a_student_of_fewer_layers_loads_with_plain_transformers_to_the_same_logits(tiny_encoder, reload_all, tmp_path):
     folders = []
     for family in ("bert", "albert", "modernbert"):
         encoder = tiny_encoder(family, "masked_lm")
@@ -258,14 +247,14 @@ def test_a_student_of_fewer_layers_loads_with_plain_transformers_to_the_same_log
         folders.append(fit_tiny(encoder, tmp_path / family / "student" / "model", **student))
         layers = load_artifact(folders[-1]).model.config.num_hidden_layers
         assert layers == (2 if family == "albert" else 1)
-    reload_elsewhere(folders, tmp_path)
+    reload_all(folders)
 
 
 @pytest.mark.parametrize(
     "family",
     ["deberta-v3", *(pytest.param(each, marks=pytest.mark.slow) for each in ("bert", "roberta", "modernbert"))],
 )
-def test_own_forms_load_in_a_fresh_process_to_the_same_probabilities(family, tiny_encoder, tmp_path):
+def test_own_forms_load_in_a_fresh_process_to_the_same_probabilities(family, tiny_encoder, reload_all, tmp_path):
     folders = []
     for method, checkpoint in (("label_embedding", "masked_lm"), ("entailment", "nli"), ("reuse", "classifier")):
         mapping = {"class 0": "it's", "class 1": "10", "class 2": "naïve \\ way"} if method == "reuse" else {}
@@ -273,7 +262,7 @@ def test_own_forms_load_in_a_fresh_process_to_the_same_probabilities(family, tin
         folders.append(fit_tiny(tiny_encoder(family, checkpoint), tmp_path / method, kind="zero_shot", **settings))
     folders.append(fit_tiny(tiny_encoder(family, "masked_lm"), tmp_path / "features", kind="features"))
     assert len(folders) == 4
-    reload_elsewhere(folders, tmp_path)
+    reload_all(folders)
     for folder in folders:
         found = Classifier.from_pretrained(folder, device="cpu").predict_proba(TEXTS)
         assert len({tuple(row) for row in found.tolist()}) == len(TEXTS)
@@ -281,7 +270,7 @@ def test_own_forms_load_in_a_fresh_process_to_the_same_probabilities(family, tin
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_variant_of_a_family_comes_back_in_one_fresh_process(family, tiny_encoder, tmp_path):
+def test_every_variant_of_a_family_comes_back_in_one_fresh_process(family, tiny_encoder, reload_all, tmp_path):
     variants = [variant for variant, own in CELLS if own == family]
     assert len(variants) == len(VARIANTS) - sum(own == family for _, own in IMPOSSIBLE)
     splits, folders = make_splits(16, 3), []
@@ -290,7 +279,7 @@ def test_every_variant_of_a_family_comes_back_in_one_fresh_process(family, tiny_
         recipe = make_recipe(variant, encoder, tiny_encoder(family, "classifier"), max_steps=1, batch_size=16)
         folders.append(fit_and_save(recipe, splits, tmp_path / variant))
     assert {load_artifact(folder).metadata["loader"] for folder in folders} == {"transformers", "peft", "nlp_transfer"}
-    reload_elsewhere(folders, tmp_path)
+    reload_all(folders)
 
 
 def list_encoder(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -349,7 +338,9 @@ def test_an_earlier_artifact_gives_its_encoder_and_loses_its_head(family, kind, 
         pytest.param("full", ("bert", "distilbert", "modernbert"), marks=pytest.mark.slow),
     ],
 )
-def test_lora_on_an_earlier_artifact_reloads_by_its_literal_call(earlier_kind, families, tiny_encoder, tmp_path):
+def test_lora_on_an_earlier_artifact_reloads_by_its_literal_call(
+    earlier_kind, families, tiny_encoder, reload_all, tmp_path
+):
     folders = []
     for family in families:
         earlier = fit_tiny(tiny_encoder(family, "masked_lm"), tmp_path / family / "first" / "model", kind=earlier_kind)
@@ -358,14 +349,14 @@ def test_lora_on_an_earlier_artifact_reloads_by_its_literal_call(earlier_kind, f
         assert (base / "model.safetensors").is_file()
         assert not [name for name in load_file(base / "model.safetensors") if "lora" in name or "classifier" in name]
         assert json.loads((folders[-1] / "adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
-    reload_elsewhere(folders, tmp_path)
+    reload_all(folders)
 
 
-def test_full_on_an_adapter_artifact_trains_and_reloads_plain(tiny_encoder, tmp_path):
+def test_full_on_an_adapter_artifact_trains_and_reloads_plain(tiny_encoder, reload_all, tmp_path):
     earlier = fit_tiny(tiny_encoder("bert", "masked_lm"), tmp_path / "first" / "model", kind="lora")
     second = run_tiny(earlier, tmp_path / "second", 2, kind="full")
     assert not (second.parent / "base").exists()
-    reload_elsewhere([second], tmp_path)
+    reload_all([second])
 
 
 def test_predictions_of_a_run_are_those_of_its_reloaded_artifact(tiny_encoder, tmp_path):

@@ -55,6 +55,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "lora-miss": {"kind": "lora", "variant": "miss"},
     "adapters": {"kind": "adapters"},
     "adapters-houlsby": {"kind": "adapters", "variant": "houlsby", "reduction": 4, "activation": "gelu"},
+    "adapters-norms": {"kind": "adapters", "norms": True, "reduction": 4, "activation": "gelu"},
     "adapters-parallel": {"kind": "adapters", "variant": "parallel", "scale": 4.0, "activation": "silu"},
     "prompts": {"kind": "prompts"},
     "prompts-p_tuning": {"kind": "prompts", "variant": "p_tuning"},

@@ -1,14 +1,19 @@
-"""Run under `accelerate launch`: trains a few steps and saves the weights that process 0 ends with."""
+"""Run under `accelerate launch`: trains a few steps, saves the weights of process 0, then goes through a whole run."""
 
+import json
 import sys
 from pathlib import Path
 
 from safetensors.torch import save_file
 
+from nlp_transfer.pipeline import run
 from tests.invariants.gradient_case import train_case
 
 if __name__ == "__main__":
-    encoder, out, microbatch = sys.argv[1:4]
-    weights, processes = train_case(Path(encoder), None if microbatch == "none" else int(microbatch))
-    if processes[1] == 0:
-        save_file({**weights}, out, metadata={"processes": str(processes[0])})
+    task = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    if "weights" in task:
+        weights, processes = train_case(Path(task["encoder"]), task["microbatch_size"])
+        if processes[1] == 0:
+            save_file({**weights}, task["weights"], metadata={"processes": str(processes[0])})
+    if "recipe" in task:
+        run(task["recipe"], progress=False)

@@ -1,8 +1,5 @@
 """Gradients do not depend on how a window is split into microbatches or over processes."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +12,7 @@ from torch.nn import functional
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.models.encoder import load_encoder
 from tests.invariants.gradient_case import train_case
+from tests.invariants.launched import launch
 from tests.training import copy_weights, find_largest_gap, make_recipe
 
 TOLERANCE = 1e-6
@@ -54,19 +52,17 @@ def test_a_wrong_divisor_is_noticed(encoder: Path, whole: dict[str, torch.Tensor
     assert find_largest_gap(whole, split) > 100 * TOLERANCE
 
 
-@pytest.mark.parametrize("microbatch_size", [pytest.param("none", marks=pytest.mark.slow), "4"])
-def test_weights_are_the_same_over_two_processes(
-    encoder: Path, whole: dict[str, torch.Tensor], tmp_path: Path, microbatch_size: str
+@pytest.mark.xdist_group("launched")
+def test_weights_are_the_same_over_two_processes(whole: dict[str, torch.Tensor], launched: Path) -> None:
+    with safe_open(launched / "weights.safetensors", "pt") as file:
+        assert file.metadata()["processes"] == "2"
+    assert find_largest_gap(whole, load_file(launched / "weights.safetensors")) <= TOLERANCE
+
+
+@pytest.mark.slow
+def test_whole_windows_over_two_processes_give_the_same_weights(
+    encoder: Path, whole: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     out = tmp_path / "weights.safetensors"
-    root = Path(__file__).parents[2]
-    # accelerate's own CPU launcher wants MPI; its launcher for several devices starts processes for gloo as well.
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    command += ["-m", "tests.invariants.launched_training", str(encoder), str(out), microbatch_size]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    with safe_open(out, "pt") as file:
-        assert file.metadata()["processes"] == "2"
+    launch(tmp_path, {"encoder": str(encoder), "microbatch_size": None, "weights": str(out)})
     assert find_largest_gap(whole, load_file(out)) <= TOLERANCE

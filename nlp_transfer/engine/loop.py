@@ -1,8 +1,7 @@
 """The one training loop: windows of examples, split into microbatches, exact however they are split."""
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,23 +13,19 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from nlp_transfer.contracts import Evaluation, Guide, Hook, Objective, RunLog
 from nlp_transfer.data.batches import plan_epoch, split_window
-from nlp_transfer.engine.average import Average
 from nlp_transfer.engine.checkpoint import (
     CheckpointStore,
     Snapshot,
     capture_random,
     collect_optimizer,
-    collect_weights,
     restore_optimizer,
     restore_random,
-    restore_weights,
 )
 from nlp_transfer.engine.forward import Feeder, Microbatch
-from nlp_transfer.engine.masters import Masters
 from nlp_transfer.engine.memory import measure_peak_memory
 from nlp_transfer.engine.optimizer import build_optimizer, build_schedule
 from nlp_transfer.engine.state import LoopState
-from nlp_transfer.engine.vocabulary import reach_vocabulary
+from nlp_transfer.engine.weights import TrainedWeights
 from nlp_transfer.engine.window import run_joint_window, run_window_by_parts
 from nlp_transfer.errors import OutputError, StorageError
 from nlp_transfer.recipe.schema import LOWER_IS_BETTER, TrainingConfig
@@ -150,19 +145,13 @@ class _Loop:
         self.setup, self.training, self.accelerator = setup, setup.training, setup.accelerator
         self.num_steps = count_steps(setup.feeder.encoded.num_examples, self.training)
         self.lengths = setup.feeder.lengths
-        # A guide may hold any weight to where it was: it is given the whole matrix.
-        self.vocabulary = None if setup.guides else reach_vocabulary(setup.model, setup.feeder)
-        self.masters = Masters(setup.model) if setup.half else None
-        stand_ins = {} if self.masters is None else self.masters.trained
+        decay, is_guided = self.training.ema_decay, bool(setup.guides)
+        self.weights = TrainedWeights(setup.model, setup.feeder, ema_decay=decay, half=setup.half, is_guided=is_guided)
+        stand_ins = self.weights.stand_ins
         optimizer = build_optimizer(setup.model, self.training, setup.new_parameters, setup.rates, stand_ins)
         self.schedule: LambdaLR = build_schedule(optimizer, self.training, self.num_steps)
         self.plain_optimizer = optimizer
         self.model, self.optimizer = self.accelerator.prepare(setup.model, optimizer)
-        # Taken once: a guide may close and open some of them for a while.
-        trained = {name: p for name, p in setup.model.named_parameters() if p.requires_grad}
-        self.trained: dict[str, Tensor] = {**trained, **stand_ins}
-        decay = self.training.ema_decay
-        self.average = Average(self.trained, decay) if decay else None
         self.state = LoopState(rows=setup.rows)
         self.state.log.device = self.accelerator.device.type
         self.state.log.num_processes = self.accelerator.num_processes
@@ -217,9 +206,7 @@ class _Loop:
         log.steps += 1
         for guide in self.setup.guides:
             guide.after_step(log.steps)
-        if self.average is not None:
-            share = self.average.take(log.steps)
-            self.state.mean_kept += share * (self.state.kept - self.state.mean_kept)
+        self.weights.take_mean(self.state, log.steps)
         log.examples += len(window)
         self.state.position += 1
         log.epochs = self.state.epoch + self.state.position / len(self.windows)
@@ -241,16 +228,13 @@ class _Loop:
             self.accelerator.unscale_gradients(self.optimizer)
         for guide in self.setup.guides:
             guide.after_backward()
-        if self.masters is not None:
-            self.masters.take_gradients()
+        self.weights.take_gradients()
         if self.training.max_grad_norm is not None:
-            self.accelerator.clip_grad_norm_(self.trained.values(), self.training.max_grad_norm)
+            self.accelerator.clip_grad_norm_(self.weights.tensors.values(), self.training.max_grad_norm)
         rate = float(self.schedule.get_last_lr()[0])
         self.optimizer.step()
-        if self.vocabulary is not None and not self.accelerator.optimizer_step_was_skipped:
-            self.state.kept *= self.vocabulary.find_decay(self.plain_optimizer)
-        if self.masters is not None:
-            self.masters.hand_down()
+        was_skipped = self.accelerator.optimizer_step_was_skipped
+        self.weights.take_step(self.state, self.plain_optimizer, was_skipped=was_skipped)
         self.schedule.step()
         self.optimizer.zero_grad()
         return rate
@@ -272,35 +256,13 @@ class _Loop:
         if self.setup.store is not None and ((steps % every == 0 or self.is_done) if every else at_end):
             self.save()
 
-    @contextlib.contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Put the mean of the weights in their place for a while, where there is one."""
-        if self.average is None:
-            yield
-            return
-        with self.average.in_place():
-            self.hand_down()
-            yield
-        self.hand_down()
-
-    def hand_down(self) -> None:
-        """Let a model that computes in bf16 know of other weights."""
-        if self.masters is not None:
-            self.masters.hand_down()
-
-    @property
-    def kept(self) -> float:
-        """What weight decay has left of embeddings that no example reaches, in the weights that are scored."""
-        return self.state.kept if self.average is None else self.state.mean_kept
-
     def look(self) -> None:
         """Score validation; keep the weights if they are the best so far."""
         assert self.setup.evaluate is not None
         self.read_losses()
         # Not the wrapped model: that one talks to the other processes in every forward pass, and here one process may
         # have a batch more than another.
-        whole = contextlib.nullcontext() if self.vocabulary is None else self.vocabulary.whole(self.kept)
-        with self.averaged(), whole:
+        with self.weights.complete(self.state):
             metrics = self.setup.evaluate(self.setup.model)
         self.set_modes()
         log, metric = self.state.log, str(self.training.select_by)
@@ -310,9 +272,8 @@ class _Loop:
         if self.state.best_value is None or value > self.state.best_value:
             self.state.best_value, self.state.looks_without_gain, log.best_step = value, 0, log.steps
             if self.training.restore_best and not self.state.log.steps >= self.num_steps:
-                with self.averaged():
-                    self.best_weights = collect_weights(self.setup.model, self.trained)
-                self.state.best_kept = self.kept
+                self.best_weights = self.weights.collect_scored()
+                self.state.best_kept = self.state.mean_kept
         else:
             self.state.looks_without_gain += 1
             patience = self.training.early_stopping
@@ -331,13 +292,13 @@ class _Loop:
         if self.accelerator.is_main_process:
             is_best = self.state.log.best_step == step
             snapshot = Snapshot(
-                weights=collect_weights(self.setup.model, self.trained),
+                weights=self.weights.collect(),
                 optimizer=collect_optimizer(self.plain_optimizer),
                 random={},
                 state=self.state.to_json() | {"scaler": self.read_scaler()},
                 guides={f"{n}/{k}": t for n, guide in enumerate(self.setup.guides) for k, t in guide.collect().items()},
                 best=None if is_best else self.best_weights,
-                average={} if self.average is None else {n: t.to("cpu") for n, t in self.average.mean.items()},
+                average=self.weights.collect_mean(),
             )
             store.commit(step, snapshot)
         self.accelerator.wait_for_everyone()
@@ -363,9 +324,7 @@ class _Loop:
             self.state = LoopState.from_json(snapshot.state)
             if scale and self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(scale)
-            self.restore(snapshot.weights)
-            if self.average is not None:
-                self.average.restore(snapshot.average)
+            self.weights.restore(snapshot.weights, snapshot.average)
         except (KeyError, TypeError, RuntimeError) as error:
             raise StorageError(f"checkpoints: written by another version or for another model ({error}).") from error
         restore_optimizer(self.plain_optimizer, snapshot.optimizer)
@@ -385,29 +344,17 @@ class _Loop:
         self.state.log.damaged_checkpoints += store.skipped
         restore_random(snapshot.random)
 
-    def restore(self, weights: Mapping[str, Tensor]) -> None:
-        """Put collected weights in place."""
-        restore_weights(self.setup.model, weights, self.trained)
-        self.hand_down()
-
     def finish(self) -> RunLog:
         """Put the best weights in place and close the log."""
         self.read_losses()
-        for parameter in self.trained.values():
-            parameter.requires_grad_(True)  # a guide may have left some closed
-        log, kept = self.state.log, self.kept
+        log, kept = self.state.log, self.state.mean_kept
         best = self.best_weights if self.training.restore_best and log.evaluations else None
         if best is not None and log.best_step != log.steps:
-            self.restore(best)
             kept = self.state.best_kept
         else:
-            log.best_step = log.steps
-            if self.average is not None:
-                self.average.swap()
-        if self.masters is not None:
-            self.masters.put_back()
-        if self.vocabulary is not None:
-            self.vocabulary.put_back(kept)
+            best, log.best_step = self.weights.collect_scored(), log.steps
+        self.weights.restore(best)
+        self.weights.put_back(kept)
         counts = torch.tensor([log.tokens, log.padded_tokens], device=self.accelerator.device)
         log.tokens, log.padded_tokens = self.accelerator.reduce(counts, reduction="sum").tolist()
         log.peak_memory_bytes = measure_peak_memory(self.accelerator.device)

@@ -79,7 +79,9 @@ def fit_probe(
         parameter.requires_grad_(name in head)
     cache = cache_prefix(_build_prefix(model, probe.prefix), prepared, ["train"], accelerator.device, track)
     update = {"epochs": float(probe.epochs), "max_steps": None, "learning_rate": probe.learning_rate}
-    training = training.model_copy(update={**update, "head_learning_rate": None, "restore_best": False, "ema_decay": 0.0})
+    training = training.model_copy(
+        update={**update, "head_learning_rate": None, "restore_best": False, "ema_decay": 0.0}
+    )
     feeder = Feeder(prepared, "train", accelerator.device, cache=cache)
     hooks = make_hooks(count_steps(feeder.encoded.num_examples, training), f"{label}, head") if make_hooks else ()
     run_loop(

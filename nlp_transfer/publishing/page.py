@@ -113,14 +113,8 @@ def _read_templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
-        text=show_text,
-        number=format_number,
-        count=format_count,
-        bytes=format_bytes,
-        duration=format_duration,
-        breakable=_make_breakable,
-    )
+    environment.filters.update(text=show_text, number=format_number, count=format_count)
+    environment.filters.update(bytes=format_bytes, duration=format_duration, breakable=_make_breakable)
     return environment
 
 

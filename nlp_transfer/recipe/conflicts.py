@@ -11,6 +11,7 @@ from nlp_transfer.recipe.schema import (
     LoraConfig,
     PromptsConfig,
     Recipe,
+    TrainingConfig,
     ZeroShotConfig,
 )
 from nlp_transfer.recipe.section import Section
@@ -149,18 +150,26 @@ def _check_strategy(recipe: Recipe) -> Iterator[str]:
     if strategy.targets == []:
         yield "strategy.targets: expected names of layers, got an empty list. Remove it for the variant's own choice."
     yield from _list_unread(strategy, "variant", LORA_READERS)
-    if strategy.variant in LORA_READERS["init"] and strategy.rank_stabilized and strategy.init == "pissa":
-        yield "strategy.init: pissa does not go with strategy.rank_stabilized. Remove one of them."
-    if strategy.quantize != "none" and strategy.init == "pissa":
-        yield "strategy.init: pissa does not go with strategy.quantize. Remove one of them."
-    if strategy.quantize != "none" and recipe.training.device not in ("auto", "cuda"):
-        yield f"strategy.quantize: does not go with training.device {recipe.training.device}. Use cuda."
-    if strategy.variant == "adalora" and recipe.training.ema_decay:
-        yield "training.ema_decay: does not go with strategy.variant adalora, which drops ranks on the way. Set it to 0."
+    yield from _list_clashes(strategy, recipe.training)
+
+
+def _list_clashes(strategy: LoraConfig, training: TrainingConfig) -> Iterator[str]:
+    """Options of LoRA that cannot stand together."""
+    if strategy.init == "pissa":
+        with_init = {
+            "strategy.rank_stabilized": strategy.variant in LORA_READERS["init"] and strategy.rank_stabilized,
+            "strategy.quantize": strategy.quantize != "none",
+            "strategy.variant dora": strategy.variant == "dora",
+        }
+        for key, clashes in with_init.items():
+            if clashes:
+                yield f"strategy.init: pissa does not go with {key}. Remove one of them."
+    if strategy.quantize != "none" and training.device not in ("auto", "cuda"):
+        yield f"strategy.quantize: does not go with training.device {training.device}. Use cuda."
     if strategy.variant == "vera" and strategy.rate_ratio != 1:
         yield "strategy.rate_ratio: does not apply to strategy.variant vera, which trains no matrices. Remove it."
-    if strategy.variant == "dora" and strategy.init == "pissa":
-        yield "strategy.init: pissa does not go with strategy.variant dora. Remove one of them."
+    if strategy.variant == "adalora" and training.ema_decay:
+        yield "training.ema_decay: does not go with strategy.variant adalora, which drops ranks on the way. Remove it."
 
 
 def _list_unread(strategy: Section, selector: str, readers: Mapping[str, Sequence[str]]) -> Iterator[str]:

@@ -75,7 +75,7 @@ def test_the_whole_embedding_matrix_is_averaged_as_the_reached_rows_are(settings
     splits, prepared = prepare(recipe, n=36)
     adapted = adapt(recipe, prepared)
     reached = copy_weights(fit(recipe, splits, prepared, adapted=adapted)[0])
-    monkeypatch.setattr("nlp_transfer.engine.loop.reach_vocabulary", lambda *_: None)
+    monkeypatch.setattr("nlp_transfer.engine.weights.reach_vocabulary", lambda *_: None)
     whole = copy_weights(fit(recipe, splits, prepared)[0])
     assert find_largest_gap(reached, whole) < 2e-5
 

@@ -57,7 +57,7 @@ def test_losses_and_weights_are_those_of_the_whole_matrix(family, optimizer, tin
     found = {}
     for way in ("narrow", "whole"):
         if way == "whole":
-            monkeypatch.setattr("nlp_transfer.engine.loop.reach_vocabulary", lambda *_: None)
+            monkeypatch.setattr("nlp_transfer.engine.weights.reach_vocabulary", lambda *_: None)
         model, log = fit(recipe, splits, prepared)
         found[way] = (log.losses, copy_weights(model))
     (vocabulary_size,) = {len(find_embedding_of(model))}

@@ -6,7 +6,24 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-__all__ = ["Average"]
+__all__ = ["Average", "find_decay"]
+
+
+def find_decay(share: float, num_steps: int) -> float:
+    """Give the decay of a mean that reaches back over about a share of a run.
+
+    Args:
+        share: From 0, no mean, to 1.
+        num_steps: Updates of the run.
+
+    Returns:
+        0 where there is no mean, or where it would reach back over one step only.
+
+    Example:
+        >>> find_decay(0.2, 500), find_decay(0.0, 500)
+        (0.99, 0.0)
+    """
+    return 1.0 - 1.0 / max(1.0, share * num_steps)
 
 
 class Average:

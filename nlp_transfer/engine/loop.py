@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from nlp_transfer.contracts import Evaluation, Guide, Hook, Objective, RunLog
 from nlp_transfer.data.batches import plan_epoch, split_window
+from nlp_transfer.engine.average import find_decay
 from nlp_transfer.engine.checkpoint import (
     CheckpointStore,
     Snapshot,
@@ -145,8 +146,8 @@ class _Loop:
         self.setup, self.training, self.accelerator = setup, setup.training, setup.accelerator
         self.num_steps = count_steps(setup.feeder.encoded.num_examples, self.training)
         self.lengths = setup.feeder.lengths
-        decay, is_guided = self.training.ema_decay, bool(setup.guides)
-        self.weights = TrainedWeights(setup.model, setup.feeder, ema_decay=decay, half=setup.half, is_guided=is_guided)
+        decay, is_guided = find_decay(self.training.ema_share, self.num_steps), bool(setup.guides)
+        self.weights = TrainedWeights(setup.model, setup.feeder, decay=decay, half=setup.half, is_guided=is_guided)
         stand_ins = self.weights.stand_ins
         optimizer = build_optimizer(setup.model, self.training, setup.new_parameters, setup.rates, stand_ins)
         self.schedule: LambdaLR = build_schedule(optimizer, self.training, self.num_steps)

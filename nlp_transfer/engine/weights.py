@@ -25,7 +25,7 @@ class TrainedWeights:
     Args:
         model: On its device; changed until ``put_back``.
         feeder: The training split.
-        ema_decay: Of the running mean; 0 for none.
+        decay: Of the running mean; 0 for none.
         half: Whether the model computes in bf16.
         is_guided: Whether guides hold weights to where they were; they are given whole matrices.
 
@@ -35,7 +35,7 @@ class TrainedWeights:
         average: The running mean, or None.
     """
 
-    def __init__(self, model: nn.Module, feeder: Feeder, *, ema_decay: float, half: bool, is_guided: bool) -> None:
+    def __init__(self, model: nn.Module, feeder: Feeder, *, decay: float, half: bool, is_guided: bool) -> None:
         self.model = model
         self._vocabulary = None if is_guided else reach_vocabulary(model, feeder)
         self._masters = Masters(model) if half else None
@@ -43,7 +43,7 @@ class TrainedWeights:
         # Taken once: a guide may close and open some of them for a while.
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.tensors: dict[str, Tensor] = {**trained, **self.stand_ins}
-        self.average = Average(self.tensors, ema_decay) if ema_decay else None
+        self.average = Average(self.tensors, decay) if decay else None
 
     def take_gradients(self) -> None:
         """Have the gradients where the optimizer looks for them; called before they are clipped."""

@@ -80,7 +80,7 @@ def fit_probe(
     cache = cache_prefix(_build_prefix(model, probe.prefix), prepared, ["train"], accelerator.device, track)
     update = {"epochs": float(probe.epochs), "max_steps": None, "learning_rate": probe.learning_rate}
     training = training.model_copy(
-        update={**update, "head_learning_rate": None, "restore_best": False, "ema_decay": 0.0}
+        update={**update, "head_learning_rate": None, "restore_best": False, "ema_share": 0.0}
     )
     feeder = Feeder(prepared, "train", accelerator.device, cache=cache)
     hooks = make_hooks(count_steps(feeder.encoded.num_examples, training), f"{label}, head") if make_hooks else ()

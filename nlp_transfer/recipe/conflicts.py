@@ -168,8 +168,8 @@ def _list_clashes(strategy: LoraConfig, training: TrainingConfig) -> Iterator[st
         yield f"strategy.quantize: does not go with training.device {training.device}. Use cuda."
     if strategy.variant == "vera" and strategy.rate_ratio != 1:
         yield "strategy.rate_ratio: does not apply to strategy.variant vera, which trains no matrices. Remove it."
-    if strategy.variant == "adalora" and training.ema_decay:
-        yield "training.ema_decay: does not go with strategy.variant adalora, which drops ranks on the way. Remove it."
+    if strategy.variant == "adalora" and training.ema_share:
+        yield "training.ema_share: does not go with strategy.variant adalora, which drops ranks on the way. Remove it."
 
 
 def _list_unread(strategy: Section, selector: str, readers: Mapping[str, Sequence[str]]) -> Iterator[str]:

@@ -226,9 +226,8 @@ class TrainingConfig(Section):
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="After the warm-up, towards zero.")
     warmup_share: OpenShare = Field(0.06, description="Share of the steps that warm up; RoBERTa's choice.")
     max_grad_norm: Annotated[float, Field(gt=0)] | None = Field(1.0, description="Clip gradients; null for never.")
-    ema_decay: OpenShare = Field(
-        0.0,
-        description="Score and keep a running mean of the weights that keeps this share of itself a step; 0 is off.",
+    ema_share: OpenShare = Field(
+        0.0, description="Score and keep a running mean of the weights over about this share of the run; 0 is off."
     )
     label_smoothing: OpenShare = Field(0.0, description="Share of each target spread over all classes.")
     class_weights: Literal["balanced"] | dict[str, float] | None = Field(

@@ -53,7 +53,7 @@ def average_by_hand(start, seen, decay):
 @pytest.mark.parametrize("half", [False, True], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("decay", [0.9, 0.5])
 def test_a_run_ends_with_the_mean_of_its_weights(settings, decay, half):
-    recipe = make_recipe(**settings, training__ema_decay=decay)
+    recipe = make_recipe(**settings, training__ema_share=1 / (1 - decay) / STEPS)
     splits, prepared = prepare(recipe, n=36)
     adapted = adapt(recipe, prepared)
     start = copy_weights(adapted.model)
@@ -71,7 +71,7 @@ def test_a_run_ends_with_the_mean_of_its_weights(settings, decay, half):
 
 
 def test_the_whole_embedding_matrix_is_averaged_as_the_reached_rows_are(settings, monkeypatch):
-    recipe = make_recipe(**settings, training__ema_decay=0.9, training__weight_decay=0.5)
+    recipe = make_recipe(**settings, training__ema_share=10 / STEPS, training__weight_decay=0.5)
     splits, prepared = prepare(recipe, n=36)
     adapted = adapt(recipe, prepared)
     reached = copy_weights(fit(recipe, splits, prepared, adapted=adapted)[0])
@@ -87,7 +87,7 @@ def test_validation_sees_the_mean_and_training_goes_on_without_it(settings):
         looked.append(copy_weights(model))
         return {"accuracy": -float(len(looked))}  # the first look is the best
 
-    recipe = make_recipe(**settings, training__ema_decay=0.9)
+    recipe = make_recipe(**settings, training__ema_share=10 / STEPS)
     splits, prepared = prepare(recipe, n=36)
     adapted = adapt(recipe, prepared)
     collector = Collector(adapted.model)
@@ -110,7 +110,7 @@ def test_a_broken_run_ends_in_the_same_mean(settings, broken_at, half, tmp_path)
     def evaluate(model):
         return {"accuracy": float(torch.sin(1e4 * next(model.parameters()).detach().double().sum()))}
 
-    recipe = make_recipe(**settings, training__ema_decay=0.9)
+    recipe = make_recipe(**settings, training__ema_share=10 / STEPS)
     splits, prepared = prepare(recipe, n=36)
     model, log = fit(recipe, splits, prepared, evaluate=evaluate, half=half)
     with pytest.raises(KeyboardInterrupt):
@@ -130,5 +130,5 @@ def test_an_early_mean_is_not_held_at_the_start():
 
 
 def test_ranks_that_are_dropped_on_the_way_have_no_mean():
-    with pytest.raises(RecipeError, match=r"training\.ema_decay: does not go with strategy\.variant adalora"):
-        load_recipe({"strategy": {"kind": "lora", "variant": "adalora"}, "training": {"ema_decay": 0.9}})
+    with pytest.raises(RecipeError, match=r"training\.ema_share: does not go with strategy\.variant adalora"):
+        load_recipe({"strategy": {"kind": "lora", "variant": "adalora"}, "training": {"ema_share": 0.9}})

@@ -169,7 +169,7 @@ def _list_clashes(strategy: LoraConfig, training: TrainingConfig) -> Iterator[st
     if strategy.variant == "vera" and strategy.rate_ratio != 1:
         yield "strategy.rate_ratio: does not apply to strategy.variant vera, which trains no matrices. Remove it."
     if strategy.variant == "adalora" and training.ema_share:
-        yield "training.ema_share: does not go with strategy.variant adalora, which drops ranks on the way. Remove it."
+        yield "training.ema_share: does not go with strategy.variant adalora, which drops ranks on the way. Use 0."
 
 
 def _list_unread(strategy: Section, selector: str, readers: Mapping[str, Sequence[str]]) -> Iterator[str]:

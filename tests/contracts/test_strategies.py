@@ -114,7 +114,7 @@ def cell(request, tiny_encoder) -> Cell:
 
 def test_every_strategy_meets_every_family():
     assert len(CELLS) + len(IMPOSSIBLE) == len(VARIANTS) * len(FAMILIES)
-    assert len(set(CELLS)) == len(CELLS) == 465
+    assert len(set(CELLS)) == len(CELLS) == 475
     assert len(IMPOSSIBLE) == 15
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     assert f"against every family, in {len(CELLS)} cells." in readme
@@ -379,7 +379,9 @@ BY_HEART: dict[str, tuple[int, float]] = {
     **dict.fromkeys(("prompts-p_tuning", "prompts-random"), (1000, 2e-2)),
     **dict.fromkeys(("prompts-prefix", "prompts-project", "lora-ia3"), (200, 3e-2)),
     **dict.fromkeys(("lora-fourierft", "lora-lokr"), (120, 3e-2)),
-    **dict.fromkeys(("adapters-houlsby", "adapters-parallel", "lora-oft", "lora-loha", "lora-miss"), (120, 1e-2)),
+    **dict.fromkeys(
+        ("adapters-houlsby", "adapters-norms", "adapters-parallel", "lora-oft", "lora-loha", "lora-miss"), (120, 1e-2)
+    ),
 }
 """Updates and rate with which a tiny encoder learns sixteen examples; an encoder that does not move needs more."""
 

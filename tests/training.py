@@ -88,7 +88,20 @@ def find_largest_gap(left: dict[str, torch.Tensor], right: dict[str, torch.Tenso
     return max(float((left[name].double() - right[name].double()).abs().max()) for name in left)
 
 
-class Breaker:
+class Watcher:
+    """A hook that does nothing, for those that do something after a step."""
+
+    def after_step(self, log: RunLog, loss: float | None, learning_rate: float) -> None:
+        pass
+
+    def after_evaluation(self, log: RunLog, evaluation: Evaluation) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Breaker(Watcher):
     """Breaks off after a step, as a kill would."""
 
     def __init__(self, step: int) -> None:
@@ -97,9 +110,3 @@ class Breaker:
     def after_step(self, log: RunLog, loss: float | None, learning_rate: float) -> None:
         if log.steps == self.step:
             raise KeyboardInterrupt
-
-    def after_evaluation(self, log: RunLog, evaluation: Evaluation) -> None:
-        pass
-
-    def close(self) -> None:
-        pass

@@ -73,7 +73,7 @@ class Average:
         """
         share = 1.0 - min(self.decay, (steps + 1) / (steps + 10))
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.mean.values()), [p.detach() for p in self._trained.values()], share)
+            torch._foreach_lerp_(list(self.mean.values()), list(self._trained.values()), share)
         return share
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:

@@ -22,7 +22,15 @@ from torch import Tensor, nn
 
 from nlp_transfer.errors import StorageError
 
-__all__ = ["CheckpointStore", "Snapshot", "capture_random", "collect_weights", "restore_random", "restore_weights"]
+__all__ = [
+    "CheckpointStore",
+    "Snapshot",
+    "capture_random",
+    "collect_weights",
+    "copy_to_cpu",
+    "restore_random",
+    "restore_weights",
+]
 
 MANIFEST = "manifest.json"
 
@@ -58,6 +66,11 @@ def collect_weights(model: nn.Module, trained: Mapping[str, Tensor]) -> dict[str
     persistent = set(model.state_dict().keys())
     tensors = dict(trained)
     tensors |= {name: buffer for name, buffer in model.named_buffers() if name in persistent}
+    return copy_to_cpu(tensors)
+
+
+def copy_to_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy tensors as a file takes them."""
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
 
 

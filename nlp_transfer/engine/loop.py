@@ -351,10 +351,11 @@ class _Loop:
         log, kept = self.state.log, self.state.mean_kept
         best = self.best_weights if self.training.restore_best and log.evaluations else None
         if best is not None and log.best_step != log.steps:
+            self.weights.restore(best)
             kept = self.state.best_kept
         else:
-            best, log.best_step = self.weights.collect_scored(), log.steps
-        self.weights.restore(best)
+            self.weights.settle()
+            log.best_step = log.steps
         self.weights.put_back(kept)
         counts = torch.tensor([log.tokens, log.padded_tokens], device=self.accelerator.device)
         log.tokens, log.padded_tokens = self.accelerator.reduce(counts, reduction="sum").tolist()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nlp_transfer.engine.average import Average
-from nlp_transfer.engine.checkpoint import collect_weights, restore_weights
+from nlp_transfer.engine.checkpoint import collect_weights, copy_to_cpu, restore_weights
 from nlp_transfer.engine.forward import Feeder
 from nlp_transfer.engine.masters import Masters
 from nlp_transfer.engine.state import LoopState
@@ -32,7 +32,6 @@ class TrainedWeights:
     Attributes:
         stand_ins: Name to float32 weights that the optimizer is given in place of the model's own.
         tensors: Name to what the optimizer updates.
-        average: The running mean, or None.
     """
 
     def __init__(self, model: nn.Module, feeder: Feeder, *, decay: float, half: bool, is_guided: bool) -> None:
@@ -43,7 +42,7 @@ class TrainedWeights:
         # Taken once: a guide may close and open some of them for a while.
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.tensors: dict[str, Tensor] = {**trained, **self.stand_ins}
-        self.average = Average(self.tensors, decay) if decay else None
+        self._average = Average(self.tensors, decay) if decay else None
 
     def take_gradients(self) -> None:
         """Have the gradients where the optimizer looks for them; called before they are clipped."""
@@ -64,16 +63,16 @@ class TrainedWeights:
 
     def take_mean(self, state: LoopState, steps: int) -> None:
         """Move the running mean towards the weights."""
-        share = 1.0 if self.average is None else self.average.take(steps)
+        share = 1.0 if self._average is None else self._average.take(steps)
         state.mean_kept += share * (state.kept - state.mean_kept)
 
     @contextmanager
     def scored(self) -> Iterator[None]:
         """Put what is scored and kept in the weights' place for a while: the mean, where there is one."""
-        if self.average is None:
+        if self._average is None:
             yield
             return
-        with self.average.in_place():
+        with self._average.in_place():
             self._hand_down()
             yield
         self._hand_down()
@@ -96,8 +95,7 @@ class TrainedWeights:
 
     def collect_mean(self) -> dict[str, Tensor]:
         """Copy the running mean, on the CPU; empty where there is none."""
-        mean = {} if self.average is None else self.average.mean
-        return {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in mean.items()}
+        return {} if self._average is None else copy_to_cpu(self._average.mean)
 
     def restore(self, weights: Mapping[str, Tensor], mean: Mapping[str, Tensor] | None = None) -> None:
         """Put collected weights in place.
@@ -106,9 +104,15 @@ class TrainedWeights:
             KeyError: They are of another model.
         """
         restore_weights(self.model, weights, self.tensors)
-        if self.average is not None and mean is not None:
-            self.average.restore(mean)
+        if self._average is not None and mean is not None:
+            self._average.restore(mean)
         self._hand_down()
+
+    def settle(self) -> None:
+        """Let what is scored take the weights' place for good."""
+        if self._average is not None:
+            self._average.swap()
+            self._hand_down()
 
     def put_back(self, kept: float) -> None:
         """Give the model whole, float32 weights for good.

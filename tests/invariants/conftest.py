@@ -1,12 +1,13 @@
 """What tests of several processes share: one launch."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.invariants.launched import launch
-from tests.tiny import make_splits
+from tests.invariants.run_case import NUM_ROWS, SETTINGS, make_tables
 
 
 @pytest.fixture(scope="session")
@@ -17,20 +18,13 @@ def launched(tiny_encoder: Callable[..., Path], tmp_path_factory: pytest.TempPat
     """
     folder = tmp_path_factory.mktemp("launched")
     encoder = str(tiny_encoder("bert"))
-    splits = make_splits(10, 2)
-    names = splits.labels.names
     (folder / "data").mkdir()
-    for split, table in splits.tables.items():
-        frame = table.to_pandas().assign(label=[names[index] for index in table["label"]])
-        frame.to_parquet(folder / "data" / f"{split}.parquet")
-    recipe = {
-        "encoder": {"name": encoder},
-        "strategy": {"kind": "full"},
-        "training": {"max_steps": 2, "batch_size": 8, "learning_rate": 1e-2, "device": "cpu"},
-        "evaluation": {"resamples": 100, "tfidf": False},
-        "data": {"max_length": 48, "path": str(folder / "data")},
-        "report": {"output_dir": str(folder / "run")},
-    }
-    task = {"encoder": encoder, "microbatch_size": 4, "weights": str(folder / "weights.safetensors"), "recipe": recipe}
-    launch(folder, task)
+    for split, table in make_tables(NUM_ROWS).items():
+        table.to_parquet(folder / "data" / f"{split}.parquet")
+    settings = {"encoder": {"name": encoder}, **SETTINGS}
+    settings = {**settings, "data": {"path": str(folder / "data")}, "report": {"output_dir": str(folder / "run")}}
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(json.dumps(settings), encoding="utf-8")
+    weights = str(folder / "weights.safetensors")
+    launch(folder, {"encoder": encoder, "microbatch_size": 4, "weights": weights, "recipe": str(recipe)})
     return folder

@@ -1,12 +1,12 @@
 """Run under `accelerate launch`: trains a few steps, saves the weights of process 0, then goes through a whole run."""
 
 import json
+import runpy
 import sys
 from pathlib import Path
 
 from safetensors.torch import save_file
 
-from nlp_transfer.pipeline import run
 from tests.invariants.gradient_case import train_case
 
 if __name__ == "__main__":
@@ -16,4 +16,5 @@ if __name__ == "__main__":
         if processes[1] == 0:
             save_file({**weights}, task["weights"], metadata={"processes": str(processes[0])})
     if "recipe" in task:
-        run(task["recipe"], progress=False)
+        sys.argv = ["nlp-transfer", "run", task["recipe"]]
+        runpy.run_module("nlp_transfer", run_name="__main__")

@@ -6,7 +6,7 @@ import torch
 from nlp_transfer.engine.average import Average
 from nlp_transfer.errors import RecipeError
 from nlp_transfer.recipe.load import load_recipe
-from tests.training import Breaker, adapt, copy_weights, find_largest_gap, fit, make_recipe, prepare
+from tests.training import Breaker, Watcher, adapt, copy_weights, find_largest_gap, fit, make_recipe, prepare
 
 STEPS = 15
 
@@ -25,7 +25,7 @@ def settings(tiny_encoder):
     }
 
 
-class Collector:
+class Collector(Watcher):
     """Copies the trained weights after every step."""
 
     def __init__(self, model):
@@ -33,12 +33,6 @@ class Collector:
 
     def after_step(self, log, loss, learning_rate):
         self.seen.append({name: p.detach().clone() for name, p in self.model.named_parameters()})
-
-    def after_evaluation(self, log, evaluation):
-        pass
-
-    def close(self):
-        pass
 
 
 def average_by_hand(start, seen, decay):

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedModel
 
 from nlp_transfer.contracts import Evaluation, Prepared, RunLog, Splits
 from nlp_transfer.data.encode import encode_splits
@@ -16,6 +16,7 @@ from nlp_transfer.engine.checkpoint import CheckpointStore
 from nlp_transfer.engine.forward import Feeder
 from nlp_transfer.engine.loop import LoopSetup, run_loop
 from nlp_transfer.engine.objectives import build_objective
+from nlp_transfer.methods.quicken import quicken
 from nlp_transfer.models.encoder import load_encoder
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import Recipe
@@ -73,7 +74,9 @@ def fit(
         plan=plan,
         half=half,
     )
-    return adapted.model, run_loop(setup)
+    headed = next((each for each in adapted.model.modules() if isinstance(each, PreTrainedModel)), None)
+    with quicken(adapted.model, headed):
+        return adapted.model, run_loop(setup)
 
 
 def copy_weights(model: nn.Module) -> dict[str, torch.Tensor]:

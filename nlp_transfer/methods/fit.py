@@ -1,6 +1,5 @@
 """Fit one model: load an encoder, adapt it by its strategy, train it on prepared splits."""
 
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,9 +11,7 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from nlp_transfer.contracts import Objective, Prepared, RunLog, Splits, Track, track_nothing
-from nlp_transfer.engine.attention import attend_in_parts
 from nlp_transfer.engine.checkpoint import CheckpointStore
-from nlp_transfer.engine.dropout import cheap_dropout
 from nlp_transfer.engine.forward import Feeder, predict_logits
 from nlp_transfer.engine.loop import LoopSetup, count_steps, run_loop
 from nlp_transfer.engine.memory import measure_peak_memory
@@ -23,9 +20,9 @@ from nlp_transfer.engine.precision import Precision
 from nlp_transfer.engine.prefix import PrefixCache
 from nlp_transfer.evaluation.predictions import predict_labels, to_probabilities
 from nlp_transfer.evaluation.scoring import compute_metrics
+from nlp_transfer.methods.quicken import quicken
 from nlp_transfer.methods.stages import HookMaker, build_cache, fit_probe
 from nlp_transfer.models.encoder import LoadedEncoder, load_encoder, quiet_loading
-from nlp_transfer.models.trim import read_first_token
 from nlp_transfer.recipe.schema import Recipe
 from nlp_transfer.strategies import STRATEGIES, Adapted, Material, Stage
 
@@ -152,8 +149,7 @@ def _train(
         setup.store = CheckpointStore(checkpoints, keep=training.keep_checkpoints, rank=accelerator.process_index)
     # A strategy that reads the encoder in another way than its own head has left that class behind.
     has_own_head = any(module is loaded.model for module in adapted.model.modules())
-    trimmed = read_first_token(loaded.model) if has_own_head else contextlib.nullcontext()
-    with trimmed, cheap_dropout(adapted.model), attend_in_parts(adapted.model):
+    with quicken(adapted.model, loaded.model if has_own_head else None):
         log = run_loop(setup)
     log.seconds += cache_seconds
     log.precision, log.precision_reason = precision

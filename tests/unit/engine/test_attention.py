@@ -5,9 +5,11 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
+from nlp_transfer.engine import attend as arithmetic
 from nlp_transfer.engine import attention
-from nlp_transfer.engine.attention import attend, attend_in_parts
-from nlp_transfer.engine.dropout import draw_kept, find_threshold
+from nlp_transfer.engine.attend import hide
+from nlp_transfer.engine.attention import Attention, attend_in_parts
+from nlp_transfer.engine.dropout import draw_mask, find_threshold
 from tests.tiny import FAMILIES
 
 CALLING = ("bert", "roberta", "xlm-roberta", "distilbert", "albert", "electra", "modernbert")
@@ -23,31 +25,59 @@ def make_states(texts=5, heads=3, length=7, size=4, dtype=torch.float32):
     return states, mask
 
 
+def attend(query, key, value, mask, rate, scale):
+    bias = None if mask is None else hide(mask, query.dtype)
+    return Attention.apply(query, key, value, bias, find_threshold(rate), scale)
+
+
 def attend_plainly(query, key, value, mask, rate, scale, size):
     """The same with one matrix of weights for everything, and the masks of `attend` drawn part by part."""
     scores = query @ key.transpose(2, 3) * scale
     weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
     if rate:
         threshold = find_threshold(rate)
-        parts = [draw_kept(part.shape, threshold, part.dtype) for part in weights.split(size)]
-        weights = weights * torch.cat(parts) / (1 - threshold / 65_536)
+        parts = [draw_mask(part.shape, threshold, part.dtype) for part in weights.flatten(0, 1).split(size)]
+        weights = weights * -torch.cat(parts).view_as(weights) / (1 - threshold / 65_536)
     return weights @ value
 
 
-@pytest.mark.parametrize("most", [1, 3 * 49 * 2, 10**9])
+SIZES = {1: 1, 49 * 2: 1, 3 * 49 * 2: 6, 10**9: 15}
+"""Most scores in a part, and how many of the fifteen texts and heads that is: heads of one text, or whole texts."""
+
+
+@pytest.mark.parametrize("most", SIZES)
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5])
-def test_outputs_and_gradients_are_those_of_plain_attention(rate, most, monkeypatch):
-    monkeypatch.setattr(attention, "SCORES_PER_PART", most)
+@pytest.mark.parametrize("queries", [1, 7])
+def test_outputs_and_gradients_are_those_of_plain_attention(rate, most, queries, monkeypatch):
+    monkeypatch.setattr(arithmetic, "SCORES_PER_PART", most * queries // 7 or 1)
     states, mask = make_states(dtype=torch.float64)
-    size = min(max(1, most // (3 * 49)), 5)
     found = []
-    for way in (attend, lambda *arguments: attend_plainly(*arguments, size)):
+    for way in (attend, lambda *arguments: attend_plainly(*arguments, SIZES[most])):
         torch.manual_seed(1)
-        out = way(*states, mask, rate, 0.3)
+        out = way(states[0][:, :, :queries], *states[1:], mask[:, :, :queries], rate, 0.3)
         gradients = torch.autograd.grad((out * torch.arange(out.numel()).reshape(out.shape)).sum(), states)
         found.append((out, *gradients))
     for ours, plain in zip(*found, strict=True):
         assert torch.allclose(ours, plain, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("factor", [30.0, 300.0])
+def test_large_scores_and_small_rows_are_raised_as_softmax_does(factor, monkeypatch):
+    states, mask = make_states(dtype=torch.float64)
+    with torch.no_grad():
+        states[0].mul_(factor)
+        states[0][0] -= 50 * factor  # rows whose every score is far below zero
+        states[1][0].abs_()
+    calls = []
+    plain = torch.softmax
+    monkeypatch.setattr(torch, "softmax", lambda *a, **k: calls.append(0) or plain(*a, **k))
+    out = attend(*states, mask, 0.0, 1.0)
+    gradients = torch.autograd.grad(out.square().sum(), states)
+    assert calls, "plain softmax was to be needed"
+    expected = attend_plainly(*states, mask, 0.0, 1.0, 15)
+    assert torch.allclose(out, expected, rtol=1e-9, atol=1e-9)
+    for ours, other in zip(gradients, torch.autograd.grad(expected.square().sum(), states), strict=True):
+        assert torch.allclose(ours, other, rtol=1e-6, atol=1e-9)
 
 
 def test_a_mask_for_all_texts_and_none_are_taken():
@@ -80,7 +110,7 @@ def test_families_that_ask_for_attention_get_it_while_they_train(family, tiny_en
 
     def count(*arguments):
         calls.append(arguments[4])
-        return attend(*arguments)
+        return arithmetic.attend(*arguments)
 
     monkeypatch.setattr(attention, "attend", count)
     name = model.config._attn_implementation

@@ -1,0 +1,42 @@
+"""The ways to make a training step cheaper that change nothing of what it computes, put together."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from nlp_transfer.engine.attention import attend_in_parts
+from nlp_transfer.engine.block import block_layers, is_block
+from nlp_transfer.engine.dropout import cheap_dropout
+from nlp_transfer.models.parts import find_parts
+from nlp_transfer.models.trim import LAST_MEETINGS, read_first_token
+
+__all__ = ["quicken"]
+
+
+@contextmanager
+def quicken(model: nn.Module, headed: PreTrainedModel | None) -> Iterator[None]:
+    """Let a model train faster for a while; what it computes stays the same but for the masks that dropout draws.
+
+    Args:
+        model: What is trained.
+        headed: The family's own sequence-classification class inside it, where its own head is what is trained; None
+            where another reads the encoder.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> with quicken(layer, None):
+        ...     sorted(vars(layer)) == sorted(vars(nn.Linear(2, 2)))
+        True
+    """
+    last = None
+    with ExitStack() as stack:
+        if headed is not None and headed.config.model_type in LAST_MEETINGS:
+            last = headed.get_submodule(find_parts(headed).layers[-1])
+            if not is_block(last):
+                stack.enter_context(read_first_token(headed))
+        stack.enter_context(cheap_dropout(model))
+        stack.enter_context(attend_in_parts(model))
+        stack.enter_context(block_layers(model, last))
+        yield

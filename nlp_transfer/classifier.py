@@ -14,8 +14,9 @@ from nlp_transfer.data.columns import prepare_inference_table
 from nlp_transfer.data.encode import encode_table, read_padding, resolve_max_length
 from nlp_transfer.data.labels import map_labels
 from nlp_transfer.data.tables import read_table
-from nlp_transfer.engine.forward import Feeder, predict_logits
+from nlp_transfer.engine.forward import Feeder
 from nlp_transfer.engine.precision import choose_device
+from nlp_transfer.engine.predict import predict_logits
 from nlp_transfer.errors import ArtifactError, DataError, OutputError, StorageError
 from nlp_transfer.evaluation.predictions import predict_labels, to_probabilities
 from nlp_transfer.evaluation.scoring import score_split

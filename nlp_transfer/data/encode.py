@@ -157,6 +157,7 @@ def encode_table(
     window_overlap: float = 0.0,
     max_windows: int | None = None,
     where: str = "data",
+    in_memory: bool = False,
 ) -> Encoded:
     """Tokenize one table, or fetch its tokens from the cache.
 
@@ -173,6 +174,7 @@ def encode_table(
         window_overlap: Least share of a window that repeats the one before, in [0, 1).
         max_windows: Most windows of one text; no limit where absent.
         where: What to call the table in messages.
+        in_memory: Whether a larger table, too, is tokenized in memory, as for texts that are read once.
 
     Returns:
         Tokens with what was counted.
@@ -198,8 +200,15 @@ def encode_table(
     )
     texts = table.select_columns(["text", "text_b"] if is_pair else ["text"])
     _check_texts(texts, where)
-    if len(table) <= EXAMPLES_PER_CALL:
-        stored = Dataset(_make_rows(maker, texts.with_format("arrow")[:], range(len(table))))
+    if in_memory or len(table) <= EXAMPLES_PER_CALL:
+        whole: pa.Table = texts.with_format("arrow")[:]
+        made = [
+            _make_rows(
+                maker, whole.slice(start, EXAMPLES_PER_CALL), range(start, min(start + EXAMPLES_PER_CALL, len(whole)))
+            )
+            for start in range(0, max(len(whole), 1), EXAMPLES_PER_CALL)
+        ]
+        stored = Dataset(pa.concat_tables(made))
     else:
         settings = {
             "format": CACHE_FORMAT,

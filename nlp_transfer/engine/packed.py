@@ -1,15 +1,20 @@
 """A forward pass over the real tokens of ragged rows, without padding, and only as far as the head reads."""
 
+import contextlib
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, linear, scaled_dot_product_attention
+from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_attention
+from transformers.activations import GELUActivation
 
 from nlp_transfer.models.blocks import Block, Stack
 
-__all__ = ["PackedModel", "PackedRows"]
+__all__ = ["PackedModel", "PackedRows", "has_fused_linear", "keep_memory"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,9 @@ many short rows; measured."""
 MOST_SCORE = 60.0
 """Largest attention score whose power of e is safely finite, and whose row's sum is not 0, without a shift; chosen."""
 
+LARGEST_KEPT = 31 << 20
+"""Bytes, less than the 32 MB that glibc's mallopt(3) names as the most for M_MMAP_THRESHOLD to grow by itself."""
+
 
 class PackedModel:
     """A classifier's pieces, run over packed rows in one number format; the head always in its own.
@@ -92,10 +100,12 @@ class PackedModel:
 
     def __init__(self, stack: Stack, dtype: torch.dtype) -> None:
         self.stack, self.dtype = stack, dtype
-        joined: dict[int, _Weights] = {}
-        self._blocks = [
-            joined.setdefault(id(block.up), _Weights(block, stack.num_heads, dtype)) for block in stack.blocks
-        ]
+        keep_memory()
+        # ALBERT's layers share their weights, so they share what is made of them.
+        shared = {id(block.up): block for block in stack.blocks[:-1]}
+        layers = {key: _Layer(block, stack.num_heads, dtype) for key, block in shared.items()}
+        self._layers = [layers[id(block.up)] for block in stack.blocks[:-1]]
+        self._last = _Layer(stack.blocks[-1], stack.num_heads, dtype, is_last=True)
 
     def __call__(self, rows: PackedRows) -> Tensor:
         """Run the model.
@@ -116,9 +126,9 @@ class PackedModel:
             states_TD = embedded_TD.new_zeros(size, embedded_TD.shape[1], dtype=self.dtype)
             states_TD[:num_tokens] = embedded_TD
         runs, starts_R = rows.list_runs(), torch.from_numpy(rows.starts)
-        for block in self._blocks[:-1]:
-            states_TD = block.run(states_TD, runs)
-        first_RD = self._blocks[-1].run_first(states_TD, runs, starts_R)
+        for layer in self._layers:
+            states_TD = layer.run(states_TD, runs)
+        first_RD = self._last.run_first(states_TD, runs, starts_R)
         return self.stack.head(first_RD.to(embedded_TD.dtype)[:, None]).float()
 
 
@@ -139,36 +149,39 @@ def _attend(qkv_3RHLW: Tensor) -> Tensor:
     return found.view(qkv_3RHLW.shape[1:])
 
 
-class _Weights:
-    """One layer's weights in one format."""
+class _Layer:
+    """One layer in one format; the last one keeps queries apart from keys and values."""
 
-    def __init__(self, block: Block, num_heads: int, dtype: torch.dtype) -> None:
-        self.num_heads, self.activation = num_heads, block.activation
+    def __init__(self, block: Block, num_heads: int, dtype: torch.dtype, *, is_last: bool = False) -> None:
+        self.num_heads, self.width, self.activation = num_heads, block.query.out_features, block.activation
         made = (block.query, block.key, block.value)
         # Queries are scaled once, here.
-        scales = ((block.query.out_features / num_heads) ** -0.5, 1.0, 1.0)
+        scales = ((self.width / num_heads) ** -0.5, 1.0, 1.0)
         scaled = [(each.weight * scale, each.bias * scale) for each, scale in zip(made, scales, strict=True)]
-        self.qkv, self.qkv_bias = (_convert(torch.cat(parts), dtype) for parts in zip(*scaled, strict=True))
-        self.out, self.up, self.down = (_Linear(each, dtype) for each in (block.out, block.up, block.down))
+        weight, bias = (torch.cat(parts) for parts in zip(*scaled, strict=True))
+        ends = (0, self.width, 3 * self.width) if is_last else (0, 3 * self.width)
+        self.made = [_Linear(weight[start:end], bias[start:end], dtype) for start, end in pairwise(ends)]
+        self.out, self.up, self.down = (
+            _Linear(each.weight, each.bias, dtype) for each in (block.out, block.up, block.down)
+        )
         self.norm, self.last_norm = (_Norm(each, dtype) for each in (block.norm, block.last_norm))
 
     def run(self, states_TD: Tensor, runs: list[tuple[int, int, int]]) -> Tensor:
         """Run the layer for every token."""
-        width = states_TD.shape[1]
-        qkv_TE = linear(states_TD, self.qkv, self.qkv_bias)
+        (make_all,) = self.made
+        qkv_TE = make_all(states_TD)
         found_TD = torch.zeros_like(states_TD)
         for start, count, length in runs:
             own = slice(start, start + count * length)
             attended = _attend(self._split(qkv_TE[own], count, length))
-            found_TD[own].view(count, length, width).copy_(attended.transpose(1, 2).flatten(2))
+            found_TD[own].view(count, length, self.num_heads, -1).copy_(attended.transpose(1, 2))
         return self._finish(found_TD, states_TD)
 
     def run_first(self, states_TD: Tensor, runs: list[tuple[int, int, int]], starts_R: Tensor) -> Tensor:
         """Run the layer for the first token of each row."""
-        width = states_TD.shape[1]
+        make_query, make_rest = self.made
         first_RD = states_TD[starts_R]
-        query_RD = linear(first_RD, self.qkv[:width], self.qkv_bias[:width])
-        kv_TE = linear(states_TD, self.qkv[width:], self.qkv_bias[width:])
+        query_RD, kv_TE = make_query(first_RD), make_rest(states_TD)
         found_RD = torch.empty_like(first_RD)
         row = 0
         for start, count, length in runs:
@@ -181,24 +194,64 @@ class _Weights:
 
     def _split(self, states: Tensor, count: int, length: int) -> Tensor:
         """Views of shape (rows, heads, length, width of a head) of what was joined."""
-        num_parts = states.shape[1] // self.out.weight.shape[1]
-        return states.view(count, length, num_parts, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        return states.view(count, length, states.shape[1] // self.width, self.num_heads, -1).permute(2, 0, 3, 1, 4)
 
     def _finish(self, found: Tensor, states: Tensor) -> Tensor:
         """All that follows the attention, where every token goes its own way."""
-        states = self.norm(self.out(found).add_(states))
-        return self.last_norm(self.down(self.activation(self.up(states))).add_(states))
+        states = self.norm(self.out.add(found, states))
+        return self.last_norm(self.down.add(self.up.activate(states, self.activation), states))
 
 
 class _Linear:
-    """A linear layer in one format."""
+    """A linear layer in one format, with what follows it where one kernel can do both."""
 
-    def __init__(self, module: nn.Linear, dtype: torch.dtype) -> None:
-        self.weight = _convert(module.weight, dtype)
-        self.bias = None if module.bias is None else _convert(module.bias, dtype)
+    def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> None:
+        self.weight, self.bias = _convert(weight, dtype), _convert(bias, dtype)
+        self.is_fused = dtype == torch.bfloat16 and has_fused_linear()
+        if self.is_fused:
+            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, PACKED_TOKENS)
 
     def __call__(self, states: Tensor) -> Tensor:
-        return linear(states, self.weight, self.bias)
+        return self._fuse(states, "none") if self.is_fused else linear(states, self.weight, self.bias)
+
+    def activate(self, states: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
+        """Let an activation follow."""
+        is_gelu = isinstance(activation, GELUActivation) and activation.act is gelu
+        return self._fuse(states, "gelu") if self.is_fused and is_gelu else activation(self(states))
+
+    def add(self, states: Tensor, other: Tensor) -> Tensor:
+        """Add what came in further below."""
+        if self.is_fused:
+            added: Tensor = torch.ops.mkldnn._linear_pointwise.binary(states, other, self.weight, self.bias, "add")
+            return added
+        return self(states).add_(other)
+
+    def _fuse(self, states: Tensor, name: str) -> Tensor:
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(states, self.weight, self.bias, name, [], "none")
+        return found
+
+
+@functools.cache
+def has_fused_linear() -> bool:
+    """Say whether torch has, for bf16 on this CPU, the kernels of its own compiler for a linear layer and what follows.
+
+    They are no part of torch's public interface, so they are tried out and compared before they are relied on.
+
+    Returns:
+        True where they are there and right.
+    """
+    with torch.inference_mode(), contextlib.suppress(RuntimeError, AttributeError, TypeError):
+        weight = torch.linspace(-1, 1, 64 * 32).sin().view(64, 32).bfloat16()
+        states, bias = weight[:48].clone(), weight[:, 0].clone()
+        ops, packed = torch.ops.mkldnn, torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_TOKENS)
+        plain = linear(states.float(), weight.float(), bias.float())
+        pairs = (
+            (ops._linear_pointwise(states, packed, bias, "none", [], "none"), plain),
+            (ops._linear_pointwise(states, packed, bias, "gelu", [], "none"), gelu(plain)),
+            (ops._linear_pointwise.binary(states, plain.bfloat16(), packed, bias, "add"), plain + plain),
+        )
+        return all(torch.allclose(found.float(), expected, rtol=0.02, atol=0.02) for found, expected in pairs)
+    return False
 
 
 class _Norm:
@@ -210,6 +263,16 @@ class _Norm:
 
     def __call__(self, states: Tensor) -> Tensor:
         return layer_norm(states, self.shape, self.weight, self.bias, self.eps)
+
+
+@functools.cache
+def keep_memory() -> None:
+    """Let the C library keep what a pass frees for the next one, rather than fetch it page by page from the system.
+
+    glibc raises the size from which it does that to the largest piece that was freed, up to 32 MB: a piece of nearly
+    that size, which nobody touches, is enough. Elsewhere it does nothing.
+    """
+    torch.empty(LARGEST_KEPT, dtype=torch.uint8)
 
 
 def _convert(weight: Tensor, dtype: torch.dtype) -> Tensor:

@@ -92,13 +92,14 @@ def find_stack(model: nn.Module) -> Stack | None:
         return None
     stack = read(model)
     leaves = [leaf for block in stack.blocks for leaf in vars(block).values()]
-    is_plain = all(type(leaf) in (nn.Linear, nn.LayerNorm) or not _list_weights(leaf) for leaf in leaves)
-    return stack if is_plain else None
+    return stack if all(_is_plain(leaf) for leaf in leaves) else None
 
 
-def _list_weights(leaf: object) -> list[Tensor]:
-    """Weights of an activation, which is to have none."""
-    return list(leaf.parameters()) if isinstance(leaf, nn.Module) else []
+def _is_plain(leaf: object) -> bool:
+    """Whether a part is a linear layer or a norm, with a bias and nothing more, or an activation without weights."""
+    if type(leaf) in (nn.Linear, nn.LayerNorm):
+        return getattr(leaf, "bias", None) is not None
+    return not isinstance(leaf, nn.Module) or not list(leaf.parameters())
 
 
 def _is_wrapped(model: nn.Module) -> bool:

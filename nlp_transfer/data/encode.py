@@ -201,14 +201,7 @@ def encode_table(
     texts = table.select_columns(["text", "text_b"] if is_pair else ["text"])
     _check_texts(texts, where)
     if in_memory or len(table) <= EXAMPLES_PER_CALL:
-        whole: pa.Table = texts.with_format("arrow")[:]
-        made = [
-            _make_rows(
-                maker, whole.slice(start, EXAMPLES_PER_CALL), range(start, min(start + EXAMPLES_PER_CALL, len(whole)))
-            )
-            for start in range(0, max(len(whole), 1), EXAMPLES_PER_CALL)
-        ]
-        stored = Dataset(pa.concat_tables(made))
+        stored = _hold_rows(texts, maker)
     else:
         settings = {
             "format": CACHE_FORMAT,
@@ -346,6 +339,17 @@ def _make_rows(maker: RowMaker, batch: pa.Table, indices: Sequence[int]) -> pa.T
     marks[np.cumsum([0, *counts])[: len(counts)]] = is_cut
     made["is_cut"] = marks
     return pa.table(made, schema=features.arrow_schema)
+
+
+def _hold_rows(texts: Dataset, maker: RowMaker) -> Dataset:
+    """Tokenize a table in memory, a part at a time, as token ids that are Python objects take much room."""
+    whole: pa.Table = texts.with_format("arrow")[:]
+    starts = range(0, max(whole.num_rows, 1), EXAMPLES_PER_CALL)
+    parts = [whole.slice(start, EXAMPLES_PER_CALL) for start in starts]
+    made = [
+        _make_rows(maker, part, range(start, start + part.num_rows)) for start, part in zip(starts, parts, strict=True)
+    ]
+    return Dataset(pa.concat_tables(made))
 
 
 def _write_rows(texts: Dataset, maker: RowMaker, path: Path, where: str) -> None:

@@ -108,3 +108,29 @@ def test_a_model_that_something_has_changed_runs_as_it_is(make_case):
 def test_rows_of_one_length_make_a_run():
     rows = PackedRows(np.arange(11), np.zeros(11, dtype=np.int64), np.array([4, 3, 3, 1]))
     assert rows.list_runs() == [(0, 1, 4), (4, 2, 3), (10, 1, 1)]
+
+
+def test_fused_kernels_are_left_alone_where_they_are_not_right(monkeypatch):
+    packed.has_fused_linear.cache_clear()
+    try:
+        monkeypatch.setattr(packed, "gelu", torch.relu)
+        assert not packed.has_fused_linear()
+        packed.has_fused_linear.cache_clear()
+        monkeypatch.setattr(packed.torch.ops, "mkldnn", None)
+        assert not packed.has_fused_linear()
+    finally:
+        packed.has_fused_linear.cache_clear()
+
+
+@pytest.mark.parametrize("is_fused", [False, True])
+def test_fused_kernels_change_no_more_than_rounding(make_case, monkeypatch, is_fused):
+    if is_fused and not packed.has_fused_linear():
+        pytest.skip("torch has no such kernels for this processor")
+    monkeypatch.setattr(packed, "has_fused_linear", lambda: is_fused)
+    model, feeder = make_case("bert")
+    half = pack_model(model, feeder, torch.bfloat16)
+    assert half._last.up.is_fused == is_fused
+    parts, owners = pack_rows(feeder, np.arange(feeder.encoded.num_examples))
+    with torch.inference_mode():
+        found = torch.cat([half(part) for part in parts]).numpy()
+    assert 0 < np.abs(found - predict_plainly(model, feeder)[owners]).max() < 0.05

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from nlp_transfer.contracts import Encoded, LabelSpace, Prepared, Score
+from nlp_transfer.contracts import LabelSpace, Score
 from nlp_transfer.data.columns import prepare_inference_table
-from nlp_transfer.data.encode import encode_table, read_padding, resolve_max_length
+from nlp_transfer.data.encode import resolve_max_length
 from nlp_transfer.data.labels import map_labels
 from nlp_transfer.data.tables import read_table
-from nlp_transfer.engine.forward import Feeder, predict_logits
 from nlp_transfer.engine.precision import choose_device
+from nlp_transfer.engine.texts import Reading, TextScorer
 from nlp_transfer.errors import ArtifactError, DataError, OutputError, StorageError
 from nlp_transfer.evaluation.predictions import predict_labels, to_probabilities
 from nlp_transfer.evaluation.scoring import score_split
@@ -37,6 +37,9 @@ class Classifier:
     Args:
         artifact: The loaded model with its label contract.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        precision: Number format of predictions: ``auto``, ``fp32`` or ``bf16``, see `choose_prediction`. Labels are
+            those of fp32 either way: what bf16 leaves in doubt goes through fp32. Probabilities in bf16 differ by
+            about a thousandth, so `evaluate` takes bf16 only where it is asked for, and its figures are a report's.
 
     Example:
         >>> Classifier.from_pretrained("no/such/folder")
@@ -44,22 +47,37 @@ class Classifier:
         nlp_transfer.errors.ArtifactError: no/such/folder: no such folder. Name the model/ folder of a run, ...
     """
 
-    def __init__(self, artifact: LoadedArtifact, *, device: str = "auto") -> None:
+    def __init__(self, artifact: LoadedArtifact, *, device: str = "auto", precision: str = "auto") -> None:
         self._artifact = artifact
         self._device = torch.device(choose_device(device))
         self._model = artifact.model.to(self._device)
         reading: dict[str, Any] = artifact.metadata.get("reading", {})
         wanted = int(reading.get("max_length", FALLBACK_LENGTH))
-        self._max_length = resolve_max_length(artifact.tokenizer, artifact.model.config, wanted)
-        self._long_text = reading.get("long_text", "truncate")
-        self._overlap = float(reading.get("window_overlap", 0.25))
-        self._max_windows: int | None = reading.get("max_windows")
+        self._texts = TextScorer(
+            self._model,
+            artifact.tokenizer,
+            artifact.labels,
+            Reading(
+                max_length=resolve_max_length(artifact.tokenizer, artifact.model.config, wanted),
+                long_text=reading.get("long_text", "truncate"),
+                window_overlap=float(reading.get("window_overlap", 0.25)),
+                max_windows=reading.get("max_windows"),
+            ),
+            self._device,
+            precision=precision,
+        )
         self._is_pair: bool | None = reading.get("is_pair")
         self._data = _read_data(artifact)
 
     @classmethod
     def from_pretrained(
-        cls, path: str | Path, *, revision: str | None = None, device: str = "auto", trust_remote_code: bool = False
+        cls,
+        path: str | Path,
+        *,
+        revision: str | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        trust_remote_code: bool = False,
     ) -> "Classifier":
         """Load a classifier.
 
@@ -67,6 +85,7 @@ class Classifier:
             path: The ``model/`` folder of a run, the run's folder, or a Hub id.
             revision: Branch, tag or commit of a Hub id.
             device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+            precision: ``auto``, ``fp32`` or ``bf16``.
             trust_remote_code: Whether code that the encoder's repository brings may run.
 
         Returns:
@@ -76,7 +95,8 @@ class Classifier:
             ArtifactError: Missing or damaged.
             EncoderError: An adapter's base is missing.
         """
-        return cls(load_artifact(path, revision=revision, trust_remote_code=trust_remote_code), device=device)
+        artifact = load_artifact(path, revision=revision, trust_remote_code=trust_remote_code)
+        return cls(artifact, device=device, precision=precision)
 
     @property
     def labels(self) -> list[str]:
@@ -233,7 +253,7 @@ class Classifier:
             where=where,
         )
         truth = mapped.with_format("numpy")["label"][:]
-        probabilities = self._score(ready, batch_size=batch_size, progress=progress)
+        probabilities = self._score(ready, batch_size=batch_size, progress=progress, is_exact=True)
         wanted = metrics or Recipe(task=TaskConfig(kind=self.space.kind)).evaluation.metrics or []
         settings = EvaluationConfig()
         return score_split(
@@ -306,29 +326,23 @@ class Classifier:
             return [[name for name, is_on in zip(self.labels, row, strict=True) if is_on] for row in found]
         return [self.labels[index] for index in found]
 
-    def _score(self, table: Dataset, *, batch_size: int, progress: Callable[[int], None] | None) -> np.ndarray:
-        """Tokenize and run the model over a table of texts."""
+    def _score(
+        self,
+        table: Dataset,
+        *,
+        batch_size: int,
+        progress: Callable[[int], None] | None,
+        is_exact: bool = False,
+    ) -> np.ndarray:
+        """Give the probabilities of a table of texts."""
         is_pair = "text_b" in table.column_names
         if self._is_pair is not None and is_pair != self._is_pair:
             reads, got = ("pairs", "single texts") if self._is_pair else ("single texts", "pairs")
             raise DataError(f"texts_b: this classifier reads {reads}, got {got}.")
-        tokenizer = self._artifact.tokenizer
-        encoded: Encoded = encode_table(
-            # A label column of its own is no matter of the prediction.
-            table.select_columns(["text", "text_b"] if is_pair else ["text"]),
-            tokenizer,
-            is_pair=is_pair,
-            max_length=self._max_length,
-            long_text=self._long_text,
-            window_overlap=self._overlap,
-            max_windows=self._max_windows,
-        )
-        pad, side = read_padding(tokenizer)
-        prepared = Prepared({"input": encoded}, self.space, pad, side)
-        multiple = 8 if self._device.type == "cuda" else None
-        feeder = Feeder(prepared, "input", self._device, pad_to_multiple_of=multiple)
+        # A label column of its own is no matter of the prediction.
+        texts = table.select_columns(["text", "text_b"] if is_pair else ["text"])
         most: int = EvaluationConfig.model_fields["max_tokens"].default
-        logits = predict_logits(self._model, feeder, batch_size=batch_size, max_tokens=most, progress=progress)
+        logits = self._texts.score(texts, batch_size=batch_size, max_tokens=most, progress=progress, is_exact=is_exact)
         return to_probabilities(logits, self.space)
 
 

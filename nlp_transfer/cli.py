@@ -154,6 +154,9 @@ def predict(
     text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
     encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv and jsonl files.")] = "utf-8",
     batch_size: Annotated[int, typer.Option(min=1, help="Texts in one forward pass.")] = 64,
+    precision: Annotated[
+        str, typer.Option(help="Number format: auto, fp32 or bf16; labels are those of fp32.")
+    ] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is there.")] = False,
 ) -> None:
     """Add predicted labels and probabilities to a table."""
@@ -167,7 +170,7 @@ def predict(
 
     with _name_options():
         rows = read_stdin(sys.stdin, columns=(text, text_b)) if table == "-" else read_table(table, encoding=encoding)
-    classifier = Classifier.from_pretrained(artifact)
+    classifier = Classifier.from_pretrained(artifact, precision=precision)
     with _name_options(), show_progress("predicting", rows.num_rows) as advance:
         found = classifier.predict_table(
             rows,
@@ -194,6 +197,9 @@ def evaluate(
     metric: Annotated[list[str] | None, typer.Option(help="Report key; may be given several times.")] = None,
     encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv and jsonl files.")] = "utf-8",
     batch_size: Annotated[int, typer.Option(min=1, help="Texts in one forward pass.")] = 64,
+    precision: Annotated[
+        str, typer.Option(help="Number format: auto is fp32 here; or bf16, which is near it.")
+    ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
 ) -> None:
     """Score a classifier on labelled data, with intervals."""
@@ -206,7 +212,7 @@ def evaluate(
 
     with _name_options():
         rows, where = read_split(data, split, encoding=encoding)
-    classifier = Classifier.from_pretrained(artifact)
+    classifier = Classifier.from_pretrained(artifact, precision=precision)
     with _name_options(), show_progress("scoring", rows.num_rows) as advance:
         scores = classifier.evaluate(
             rows,

@@ -10,7 +10,7 @@ from datasets import Dataset
 from nlp_transfer.contracts import Encoded
 from nlp_transfer.errors import ShapeError
 
-__all__ = ["Collator", "TokenStore", "plan_epoch", "plan_inference", "split_window"]
+__all__ = ["Collator", "TokenStore", "plan_epoch", "plan_inference", "plan_packed", "split_window"]
 
 WINDOWS_PER_GROUP = 50
 """Windows whose examples are sorted together: enough for little padding, few enough to stay shuffled; chosen."""
@@ -119,6 +119,31 @@ def plan_inference(lengths: np.ndarray, *, batch_size: int, max_tokens: int | No
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
+def plan_packed(lengths: np.ndarray, *, batch_size: int, max_tokens: int) -> list[np.ndarray]:
+    """Plan batches without gradients and without padding: longest first, as many as fit.
+
+    Args:
+        lengths: Tokens a row, shape (W,).
+        batch_size: Most rows in a batch.
+        max_tokens: Most tokens in a batch; a longer row stands alone.
+
+    Returns:
+        Row indices of each batch, int64; together every row once.
+
+    Example:
+        >>> [batch.tolist() for batch in plan_packed(np.array([3, 9, 4, 8]), batch_size=3, max_tokens=12)]
+        [[1], [3, 2], [0]]
+    """
+    order = np.argsort(-lengths.astype(np.int64), kind="stable")
+    parts, start, held = [], 0, 0
+    for place, size in enumerate(lengths[order].tolist()):
+        if place > start and (place - start == batch_size or held + size > max_tokens):
+            parts.append(order[start:place])
+            start, held = place, 0
+        held += size
+    return [*parts, order[start:]] if len(order) else []
+
+
 def _cut_by_tokens(ordered: np.ndarray, lengths: np.ndarray, max_rows: int, max_tokens: int) -> list[np.ndarray]:
     """Cut indices that are sorted longest first; the first of each part says how wide the part is."""
     parts, start = [], 0
@@ -205,6 +230,19 @@ class Collator:
         self._store: TokenStore | None = None
         self._stored: Dataset | None = None
 
+    def open_store(self, encoded: Encoded) -> TokenStore:
+        """Give access to the tokens of a split; the last one's is kept.
+
+        Args:
+            encoded: The tokenized split.
+
+        Returns:
+            Its tokens.
+        """
+        if self._store is None or self._stored is not encoded.rows:
+            self._store, self._stored = TokenStore(encoded.rows), encoded.rows
+        return self._store
+
     def __call__(self, encoded: Encoded, row_indices: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
         """Collate rows.
 
@@ -220,10 +258,9 @@ class Collator:
         """
         if len(row_indices) == 0:
             raise ShapeError("batch: expected at least one row, got none.")
-        if self._store is None or self._stored is not encoded.rows:
-            self._store, self._stored = TokenStore(encoded.rows), encoded.rows
-        names = [name for name in self.pad if name in self._store.columns]
-        flat, counts_R = self._store.gather(names[0], row_indices)
+        store = self.open_store(encoded)
+        names = [name for name in self.pad if name in store.columns]
+        flat, counts_R = store.gather(names[0], row_indices)
         width = int(counts_R.max())
         if self.pad_to_multiple_of:
             width = -(-width // self.pad_to_multiple_of) * self.pad_to_multiple_of
@@ -234,7 +271,7 @@ class Collator:
             is_real_RL = places_L < counts_R[:, None]
         batch = {}
         for name in names:
-            values = flat if name == names[0] else self._store.gather(name, row_indices)[0]
+            values = flat if name == names[0] else store.gather(name, row_indices)[0]
             padded_RL = np.full(is_real_RL.shape, self.pad[name], dtype=np.int64)
             padded_RL[is_real_RL] = values
             batch[name] = torch.from_numpy(padded_RL)

@@ -157,6 +157,7 @@ def encode_table(
     window_overlap: float = 0.0,
     max_windows: int | None = None,
     where: str = "data",
+    in_memory: bool = False,
 ) -> Encoded:
     """Tokenize one table, or fetch its tokens from the cache.
 
@@ -173,6 +174,7 @@ def encode_table(
         window_overlap: Least share of a window that repeats the one before, in [0, 1).
         max_windows: Most windows of one text; no limit where absent.
         where: What to call the table in messages.
+        in_memory: Whether a larger table, too, is tokenized in memory, as for texts that are read once.
 
     Returns:
         Tokens with what was counted.
@@ -198,8 +200,8 @@ def encode_table(
     )
     texts = table.select_columns(["text", "text_b"] if is_pair else ["text"])
     _check_texts(texts, where)
-    if len(table) <= EXAMPLES_PER_CALL:
-        stored = Dataset(_make_rows(maker, texts.with_format("arrow")[:], range(len(table))))
+    if in_memory or len(table) <= EXAMPLES_PER_CALL:
+        stored = _hold_rows(texts, maker)
     else:
         settings = {
             "format": CACHE_FORMAT,
@@ -337,6 +339,17 @@ def _make_rows(maker: RowMaker, batch: pa.Table, indices: Sequence[int]) -> pa.T
     marks[np.cumsum([0, *counts])[: len(counts)]] = is_cut
     made["is_cut"] = marks
     return pa.table(made, schema=features.arrow_schema)
+
+
+def _hold_rows(texts: Dataset, maker: RowMaker) -> Dataset:
+    """Tokenize a table in memory, a part at a time, as token ids that are Python objects take much room."""
+    whole: pa.Table = texts.with_format("arrow")[:]
+    starts = range(0, max(whole.num_rows, 1), EXAMPLES_PER_CALL)
+    parts = [whole.slice(start, EXAMPLES_PER_CALL) for start in starts]
+    made = [
+        _make_rows(maker, part, range(start, start + part.num_rows)) for start, part in zip(starts, parts, strict=True)
+    ]
+    return Dataset(pa.concat_tables(made))
 
 
 def _write_rows(texts: Dataset, maker: RowMaker, path: Path, where: str) -> None:

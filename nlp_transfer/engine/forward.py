@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from nlp_transfer.contracts import Encoded, Prepared, Track, track_nothing
-from nlp_transfer.data.batches import Collator, plan_inference
+from nlp_transfer.data.batches import Collator, TokenStore, plan_inference
 from nlp_transfer.engine.prefix import Prefix, PrefixCache, PrefixStates, allocate_states
-from nlp_transfer.errors import ShapeError
 
-__all__ = ["Feeder", "Microbatch", "cache_prefix", "compute_logits", "iterate_rows", "predict_logits"]
+__all__ = ["Feeder", "Microbatch", "cache_prefix", "compute_logits", "iterate_rows", "join_windows"]
 
 
 ROWS_PER_PASS, TOKENS_PER_PASS = 256, 8_192
@@ -93,6 +92,33 @@ class Feeder:
         held = pc.unique(pc.list_flatten(column)).to_numpy()
         return np.unique(np.append(held.astype(np.int64), self._pad_id))
 
+    def can_pack(self) -> bool:
+        """Whether rows may come without padding.
+
+        That is on a CPU, where no layer has run before, and not where padding on the left moves tokens' positions.
+        """
+        return self.device.type == "cpu" and self._states is None and not self._is_left
+
+    def open_store(self) -> TokenStore:
+        """Give access to the split's tokens as they are stored, without padding."""
+        return self._collate.open_store(self.encoded)
+
+    def find_rows(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Find the rows of examples.
+
+        Args:
+            examples: Indices, int64, shape (B,).
+
+        Returns:
+            Numbers of rows, int64, shape (R,); and the place of each row's example among the B, int64, shape (R,), or
+            None where every example is one row.
+        """
+        if not self.has_windows:
+            return examples, None
+        counts = self._starts[examples + 1] - self._starts[examples]
+        owners = np.repeat(np.arange(len(examples)), counts)
+        return np.concatenate([np.arange(self._starts[i], self._starts[i + 1]) for i in examples]), owners
+
     def feed(self, examples: np.ndarray) -> Microbatch:
         """Collate examples.
 
@@ -102,12 +128,7 @@ class Feeder:
         Returns:
             Tensors on the device.
         """
-        owners = None
-        rows = examples
-        if self.has_windows:
-            counts = self._starts[examples + 1] - self._starts[examples]
-            owners = np.repeat(np.arange(len(examples)), counts)
-            rows = np.concatenate([np.arange(self._starts[i], self._starts[i + 1]) for i in examples])
+        rows, owners = self.find_rows(examples)
         batch = self._collate(self.encoded, rows)
         hidden = None
         if self._prefix is not None and self._states is not None:
@@ -151,67 +172,27 @@ def compute_logits(model: nn.Module, batch: Microbatch, *, max_tokens: int | Non
             inputs = {name: tensor[start : start + most] for name, tensor in batch.inputs.items()}
             parts.append(model(**inputs).logits.float())
     logits_RC: Tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
-    if batch.owners is None:
-        return logits_RC
-    counts_B = torch.bincount(batch.owners, minlength=batch.num_examples).to(logits_RC)
-    summed_BC = logits_RC.new_zeros(batch.num_examples, logits_RC.shape[1]).index_add_(0, batch.owners, logits_RC)
-    return summed_BC / counts_B[:, None]
+    return logits_RC if batch.owners is None else join_windows(logits_RC, batch.owners, batch.num_examples)
 
 
-def predict_logits(
-    model: nn.Module,
-    feeder: Feeder,
-    *,
-    batch_size: int,
-    max_tokens: int | None = None,
-    num_processes: int = 1,
-    rank: int = 0,
-    gather: Callable[[list[tuple[np.ndarray, np.ndarray]]], list[tuple[np.ndarray, np.ndarray]]] | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> np.ndarray:
-    """Score every example of a split, in batches sorted by length.
+def join_windows(logits: Tensor, owners: Tensor, num_examples: int) -> Tensor:
+    """Give examples the mean of their rows' logits.
 
     Args:
-        model: The model; its mode is restored afterwards.
-        feeder: The split.
-        batch_size: Examples in one forward pass.
-        max_tokens: Most tokens in one forward pass, padding included; no limit where absent.
-        num_processes: Count of processes that share the work.
-        rank: Number of this process.
-        gather: Collects the parts of all processes; needed where there are several.
-        progress: Called with the count of examples done since the last call.
+        logits: Float, shape (R, C).
+        owners: Which example a row belongs to, int64, shape (R,).
+        num_examples: B.
 
     Returns:
-        Float32, shape (N, C), in the order of the split.
+        Float, shape (B, C).
 
-    Raises:
-        ShapeError: Not every example was scored exactly once.
+    Example:
+        >>> join_windows(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 0, 1]), 2).tolist()
+        [[2.0], [5.0]]
     """
-    was_training = model.training
-    model.eval()
-    device_parts: list[tuple[np.ndarray, Tensor]] = []
-    batches = plan_inference(feeder.lengths, batch_size=batch_size, max_tokens=max_tokens)
-    with torch.inference_mode():
-        for examples in batches[rank::num_processes]:
-            logits_BC = compute_logits(model, feeder.feed(examples), max_tokens=max_tokens)
-            device_parts.append((examples, logits_BC))
-            if progress is not None:
-                progress(len(examples))
-    model.train(was_training)
-    parts = [(examples, logits_BC.cpu().numpy()) for examples, logits_BC in device_parts]
-    if num_processes > 1 and gather is not None:
-        parts = gather(parts)
-    total = feeder.encoded.num_examples
-    seen = np.zeros(total, dtype=np.int64)
-    result: np.ndarray | None = None
-    for examples, values in parts:
-        if result is None:
-            result = np.empty((total, values.shape[1]), dtype=np.float32)
-        result[examples] = values
-        np.add.at(seen, examples, 1)
-    if result is None or not (seen == 1).all():
-        raise ShapeError(f"prediction: expected each of {total} examples once, got {int(seen.sum())} answers.")
-    return result
+    counts_B = torch.bincount(owners, minlength=num_examples).to(logits)
+    summed_BC = logits.new_zeros(num_examples, logits.shape[1]).index_add_(0, owners, logits)
+    return summed_BC / counts_B[:, None]
 
 
 def iterate_rows(

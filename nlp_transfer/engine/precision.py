@@ -5,13 +5,16 @@ from typing import NamedTuple
 
 import torch
 
-from nlp_transfer.engine.machine import compare_formats
+from nlp_transfer.engine.machine import compare_formats, compare_predictions
 from nlp_transfer.errors import RecipeError
 
-__all__ = ["Precision", "choose_device", "choose_precision", "count_processes"]
+__all__ = ["Precision", "choose_device", "choose_precision", "choose_prediction", "count_processes"]
 
 LEAST_GAIN = 1.1
 """Times as fast as float32 that bf16 must be on a CPU to be worth its rounding; chosen."""
+
+LEAST_PREDICTION_GAIN = 1.5
+"""Times as fast as float32 that bf16 must be on a CPU to be worth the second looks; chosen."""
 
 
 def choose_device(wanted: str) -> str:
@@ -85,3 +88,34 @@ def choose_precision(wanted: str, device: str) -> Precision:
     gain = compare_formats()
     found = f"a step in bf16 was measured to take {1 / gain:.2g} times as long as in fp32 here"
     return Precision("bf16" if gain >= LEAST_GAIN else "fp32", found)
+
+
+def choose_prediction(wanted: str, device: str) -> Precision:
+    """Choose the number format in which labels are predicted; what bf16 leaves in doubt goes through float32 again.
+
+    Args:
+        wanted: ``auto``, ``fp32`` or ``bf16``.
+        device: Device kind.
+
+    Returns:
+        ``fp32`` or ``bf16``, with the reason. ``auto`` is bf16 on a CPU where a pass was measured to be faster in it by
+        at least half, as second looks cost time; float32 elsewhere, where that is not measured.
+
+    Raises:
+        RecipeError: There is no such format, or the device is no CPU.
+
+    Example:
+        >>> choose_prediction("fp32", "cpu").format
+        'fp32'
+    """
+    if wanted not in ("auto", "fp32", "bf16"):
+        raise RecipeError(f"precision: expected auto, fp32 or bf16, got {wanted!r}.")
+    if wanted == "bf16" and device != "cpu":
+        raise RecipeError(f"precision: bf16 predicts on a cpu only, this classifier is on {device}. Use fp32 or auto.")
+    if wanted != "auto":
+        return Precision(wanted, "asked for")
+    if device != "cpu":
+        return Precision("fp32", f"{device} is not measured")
+    gain = compare_predictions()
+    found = f"a pass in bf16 was measured to take {1 / gain:.2g} times as long as in fp32 here"
+    return Precision("bf16" if gain >= LEAST_PREDICTION_GAIN else "fp32", found)

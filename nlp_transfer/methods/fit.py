@@ -12,11 +12,12 @@ from torch import nn
 
 from nlp_transfer.contracts import Objective, Prepared, RunLog, Splits, Track, track_nothing
 from nlp_transfer.engine.checkpoint import CheckpointStore
-from nlp_transfer.engine.forward import Feeder, predict_logits
+from nlp_transfer.engine.forward import Feeder
 from nlp_transfer.engine.loop import LoopSetup, count_steps, run_loop
 from nlp_transfer.engine.memory import measure_peak_memory
 from nlp_transfer.engine.objectives import build_objective
 from nlp_transfer.engine.precision import Precision
+from nlp_transfer.engine.predict import predict_logits
 from nlp_transfer.engine.prefix import PrefixCache
 from nlp_transfer.evaluation.predictions import predict_labels, to_probabilities
 from nlp_transfer.evaluation.scoring import compute_metrics

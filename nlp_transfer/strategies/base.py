@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from nlp_transfer.contracts import Guide, Loader, Objective, Prepared, Splits, Track
-from nlp_transfer.engine.forward import Feeder, predict_logits
+from nlp_transfer.engine.forward import Feeder
+from nlp_transfer.engine.predict import predict_logits
 from nlp_transfer.models.encoder import LoadedEncoder
 from nlp_transfer.models.parts import EncoderParts
 from nlp_transfer.recipe.schema import Recipe

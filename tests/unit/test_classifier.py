@@ -13,7 +13,15 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from nlp_transfer import Classifier
 from nlp_transfer.contracts import LabelSpace, Score
 from nlp_transfer.data.exchange import write_table
-from nlp_transfer.errors import ArtifactError, DataError, LabelError, OutputError, StorageError, TransferError
+from nlp_transfer.errors import (
+    ArtifactError,
+    DataError,
+    LabelError,
+    OutputError,
+    RecipeError,
+    StorageError,
+    TransferError,
+)
 from nlp_transfer.models.encoder import load_encoder, load_tokenizer
 from nlp_transfer.publishing.artifact import save_artifact
 from nlp_transfer.recipe.schema import DEFAULT_METRICS, EncoderConfig, Recipe
@@ -387,3 +395,13 @@ def test_a_plain_classifier_of_another_tool_predicts(tiny_encoder, tmp_path):
     assert classifier.labels == ["x", "y"]
     assert set(classifier.predict(["superb " * 300, "awful"])) <= {"x", "y"}
     assert len(classifier.predict(TEXTS, TEXTS)) == 4
+
+
+def test_the_number_format_is_chosen_when_a_classifier_is_loaded(classifier):
+    folder = classifier._artifact.folder
+    with pytest.raises(RecipeError, match="expected auto, fp32 or bf16, got 'half'"):
+        Classifier.from_pretrained(folder, precision="half")
+    texts = [f"a joy to watch, {index} times" for index in range(70)]
+    full, half = (Classifier.from_pretrained(folder, precision=name).predict_proba(texts) for name in ("fp32", "bf16"))
+    assert 0 < np.abs(full - half).max() < 0.02
+    assert (full.argmax(axis=1) == half.argmax(axis=1)).all()

@@ -9,7 +9,8 @@ from datasets import Dataset, Features, List, Value
 from torch import nn
 
 from nlp_transfer.contracts import Encoded, LabelSpace, Prepared
-from nlp_transfer.engine.forward import Feeder, compute_logits, predict_logits
+from nlp_transfer.engine.forward import Feeder, compute_logits
+from nlp_transfer.engine.predict import predict_logits
 from nlp_transfer.errors import ShapeError
 
 

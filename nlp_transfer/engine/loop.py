@@ -229,7 +229,9 @@ class _Loop:
             self.accelerator.unscale_gradients(self.optimizer)
         for guide in self.setup.guides:
             guide.after_backward()
-        self.weights.take_gradients(self.plain_optimizer, self.accelerator, self.training.max_grad_norm)
+        self.weights.take_gradients()
+        if self.training.max_grad_norm is not None:
+            self.accelerator.clip_grad_norm_(self.weights.tensors.values(), self.training.max_grad_norm)
         rate = float(self.schedule.get_last_lr()[0])
         self.optimizer.step()
         was_skipped = self.accelerator.optimizer_step_was_skipped

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from nlp_transfer.engine.chunked import ChunkedAdamW
 from nlp_transfer.recipe.schema import TrainingConfig
 
 __all__ = ["build_optimizer", "build_schedule", "group_parameters"]
@@ -80,10 +79,6 @@ def build_optimizer(
     if training.optimizer == "sgd":
         return torch.optim.SGD(groups)
     betas = (training.beta_1, training.beta_2)
-    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    if trained.keys() == stand_ins.keys() and all(parameter.device.type == "cpu" for parameter in trained.values()):
-        models = {stand_ins[name]: parameter for name, parameter in trained.items()}
-        return ChunkedAdamW(groups, models, betas=betas, eps=training.epsilon)
     return torch.optim.AdamW(groups, betas=betas, eps=training.epsilon, fused=True)
 
 

@@ -4,12 +4,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from nlp_transfer.engine.average import Average
 from nlp_transfer.engine.checkpoint import collect_weights, copy_to_cpu, restore_weights
-from nlp_transfer.engine.chunked import ChunkedAdamW
 from nlp_transfer.engine.forward import Feeder
 from nlp_transfer.engine.masters import Masters
 from nlp_transfer.engine.state import LoopState
@@ -46,24 +44,10 @@ class TrainedWeights:
         self.tensors: dict[str, Tensor] = {**trained, **self.stand_ins}
         self._average = Average(self.tensors, decay) if decay else None
 
-    def take_gradients(
-        self, optimizer: torch.optim.Optimizer, accelerator: Accelerator, max_norm: float | None
-    ) -> None:
-        """Have the gradients where the optimizer looks for them, clipped.
-
-        Args:
-            optimizer: What updates next.
-            accelerator: Clips.
-            max_norm: Largest norm of all gradients together; None for no clipping.
-        """
-        if isinstance(optimizer, ChunkedAdamW):
-            if max_norm is not None:
-                optimizer.clip(max_norm)
-            return
+    def take_gradients(self) -> None:
+        """Have the gradients where the optimizer looks for them; called before they are clipped."""
         if self._masters is not None:
             self._masters.take_gradients()
-        if max_norm is not None:
-            accelerator.clip_grad_norm_(self.tensors.values(), max_norm)
 
     def take_step(self, state: LoopState, optimizer: torch.optim.Optimizer, *, was_skipped: bool) -> None:
         """Follow an update; called with the rates of that update.
@@ -75,8 +59,7 @@ class TrainedWeights:
         """
         if self._vocabulary is not None and not was_skipped:
             state.kept *= self._vocabulary.find_decay(optimizer)
-        if not isinstance(optimizer, ChunkedAdamW):
-            self._hand_down()
+        self._hand_down()
 
     def take_mean(self, state: LoopState, steps: int) -> None:
         """Move the running mean towards the weights."""

@@ -120,9 +120,10 @@ def _raise(query: Tensor, key: Tensor, bias: Tensor | None, scale: float) -> tup
     scores = _score(query, key, bias, scale)
     if float(scores.max()) < SAFE_PEAK:
         scores.exp_()
-        sums = scores.sum(dim=-1, keepdim=True, dtype=_widen(scores.dtype))
+        # Summed in float32, and rounded: asked for float32 sums, torch would copy all scores to it first.
+        sums = scores.sum(dim=-1, keepdim=True)
         if float(sums.min()) > SAFE_SUM:
-            return scores, sums
+            return scores, sums.to(_widen(scores.dtype))
         scores = _score(query, key, bias, scale)
     weights = torch.softmax(scores, dim=-1)
     return weights, torch.ones((*weights.shape[:2], 1), dtype=_widen(weights.dtype))

@@ -1,7 +1,9 @@
 """Dropout whose masks cost a CPU little."""
 
+import functools
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -15,6 +17,11 @@ __all__ = ["FORMATS", "STEPS", "cheap_dropout", "draw_mask", "drop", "find_thres
 
 FORMATS = {torch.bfloat16: torch.int16, torch.float32: torch.int32, torch.float64: torch.int64}
 """Number formats that are dropped from here, and integers of the same size, whose bits are their masks."""
+
+WORDS_PER_SEED = 1 << 15
+"""64-bit numbers that one generator draws; chosen."""
+
+LARGEST = int(np.iinfo(np.uint64).max)
 
 STEPS = 65_536
 """A mask is drawn with 16 random bits an element, so that rates are multiples of one over this."""
@@ -100,12 +107,36 @@ def draw_mask(shape: torch.Size, threshold: int, dtype: torch.dtype) -> Tensor:
         [-1, 0]
     """
     count = math.prod(shape)
-    seed = int(torch.empty((), dtype=torch.int64).random_())
-    bits = np.random.SFC64(seed).random_raw(-(-count // 4))
+    bits = _draw_bits(-(-count // 4))
     # Sixteen bits are a number from -32,768 to 32,767; those below the edge are dropped.
     edge = threshold - STEPS // 2
     numbers = torch.from_numpy(bits.view(np.int16)[:count]).view(shape)
     return numbers.clamp_(edge - 1, edge).sub_(edge - 1).neg_().to(FORMATS[dtype])
+
+
+def _draw_bits(count: int) -> np.ndarray:
+    """Draw 64-bit numbers, the same ones over any number of threads."""
+    seed = int(torch.empty((), dtype=torch.int64).random_())
+    bits = np.empty(count, dtype=np.uint64)
+    starts = range(0, count, WORDS_PER_SEED)
+
+    def fill(start: int) -> None:
+        part = bits[start : start + WORDS_PER_SEED]
+        generator = np.random.Generator(np.random.SFC64([seed, start]))
+        part[:] = generator.integers(0, LARGEST, size=len(part), dtype=np.uint64, endpoint=True)
+
+    if len(starts) > 1 and torch.get_num_threads() > 1:
+        list(_find_pool(torch.get_num_threads()).map(fill, starts))
+    else:
+        for start in starts:
+            fill(start)
+    return bits
+
+
+@functools.cache
+def _find_pool(num_threads: int) -> ThreadPoolExecutor:
+    """Threads that draw beside each other: numpy lets go of the interpreter meanwhile."""
+    return ThreadPoolExecutor(num_threads, thread_name_prefix="nlp_transfer-dropout")
 
 
 def keep_where(values: Tensor, mask: Tensor) -> Tensor:

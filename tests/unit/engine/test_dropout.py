@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
-from nlp_transfer.engine.dropout import cheap_dropout, drop
+from nlp_transfer.engine.dropout import WORDS_PER_SEED, cheap_dropout, draw_mask, drop
 from tests.tiny import FAMILIES
 
 
@@ -34,6 +34,17 @@ def test_elements_are_dropped_independently_of_each_other():
         assert abs(float(zeros[place::4].mean()) - 0.3) < 5 * math.sqrt(0.21 / 100_000)
     again = (drop(torch.ones(400_000), 0.3) == 0).double()
     assert abs(float((zeros * again).mean()) - 0.09) < 5 * math.sqrt(0.09 * 0.91 / 400_000)
+
+
+def test_any_number_of_threads_draws_the_same_mask():
+    found, before = [], torch.get_num_threads()
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        torch.manual_seed(4)
+        found.append(draw_mask(torch.Size([5, 4 * WORDS_PER_SEED + 7]), 9_000, torch.bfloat16))
+    torch.set_num_threads(before)
+    assert all(torch.equal(found[0], each) for each in found[1:])
+    assert not torch.equal(found[0][0], found[0][1])
 
 
 def test_the_same_seed_draws_the_same_mask_and_gradients_take_it():

@@ -108,8 +108,13 @@ def is_block(module: nn.Module) -> bool:
         and hasattr(attention, "num_attention_heads")
         and not getattr(module, "is_decoder", True)
         and not getattr(module, "chunk_size_feed_forward", 1)
-        and not any(each._forward_hooks or each._forward_pre_hooks for each in module.modules())
+        and all(_has_known_hooks(each) for each in module.modules())
     )
+
+
+def _has_known_hooks(module: nn.Module) -> bool:
+    """Whether a module has no hooks but what ``find_slot`` knows of."""
+    return not (module._forward_hooks or module._forward_pre_hooks) or find_slot(module) is not None
 
 
 def _forward(layer: nn.Module, first_only: bool, hidden: Tensor, mask: Any = None, *args: Any, **rest: Any) -> Any:

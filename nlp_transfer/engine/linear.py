@@ -8,6 +8,7 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 
 from nlp_transfer.engine.dropout import STEPS, draw_mask, find_threshold, keep_where
+from nlp_transfer.models.bottleneck import AddedAfter
 
 __all__ = ["Product", "Slot", "find_slot"]
 
@@ -20,14 +21,17 @@ class Slot(NamedTuple):
     """A linear layer before it runs.
 
     Attributes:
-        tensors: Weight (N, K), bias (N,), and with an update its two matrices, (R, K) and (N, R).
+        tensors: Weight (N, K), bias (N,), with an update its two matrices, (R, K) and (N, R), and with an adapter its
+            parameters.
         scale: Factor on the update; None without one.
         threshold: Of the dropout on what the update reads.
+        adapter: What reads the layer's output and is added to it; None without one.
     """
 
     tensors: tuple[Tensor, ...]
     scale: float | None = None
     threshold: int = 0
+    adapter: nn.Module | None = None
 
     @property
     def factor(self) -> float:
@@ -39,7 +43,8 @@ def find_slot(module: nn.Module) -> Slot | None:
     """See a module as a linear layer.
 
     Args:
-        module: ``nn.Linear``, or peft's with one LoRA update that is not merged.
+        module: ``nn.Linear``, with or without a bottleneck adapter after it, or peft's with one LoRA update that is not
+            merged.
 
     Returns:
         None where it is anything else, or computes otherwise.
@@ -48,8 +53,15 @@ def find_slot(module: nn.Module) -> Slot | None:
         >>> find_slot(nn.Linear(2, 3)).scale is None, find_slot(nn.ReLU())
         (True, None)
     """
-    if type(module) is nn.Linear:
-        return None if module.bias is None else Slot((module.weight, module.bias))
+    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    if type(module) is nn.Linear and module.bias is not None:
+        if not hooks:
+            return Slot((module.weight, module.bias))
+        if len(hooks) == 1 and isinstance(hooks[0], AddedAfter):
+            adapter = hooks[0].adapter
+            return Slot((module.weight, module.bias, *adapter.parameters()), adapter=adapter)
+    if hooks:
+        return None
     lora: Any = module
     if type(module) is not LoraLinear or lora.merged or lora.disable_adapters or len(lora.active_adapters) != 1:
         return None
@@ -88,6 +100,9 @@ class Product:
         self._masks = [
             draw_mask(states.shape, slot.threshold, states.dtype) if slot.threshold else None for slot in slots
         ]
+        self._added: tuple[Tensor, Tensor] | None = None
+        if slots[0].adapter is not None:
+            self._run_adapter(slots[0].adapter)
         self._reduced: list[Tensor | None] = []
         for slot, out, mask in zip(slots, self.outputs, self._masks, strict=True):
             if slot.scale is None:
@@ -96,6 +111,26 @@ class Product:
             reduced = _mask(states, mask) @ slot.tensors[2].t()
             out.addmm_(reduced, slot.tensors[3].t(), alpha=slot.factor)
             self._reduced.append(reduced)
+
+    def _run_adapter(self, adapter: nn.Module) -> None:
+        """Add what an adapter makes of the one layer's output; autograd goes through it alone."""
+        (out,) = self.outputs
+        with torch.enable_grad():
+            read = out.detach().requires_grad_(True)
+            self._added = read, adapter(read)
+        self.outputs = (out + self._added[1].detach(),)
+
+    def _adapter_back(self, joint: Tensor, needs: Sequence[bool]) -> tuple[Tensor, list[Tensor | None]]:
+        """Go back through the adapter: the gradient by what it read, and by its parameters."""
+        if self._added is None:
+            return joint, []
+        read, added = self._added
+        parameters = self.slots[0].tensors[2:]
+        wanted = [parameter for parameter, is_needed in zip(parameters, needs, strict=True) if is_needed]
+        below, *found = torch.autograd.grad(added, [read, *wanted], joint)
+        self._added = None
+        left = iter(found)
+        return joint + below, [next(left) if is_needed else None for is_needed in needs]
 
     def take(self) -> tuple[Tensor, ...]:
         """Give the outputs and keep them no longer."""
@@ -116,6 +151,7 @@ class Product:
         Returns:
             That gradient, and one for each tensor of each slot; None where not wanted.
         """
+        joint, of_adapter = self._adapter_back(joint, needs[2:])
         below = None if not wanted else joint @ self._weight if onto is None else onto.addmm_(joint, self._weight)
         starts = [sum(len(slot.tensors) for slot in self.slots[:number]) for number in range(len(self.slots))]
         weights = biases = None
@@ -130,7 +166,7 @@ class Product:
             if slot.scale is not None:
                 own = joint.chunk(len(self.slots), dim=1)[number]
                 found += self._update_back(number, own, needs[start + 2 : start + 4], below)
-        return below, found
+        return below, found + of_adapter
 
     def _update_back(
         self, number: int, gradient: Tensor, needs: Sequence[bool], below: Tensor | None

@@ -10,7 +10,7 @@ from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import RecipeError
 from nlp_transfer.models.own import OwnClassifier
 
-__all__ = ["ADAPTER_PLACES", "AdapterClassifier", "Bottleneck", "find_places"]
+__all__ = ["ADAPTER_PLACES", "AdapterClassifier", "AddedAfter", "Bottleneck", "find_places"]
 
 Activation = Literal["relu", "gelu", "silu"]
 Variant = Literal["houlsby", "pfeiffer", "parallel"]
@@ -94,7 +94,7 @@ class Bottleneck(nn.Module):
         return added_BLD * self.scale
 
 
-class _After:
+class AddedAfter:
     """Adds what an adapter makes of a linear layer's output; an object, so that a deep copy has its own adapter."""
 
     def __init__(self, adapter: Bottleneck) -> None:
@@ -182,7 +182,7 @@ class AdapterClassifier(OwnClassifier):
                     encoder.get_submodule(places[INNER][number]).register_forward_pre_hook(beside.note)
                     encoder.get_submodule(name).register_forward_hook(beside)
                 else:
-                    encoder.get_submodule(name).register_forward_hook(_After(adapter))
+                    encoder.get_submodule(name).register_forward_hook(AddedAfter(adapter))
         assert len(self.adapters) > 0
 
     def compute(self, inputs: dict[str, Tensor]) -> Tensor:

@@ -6,10 +6,12 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
+from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.engine import block
 from nlp_transfer.engine.block import block_layers, is_block
 from nlp_transfer.engine.linear import find_slot
 from nlp_transfer.methods.quicken import quicken
+from nlp_transfer.models.bottleneck import AdapterClassifier
 from nlp_transfer.models.encoder import quiet_loading
 from nlp_transfer.models.parts import find_parts
 from tests.tiny import FAMILIES
@@ -92,6 +94,23 @@ def test_low_rank_updates_are_part_of_it(targets, is_trimmed, tiny_encoder):
     wrapped = add_update(model, target_modules=targets, modules_to_save=["classifier"])
     assert compare(wrapped, make_inputs(), last) == model.config.num_hidden_layers
     assert all(p.grad is None for name, p in wrapped.named_parameters() if not p.requires_grad)
+
+
+@pytest.mark.parametrize(("variant", "num_blocks"), [("houlsby", 2), ("pfeiffer", 2), ("parallel", 0)])
+@pytest.mark.parametrize("is_trimmed", [True, False])
+def test_adapters_after_a_layer_are_part_of_it(variant, num_blocks, is_trimmed, tiny_encoder):
+    model = load(tiny_encoder("bert"))
+    model.requires_grad_(False)
+    labels = LabelSpace("classification", ("a", "b"))
+    shape = {"variant": variant, "reduction": 4, "activation": "gelu", "dropout": 0.0, "scale": 2.0}
+    wrapped = AdapterClassifier(model, labels, trained=["classifier.weight"], **shape).double().train()
+    for name, parameter in wrapped.named_parameters():
+        if name.endswith("up.weight"):
+            nn.init.normal_(parameter, std=0.3)
+    wrapped.adapters["feed_forward_out_0"].down.bias.requires_grad_(False)
+    last = model.get_submodule(find_parts(model).layers[-1]) if is_trimmed else None
+    assert compare(wrapped, make_inputs(), last) == num_blocks
+    assert wrapped.adapters["feed_forward_out_0"].up.weight.grad.any()
 
 
 @pytest.mark.parametrize("open_names", [["bias"], ["LayerNorm"], ["layer.1."], ["key.weight", "value.bias"]])

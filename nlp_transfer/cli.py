@@ -249,7 +249,9 @@ def benchmark(
 ) -> None:
     """Run contenders in turn on the same rows: accuracy, seconds, ratios. What is in OUT is not run again.
 
-    OUT also gets comparison.json and comparison.svg.
+    Columns: pad, share of our tokens that was padding; peak, largest resident size of the whole process; limit, the
+    work on real tokens a second, as a share of what matrix products reach here. OUT also gets comparison.json and
+    comparison.svg.
     """
     import json
 
@@ -261,7 +263,11 @@ def benchmark(
     quiet_libraries()
     from nlp_transfer.benchmarks.picture import write_comparison
     from nlp_transfer.benchmarks.rounds import Bench, run_suite
+    from nlp_transfer.benchmarks.shares import add_matrix_shares
     from nlp_transfer.benchmarks.summary import compare_contenders, comparison_table
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
 
     bench = Bench(
         data=data,
@@ -271,8 +277,9 @@ def benchmark(
         python=python,
         rounds=seed or range(rounds or whole.rounds),
     )
-    rows = compare_contenders(run_suite(chosen, bench, say=lambda line: print(line, file=sys.stderr, flush=True)))
-    write_comparison(rows, bench.out)
+    records, limits = add_matrix_shares(run_suite(chosen, bench, say=tell), chosen, bench, say=tell)
+    rows = compare_contenders(records)
+    write_comparison(rows, bench.out, limits=limits)
     if as_json:
         _say(json.dumps(rows, indent=2))
     else:

@@ -24,8 +24,9 @@ MODEL = "model"
 def run_suite(suite: Suite, bench: Bench, *, say: Callable[[str], None] = lambda _: None) -> list[dict[str, Any]]:
     """Run what is not there yet, and give everything that is.
 
-    The contenders of a job take turns: first to last in one round, last to first in the next (as far as one does not
-    need another's artefact), so that what slows the machine slows them alike.
+    The contenders of a job take turns: first to last in one round, last to first in the next, whatever the seeds of
+    the rounds are, so that what slows the machine slows them alike. Only where one needs another's artefact of the
+    same round does their order stay.
 
     Args:
         suite: Jobs and contenders.
@@ -45,11 +46,11 @@ def run_suite(suite: Suite, bench: Bench, *, say: Callable[[str], None] = lambda
         StorageError: The disk failed.
     """
     records = []
-    for number in bench.rounds:
+    for turn, number in enumerate(bench.rounds, start=bench.rounds[0]):
         for job in suite.jobs:
             names = [name for name in suite.contenders if name not in suite.jobs[job].skip]
             is_chain = any(suite.find(job, name).after for name in names)
-            for name in names if number % 2 == 0 or is_chain else reversed(names):
+            for name in names if turn % 2 == 0 or is_chain else reversed(names):
                 records.append(_find_record(suite, bench, job, name, number, say))  # noqa: PERF401 - a run each
     jobs, everyone = list(suite.jobs), list(suite.contenders)
     return sorted(records, key=lambda r: (jobs.index(r["job"]), everyone.index(r["contender"]), r["round"]))

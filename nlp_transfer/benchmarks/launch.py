@@ -23,20 +23,21 @@ def main() -> int:
     return status if status >= 0 else 128 - status
 
 
-def read_peak(said: str | None) -> int | None:
+def read_peak(said: str) -> int | None:
     r"""Find the size in what a launched command wrote.
 
     Args:
-        said: Its stdout; None or a text without that line where it was not launched from here.
+        said: Its stdout.
 
     Returns:
-        Bytes of the largest process of the command, at its largest; None where the system does not tell.
+        Bytes of the largest process of the command, at its largest; None where the system
+        does not tell, or the command was not launched from here.
 
     Example:
         >>> read_peak('working\n{"peak_resident_bytes": 2048}\n'), read_peak("working")
         (2048, None)
     """
-    for line in reversed((said or "").splitlines()):
+    for line in reversed(said.splitlines()):
         if line.startswith(f'{{"{KEY}"'):
             peak: int | None = json.loads(line)[KEY]
             return peak

@@ -37,7 +37,7 @@ def run_suite(suite: Suite, bench: Bench, *, say: Callable[[str], None] = lambda
         One record a job, contender and round, in the order of the suite: ``job``, ``contender``, ``round``,
         ``accuracy`` on test, ``seconds`` of training or predicting, and where they are known
         ``examples_per_second``, ``tokens_per_second``, ``padding_share``, ``trainable_share``, ``saved_bytes``,
-        ``peak_memory_bytes`` and the labels that were ``predicted``.
+        ``peak_memory_bytes``, ``told_peak_bytes`` (see `run_contender`) and the labels that were ``predicted``.
 
     Raises:
         DataError: A set is missing.

@@ -21,7 +21,7 @@ from nlp_transfer.recipe.shipped import locate_shipped
 
 __all__ = ["Bench", "Task", "call_script", "run_contender"]
 
-SAID = ("precision", "device", "threads", "processes")
+SAID = ("precision", "device", "threads", "processes", "told_peak_bytes")
 """What a script may say of how it computed."""
 
 
@@ -77,7 +77,8 @@ def run_contender(contender: Contender, task: Task) -> dict[str, Any]:
     Returns:
         ``accuracy`` on test, ``seconds``, and what else is known. ``peak_memory_bytes`` is what the GPU's allocator
         held at most where a GPU was used, else the largest resident size of the contender's process from start to
-        end, asked of the system from outside and so in one measure for all.
+        end, asked of the system from outside and so in one measure for all. ``told_peak_bytes`` is what it said
+        itself, ours of training alone, where it says something.
 
     Raises:
         DataError: A peer's script is missing.
@@ -118,6 +119,7 @@ def _train(contender: Contender, task: Task) -> dict[str, Any]:
         "peak_memory_bytes": _choose_peak(
             training["peak_memory_bytes"], report["environment"]["device"] not in ("cpu", "mps"), said
         ),
+        "told_peak_bytes": training["peak_memory_bytes"],
         "environment": report["environment"],
     }
 
@@ -190,7 +192,8 @@ def call_script(command: list[str]) -> dict[str, Any]:
             # Peers that run on a GPU name its allocator's peak in one of two ways, the second beside their own size.
             held = found.get("peak_gpu_bytes")
             on_gpu = held is not None or found.get("device", "cpu") == "cuda"
-            return {**found, "peak_memory_bytes": _choose_peak(held or found.get("peak_memory_bytes"), on_gpu, said)}
+            told = held or found.get("peak_memory_bytes")
+            return {**found, "told_peak_bytes": told, "peak_memory_bytes": _choose_peak(told, on_gpu, said)}
     raise TransferError(f"{command[1]}: expected a line of JSON with what it reached, came none. Run it by hand.")
 
 

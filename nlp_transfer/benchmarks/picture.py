@@ -1,6 +1,7 @@
 """A suite's times as a picture that can stand in a README."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,13 @@ def write_comparison(
     found = {"limits": list(limits), "rows": list(rows)}
     write_atomically(folder / "comparison.json", json.dumps(found, indent=2) + "\n")
     if picture := draw_sizes(rows) or draw_ratios(rows):
-        write_atomically(folder / "comparison.svg", picture.replace("</title>", f"</title>{PAPER}", 1) + "\n")
+        write_atomically(folder / "comparison.svg", _set_apart(picture) + "\n")
+
+
+def _set_apart(picture: str) -> str:
+    """Make a picture for a page into one for a file: a size and a background of its own."""
+    picture = re.sub(r'(viewBox="0 0 (\S+) (\S+)") style="[^"]*"', r'\1 width="\2pt" height="\3pt"', picture, count=1)
+    return picture.replace("</title>", f"</title>{PAPER}", 1)
 
 
 def draw_ratios(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -85,7 +92,15 @@ def draw_ratios(rows: Sequence[Mapping[str, Any]]) -> str:
         colors = [BLUE if ratio >= 1 else RED for ratio in ratios]
         axes.barh(places, ratios, height=0.36, color=colors, linewidth=0)
         axes.errorbar(ratios, places, xerr=np.abs(ends - ratios), fmt="none", ecolor=INK, elinewidth=1.2, capsize=3)
-        axes.axvline(1.0, color=SOFT, linewidth=1.2, linestyle=(0, (3, 3)), zorder=3)
+        axes.vlines(
+            np.ones(len(shown)),
+            places - 0.26,
+            places + 0.26,
+            colors=SOFT,
+            linewidth=1.4,
+            linestyles=(0, (2, 1.5)),
+            zorder=3,
+        )
         for position, row in enumerate(shown):
             name = "all jobs" if row["job"] == ALL_JOBS else row["job"]
             detail = f"accuracy: {first} {reached[row['job']]:.3f}, {row['contender']} {row['accuracy']:.3f}"
@@ -101,6 +116,7 @@ def draw_ratios(rows: Sequence[Mapping[str, Any]]) -> str:
                 annotation_clip=False,
             )
         tidy_bars(axes, len(shown))
+        axes.set_ylim(len(shown) - 0.45, -0.62)
         axes.set_xlim(0, max(float(ends.max()), 1.0) * 1.02)
         num_rounds = max(row["rounds"] for row in shown)
         spread = f"; median and range over {num_rounds} rounds" if num_rounds > 1 else ""

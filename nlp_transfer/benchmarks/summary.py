@@ -110,6 +110,10 @@ def _describe(own: Sequence[Mapping[str, Any]], first: Sequence[Mapping[str, Any
     return row
 
 
+LONGEST_NAME = 8
+"""Letters that a heading takes where every column is to fit a terminal of 80."""
+
+
 def find_leaders(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Name what the others of each job were compared with.
 
@@ -123,7 +127,10 @@ def find_leaders(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         >>> find_leaders([{"job": "a", "contender": "ours"}, {"job": "a", "contender": "peer"}])
         {'a': 'ours'}
     """
-    return {row["job"]: row["contender"] for row in reversed(rows)}
+    leaders: dict[str, str] = {}
+    for row in rows:
+        leaders.setdefault(row["job"], row["contender"])
+    return leaders
 
 
 def comparison_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
@@ -138,7 +145,7 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     """
     leaders = find_leaders(rows)
     names = set(leaders.values())
-    first = names.pop() if len(names) == 1 else "first"
+    first = names.pop() if len(names) == 1 and max(map(len, names)) <= LONGEST_NAME else "first"
     columns = _choose_columns([row for row in rows if row["job"] != ALL_JOBS])
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     table.add_column("job", no_wrap=True)

@@ -168,6 +168,8 @@ def test_scaling_holds_each_size_against_the_first_of_its_job():
     assert [row["size"] for row in rows][:5] == [500, 1000, 2000, 4000, 32]
     console = Console(width=80, record=True)
     console.print(comparison_table(rows, "A try."))
-    assert "minus" in console.export_text()
+    text = console.export_text()
+    assert all(heading in text for heading in ("minus", "first", "accuracy", "seconds"))
     picture = draw_sizes(rows)
     assert all(f">{text}<" in picture for text in ("rows", "length", "processes", "4000", "256"))
+    assert picture.index(">rows<") < picture.index(">length<") < picture.index(">processes<")

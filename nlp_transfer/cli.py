@@ -261,13 +261,9 @@ def benchmark(
     whole = load_suite(suite)
     chosen = narrow_suite(whole, jobs=job, contenders=contender)
     quiet_libraries()
-    from nlp_transfer.benchmarks.picture import write_comparison
-    from nlp_transfer.benchmarks.rounds import Bench, run_suite
-    from nlp_transfer.benchmarks.shares import add_matrix_shares
-    from nlp_transfer.benchmarks.summary import compare_contenders, comparison_table
-
-    def tell(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+    from nlp_transfer.benchmarks.compare import compare_suite
+    from nlp_transfer.benchmarks.runners import Bench
+    from nlp_transfer.benchmarks.summary import comparison_table
 
     bench = Bench(
         data=data,
@@ -277,9 +273,7 @@ def benchmark(
         python=python,
         rounds=seed or range(rounds or whole.rounds),
     )
-    records, limits = add_matrix_shares(run_suite(chosen, bench, say=tell), chosen, bench, say=tell)
-    rows = compare_contenders(records)
-    write_comparison(rows, bench.out, limits=limits)
+    rows = compare_suite(chosen, bench, say=lambda line: print(line, file=sys.stderr, flush=True))
     if as_json:
         _say(json.dumps(rows, indent=2))
     else:

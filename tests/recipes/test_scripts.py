@@ -10,7 +10,7 @@ from nlp_transfer import Classifier, Report
 
 ROOT = Path(__file__).parents[2] / "recipes" / "scripts"
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
-TRIED = ["measure_data_scale.py", "measure_step.py", "own_data.py"]
+TRIED = ["measure_data_scale.py", "measure_startup.py", "measure_step.py", "own_data.py"]
 
 
 @pytest.fixture
@@ -70,3 +70,14 @@ def test_a_step_is_timed_in_every_way(run_script, tiny_encoder):
     ways = ("plain", "last layer trimmed", "reached embeddings", "cheap masks", "attention in parts")
     assert [line[:20].strip() for line in out.splitlines()[1:]] == list(ways)
     assert all(" ms (" in line and line.endswith(" times") for line in out.splitlines()[1:])
+
+
+def test_starting_is_timed_in_fresh_processes_up_to_the_first_step_and_prediction(run_script, tiny_encoder):
+    cases = ("python", "step", "prediction")
+    chosen = [word for name in cases for word in ("--only", name)]
+    status, out = run_script("measure_startup.py", "--encoder", tiny_encoder("bert"), "--repeats", 1, *chosen)
+    assert status == 0
+    lines = out.splitlines()[1:]
+    assert [line[:20].strip() for line in lines] == list(cases)
+    seconds = [float(line[28:].split()[0]) for line in lines]
+    assert 0 < seconds[0] < min(seconds[1:])

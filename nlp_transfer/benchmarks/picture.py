@@ -25,7 +25,7 @@ from nlp_transfer.publishing.drawing import (
     write_svg,
 )
 
-__all__ = ["draw_ratios", "draw_sizes", "write_comparison"]
+__all__ = ["draw_alone", "draw_ratios", "draw_sizes", "write_comparison"]
 
 WIDE = 1.35 * WIDTH
 """Points; a README is read on a wider page than a report."""
@@ -49,12 +49,20 @@ def write_comparison(
     """
     found = {"limits": list(limits), "rows": list(rows)}
     write_atomically(folder / "comparison.json", json.dumps(found, indent=2) + "\n")
-    if picture := draw_sizes(rows) or draw_ratios(rows):
-        write_atomically(folder / "comparison.svg", _set_apart(picture) + "\n")
+    if picture := draw_alone(rows):
+        write_atomically(folder / "comparison.svg", picture + "\n")
 
 
-def _set_apart(picture: str) -> str:
-    """Make a picture for a page into one for a file: a size and a background of its own."""
+def draw_alone(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Draw ratios, or sizes where contenders have one, as a picture for a file: with a size and a background.
+
+    Args:
+        rows: What ``compare_contenders`` gives.
+
+    Returns:
+        One ``<svg>`` element; empty where there is nothing to draw.
+    """
+    picture = draw_sizes(rows) or draw_ratios(rows)
     picture = re.sub(r'(viewBox="0 0 (\S+) (\S+)") style="[^"]*"', r'\1 width="\2pt" height="\3pt"', picture, count=1)
     return picture.replace("</title>", f"</title>{PAPER}", 1)
 

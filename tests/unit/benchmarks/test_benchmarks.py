@@ -117,6 +117,15 @@ def test_rounds_alternate_share_their_rows_and_are_not_run_twice(place, tiny_enc
         run_suite(suite, bench)
 
 
+def test_orders_flip_from_round_to_round_whatever_their_seeds(place, tiny_encoder):
+    said = []
+    bench = Bench(place / "data", place / "out", str(tiny_encoder("bert")), place / "peers", rounds=(1, 3))
+    suite = make_suite(contenders={"one": {"peer": "setfit"}, "two": {"peer": "setfit"}})
+    run_suite(suite, bench, say=said.append)
+    order = [line.split()[-1] for line in said if line.startswith("made_up")]
+    assert order == ["two", "one", "one", "two"]
+
+
 def test_an_artifact_that_another_contender_starts_from_is_kept_for_it(place, tiny_encoder, monkeypatch):
     student = {
         "recipe": "sentiment/distill",

@@ -43,7 +43,7 @@ def add_matrix_shares(
 
     Returns:
         The records, each with ``matrix_share`` where the work can be counted; and the limits that were used, each with
-        ``format``, ``device``, ``threads`` and ``flop_per_second``.
+        ``format``, ``device``, ``threads``, ``flop_per_second`` and ``asked``, the threads that were asked for.
 
     Raises:
         DataError: A set is missing.
@@ -150,7 +150,9 @@ class _Limits:
             self._say(f"matrix limit of {device} in {number_format}")
             command = [sys.executable, "-m", "nlp_transfer.benchmarks.limits", "--format", number_format]
             command += ["--device", device, *([] if threads is None else ["--threads", str(threads)])]
-            found = {**call_script(command), "asked": threads}
+            measured = call_script(command)
+            found = {key: measured[key] for key in ("format", "device", "threads", "flop_per_second")}
+            found["asked"] = threads
             self._known.append(found)
             write_atomically(self._place, json.dumps(self._known, indent=2) + "\n")
         if found not in self.used:

@@ -255,7 +255,9 @@ def benchmark(
 ) -> None:
     """Run contenders in turn on the same rows: accuracy, seconds, ratios. What is in OUT is not run again.
 
-    OUT also gets comparison.json and comparison.svg.
+    Columns: pad, share of our tokens that was padding; peak, largest resident size of the whole process; limit, the
+    work on real tokens a second, as a share of what matrix products reach here. OUT also gets comparison.json and
+    comparison.svg.
     """
     import json
 
@@ -265,9 +267,9 @@ def benchmark(
     whole = load_suite(suite)
     chosen = narrow_suite(whole, jobs=job, contenders=contender)
     quiet_libraries()
-    from nlp_transfer.benchmarks.picture import write_comparison
-    from nlp_transfer.benchmarks.rounds import Bench, run_suite
-    from nlp_transfer.benchmarks.summary import compare_contenders, comparison_table
+    from nlp_transfer.benchmarks.compare import compare_suite
+    from nlp_transfer.benchmarks.runners import Bench
+    from nlp_transfer.benchmarks.summary import comparison_table
 
     bench = Bench(
         data=data,
@@ -277,8 +279,7 @@ def benchmark(
         python=python,
         rounds=seed or range(rounds or whole.rounds),
     )
-    rows = compare_contenders(run_suite(chosen, bench, say=lambda line: print(line, file=sys.stderr, flush=True)))
-    write_comparison(rows, bench.out)
+    rows = compare_suite(chosen, bench, say=lambda line: print(line, file=sys.stderr, flush=True))
     if as_json:
         _say(json.dumps(rows, indent=2))
     else:

@@ -29,10 +29,13 @@ def show_progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 def quiet_libraries() -> None:
     """Keep the libraries' own advice off the terminal; what matters is said by this package."""
+    import logging
     import warnings
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    # It misses a kernel for what nobody asked for, whenever peft is imported.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
 

@@ -24,8 +24,9 @@ MODEL = "model"
 def run_suite(suite: Suite, bench: Bench, *, say: Callable[[str], None] = lambda _: None) -> list[dict[str, Any]]:
     """Run what is not there yet, and give everything that is.
 
-    The contenders of a job take turns: first to last in one round, last to first in the next (as far as one does not
-    need another's artefact), so that what slows the machine slows them alike.
+    The contenders of a job take turns: first to last in one round, last to first in the next, whatever the seeds of
+    the rounds are, so that what slows the machine slows them alike. Only where one needs another's artefact of the
+    same round does their order stay.
 
     Args:
         suite: Jobs and contenders.
@@ -36,7 +37,7 @@ def run_suite(suite: Suite, bench: Bench, *, say: Callable[[str], None] = lambda
         One record a job, contender and round, in the order of the suite: ``job``, ``contender``, ``round``,
         ``accuracy`` on test, ``seconds`` of training or predicting, and where they are known
         ``examples_per_second``, ``tokens_per_second``, ``padding_share``, ``trainable_share``, ``saved_bytes``,
-        ``peak_memory_bytes`` and the labels that were ``predicted``.
+        ``peak_memory_bytes``, ``told_peak_bytes`` (see `run_contender`) and the labels that were ``predicted``.
 
     Raises:
         DataError: A set is missing.
@@ -45,11 +46,11 @@ def run_suite(suite: Suite, bench: Bench, *, say: Callable[[str], None] = lambda
         StorageError: The disk failed.
     """
     records = []
-    for number in bench.rounds:
+    for turn, number in enumerate(bench.rounds, start=bench.rounds[0]):
         for job in suite.jobs:
             names = [name for name in suite.contenders if name not in suite.jobs[job].skip]
             is_chain = any(suite.find(job, name).after for name in names)
-            for name in names if number % 2 == 0 or is_chain else reversed(names):
+            for name in names if turn % 2 == 0 or is_chain else reversed(names):
                 records.append(_find_record(suite, bench, job, name, number, say))  # noqa: PERF401 - a run each
     jobs, everyone = list(suite.jobs), list(suite.contenders)
     return sorted(records, key=lambda r: (jobs.index(r["job"]), everyone.index(r["contender"]), r["round"]))

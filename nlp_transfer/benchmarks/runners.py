@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nlp_transfer.benchmarks.launch import read_peak
 from nlp_transfer.benchmarks.suite import Contender
 from nlp_transfer.data.tables import read_table
 from nlp_transfer.errors import DataError, TransferError
@@ -18,7 +19,10 @@ from nlp_transfer.models.sources import resolve_encoder
 from nlp_transfer.recipe.schema import EncoderConfig
 from nlp_transfer.recipe.shipped import locate_shipped
 
-__all__ = ["Bench", "Task", "run_contender"]
+__all__ = ["Bench", "Task", "call_script", "run_contender"]
+
+SAID = ("precision", "device", "threads", "processes", "told_peak_bytes")
+"""What a script may say of how it computed."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,10 @@ def run_contender(contender: Contender, task: Task) -> dict[str, Any]:
         task: What it is given.
 
     Returns:
-        ``accuracy`` on test, ``seconds``, and what else is known.
+        ``accuracy`` on test, ``seconds``, and what else is known. ``peak_memory_bytes`` is what the GPU's allocator
+        held at most where a GPU was used, else the largest resident size of the contender's process from start to
+        end, asked of the system from outside and so in one measure for all. ``told_peak_bytes`` is what it said
+        itself, ours of training alone, where it says something.
 
     Raises:
         DataError: A peer's script is missing.
@@ -94,7 +101,8 @@ def _train(contender: Contender, task: Task) -> dict[str, Any]:
             "training.seeds=null",
             f"report.output_dir={out}",
         ]
-        _call([sys.executable, "-m", "nlp_transfer", "run", str(contender.recipe), *options], str(contender.recipe))
+        start = [sys.executable, "-m", *_launch_processes(contender.processes), "nlp_transfer", "run"]
+        said = _call([*start, str(contender.recipe), *options], str(contender.recipe))
         report = json.loads((out / "report.json").read_text(encoding="utf-8"))
         if task.keep is not None:
             shutil.rmtree(task.keep, ignore_errors=True)
@@ -108,7 +116,10 @@ def _train(contender: Contender, task: Task) -> dict[str, Any]:
         "padding_share": training["padding_share"],
         "trainable_share": model["trainable"] / model["parameters"],
         "saved_bytes": model["saved_bytes"],
-        "peak_memory_bytes": training["peak_memory_bytes"],
+        "peak_memory_bytes": _choose_peak(
+            training["peak_memory_bytes"], report["environment"]["device"] not in ("cpu", "mps"), said
+        ),
+        "told_peak_bytes": training["peak_memory_bytes"],
         "environment": report["environment"],
     }
 
@@ -117,12 +128,13 @@ def _train_peer(contender: Contender, task: Task) -> dict[str, Any]:
     """Run a peer that trains."""
     encoder = resolve_encoder(EncoderConfig(name=task.bench.encoder)).location
     options = ["--data", str(task.rows), "--encoder", encoder, "--seed", str(task.seed), *contender.arguments]
-    found = _call_script([task.bench.python, str(_find_script(contender, task)), *options])
+    found = call_script([task.bench.python, str(_find_script(contender, task)), *options])
     return {
         "accuracy": found["test_accuracy"],
         "seconds": found["train_seconds"],
         "examples_per_second": found.get("train_examples_per_second"),
-        "peak_memory_bytes": found.get("peak_memory_bytes"),
+        "peak_memory_bytes": found["peak_memory_bytes"],
+        **{key: found[key] for key in SAID if key in found},
     }
 
 
@@ -137,7 +149,7 @@ def _predict(contender: Contender, task: Task) -> dict[str, Any]:
             command = [sys.executable, "-m", "nlp_transfer.benchmarks.prediction"]
         else:
             command = [task.bench.python, str(_find_script(contender, task))]
-        found = _call_script([*command, *options, *contender.arguments])
+        found = call_script([*command, *options, *contender.arguments])
         predicted = answers.read_text(encoding="utf-8").splitlines()
     labels = [str(label) for label in read_table(test)["label"]]
     if len(predicted) != len(labels):
@@ -146,8 +158,9 @@ def _predict(contender: Contender, task: Task) -> dict[str, Any]:
         "accuracy": sum(map(str.__eq__, predicted, labels)) / len(labels),
         "seconds": found["texts"] / found["texts_per_second"],
         "examples_per_second": found["texts_per_second"],
-        "peak_memory_bytes": found.get("peak_memory_bytes"),
+        "peak_memory_bytes": found["peak_memory_bytes"],
         "predicted": predicted,
+        **{key: found[key] for key in SAID if key in found},
     }
 
 
@@ -159,22 +172,53 @@ def _find_script(contender: Contender, task: Task) -> Path:
     return script
 
 
-def _call_script(command: list[str]) -> dict[str, Any]:
-    """Run a script, whose last line of JSON says what it reached."""
+def call_script(command: list[str]) -> dict[str, Any]:
+    """Run a script, whose last line of JSON says what it reached.
+
+    Args:
+        command: Interpreter, script or module, and options.
+
+    Returns:
+        What it said, with ``peak_memory_bytes`` in the measure of `run_contender`; None where nothing is known.
+
+    Raises:
+        TransferError: It failed, or said nothing.
+    """
     name = Path(command[1]).stem if command[1] != "-m" else command[2]
-    for line in reversed(_call(command, name).splitlines()):
-        if line.startswith("{") and '"peer"' in line:
+    said = _call(command, name)
+    for line in reversed(said.splitlines()):
+        if line.startswith("{") and any(f'"{key}"' in line for key in ("peer", "flop_per_second")):
             found: dict[str, Any] = json.loads(line)
-            return found
+            # Peers that run on a GPU name its allocator's peak in one of two ways, the second beside their own size.
+            held = found.get("peak_gpu_bytes")
+            on_gpu = held is not None or found.get("device", "cpu") == "cuda"
+            told = held or found.get("peak_memory_bytes")
+            return {**found, "told_peak_bytes": told, "peak_memory_bytes": _choose_peak(told, on_gpu, said)}
     raise TransferError(f"{command[1]}: expected a line of JSON with what it reached, came none. Run it by hand.")
 
 
+def _choose_peak(told: int | None, on_gpu: bool, said: str) -> int | None:
+    """The peak that the contender tells where it is a GPU's, else the one measured from outside, if there is one."""
+    outside = read_peak(said)
+    return told if on_gpu or outside is None else outside
+
+
+def _launch_processes(count: int) -> list[str]:
+    """What stands before the module's name where several processes train together."""
+    if count == 1:
+        return []
+    # Accelerate's own CPU launcher wants MPI; the one for several devices starts processes that meet by gloo as well.
+    # Port 0: any that is free, where another run on this machine may have the default one.
+    options = ["--multi_gpu", "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"]
+    return ["accelerate.commands.launch", *options, "--main_process_port=0", f"--num_processes={count}", "-m"]
+
+
 def _call(command: list[str], name: str) -> str:
-    """Run a command and give what it prints; its last words where it fails."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "200"})
-    except OSError as error:
-        raise TransferError(f"{command[0]}: cannot be run: {error}. Name an interpreter with --python.") from error
+    """Run a command by way of `launch` and give what it prints; its last words where it fails."""
+    if shutil.which(command[0]) is None:
+        raise TransferError(f"{command[0]}: cannot be run: no such program. Name an interpreter with --python.")
+    launched = [sys.executable, "-m", "nlp_transfer.benchmarks.launch", *command]
+    done = subprocess.run(launched, capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "200"})
     if done.returncode:
         last = [line.strip() for line in done.stderr.splitlines() if line.strip()][-1:] or ["it said nothing"]
         raise TransferError(f"{name}: ended with status {done.returncode}: {last[0]}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -23,6 +23,10 @@ class Contender(Section):
     predictor: Literal["classifier"] | None = Field(None, description="Predicts with the job's model.")
     peer: Literal["setfit", "trainer", "pipeline"] | None = Field(None, description="Another library.")
     arguments: list[str] = Field(default_factory=list, description="Options of the peer's or the predictor's script.")
+    processes: PositiveInt = Field(1, description="Processes that train together on the CPU, by accelerate launch.")
+    size: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Where the contender stands on its job's axis, in a suite about sizes."
+    )
     after: str | None = Field(
         None, description="Contender whose artefact of the same round takes the place of {after} in the overrides."
     )

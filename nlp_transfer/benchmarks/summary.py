@@ -7,9 +7,16 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-__all__ = ["ALL_JOBS", "compare_contenders", "comparison_table"]
+__all__ = ["ALL_JOBS", "compare_contenders", "comparison_table", "find_leaders"]
 
-MEDIANS = ("examples_per_second", "padding_share", "trainable_share", "saved_bytes", "peak_memory_bytes")
+MEDIANS = (
+    "examples_per_second",
+    "padding_share",
+    "matrix_share",
+    "trainable_share",
+    "saved_bytes",
+    "peak_memory_bytes",
+)
 """What is given as the median over rounds where it is known."""
 
 ALL_JOBS = "all"
@@ -20,7 +27,7 @@ def compare_contenders(records: Sequence[Mapping[str, Any]]) -> list[dict[str, A
     """Hold every contender against the first one, round by round.
 
     Args:
-        records: What ``run_suite`` gives; the first contender is what the others are compared with.
+        records: What ``run_suite`` gives; the first contender of each job is what the others are compared with.
 
     Returns:
         One row a job and contender, then one a contender over all jobs that everyone did: ``accuracy`` with its
@@ -43,9 +50,10 @@ def compare_contenders(records: Sequence[Mapping[str, Any]]) -> list[dict[str, A
     }
     rows = []
     for job in jobs:
+        leader = next(name for name in names if rounds[job, name])
         for name in names:
             if own := [found[job, name, number] for number in rounds[job, name]]:
-                first = [found.get((job, names[0], number)) for number in rounds[job, name]]
+                first = [found.get((job, leader, number)) for number in rounds[job, name]]
                 rows.append({"job": job, "contender": name, **_describe(own, first)})
     common = set.intersection(*(set(numbers) for numbers in rounds.values())) if len(jobs) > 1 else set()
     for name in names if common else ():
@@ -68,7 +76,9 @@ def _add_up(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _describe(own: Sequence[Mapping[str, Any]], first: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
     """A contender's rounds, and what they are beside the first contender's."""
     accuracies = np.array([record["accuracy"] for record in own])
+    size = own[0].get("settings", {}).get("size")
     row: dict[str, Any] = {
+        **({} if size is None else {"size": size}),
         "rounds": len(own),
         "accuracy": float(accuracies.mean()),
         "spread": float(accuracies.std(ddof=1)) if len(own) > 1 else None,
@@ -100,6 +110,29 @@ def _describe(own: Sequence[Mapping[str, Any]], first: Sequence[Mapping[str, Any
     return row
 
 
+LONGEST_NAME = 8
+"""Letters that a heading takes where every column is to fit a terminal of 80."""
+
+
+def find_leaders(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Name what the others of each job were compared with.
+
+    Args:
+        rows: What ``compare_contenders`` gives.
+
+    Returns:
+        Job to contender.
+
+    Example:
+        >>> find_leaders([{"job": "a", "contender": "ours"}, {"job": "a", "contender": "peer"}])
+        {'a': 'ours'}
+    """
+    leaders: dict[str, str] = {}
+    for row in rows:
+        leaders.setdefault(row["job"], row["contender"])
+    return leaders
+
+
 def comparison_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     """Lay out what ``compare_contenders`` gives.
 
@@ -110,7 +143,9 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     Returns:
         A table for a terminal.
     """
-    first = rows[0]["contender"]
+    leaders = find_leaders(rows)
+    names = set(leaders.values())
+    first = names.pop() if len(names) == 1 and max(map(len, names)) <= LONGEST_NAME else "first"
     columns = _choose_columns([row for row in rows if row["job"] != ALL_JOBS])
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     table.add_column("job", no_wrap=True)
@@ -123,7 +158,7 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
         cells = [_join(row["accuracy"], row["spread"]), f"{row['seconds']:.1f}"]
         # Over all jobs, none of these is one figure.
         cells += ["" if row.get(key) is None else show(row[key]) for _, key, show in columns]
-        is_first = row["contender"] == first
+        is_first = row["contender"] == leaders[row["job"]]
         cells.append("" if is_first or "difference" not in row else _join(row["difference"], row["error"], sign="+"))
         cells.append("" if is_first or "time_ratio" not in row else _span(row))
         if previous is not None and previous != row["job"]:
@@ -134,21 +169,25 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
 
 
 def _choose_columns(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, Callable[[float], str]]]:
-    """What is shown beside accuracy and time, as (heading, key, how): speed, or sizes where all have one."""
-    if any(row.get("agreement") is not None for row in rows):
-        return [
-            ("texts\n/s", "examples_per_second", "{:.0f}".format),
-            ("same\n%", "agreement", lambda share: f"{100 * share:.1f}"),
-        ]
-    if all(row.get("saved_bytes") for row in rows):
+    """What is shown beside accuracy and time, as (heading, key, how): sizes where a suite is about them, else speed."""
+    if all(row.get("saved_bytes") for row in rows) and len({row.get("trainable_share") for row in rows}) > 1:
         return [
             ("trained\n%", "trainable_share", lambda share: f"{100 * share:.2f}"),
             ("saved\nMB", "saved_bytes", lambda size: f"{size / 1e6:.2f}"),
         ]
-    return [
+    columns = [
         ("ex/s", "examples_per_second", "{:.0f}".format),
+        ("same\n%", "agreement", _show_percent),
+        ("pad\n%", "padding_share", _show_percent),
         ("peak\nMB", "peak_memory_bytes", lambda size: f"{size / 1e6:.0f}"),
+        ("limit\n%", "matrix_share", _show_percent),
     ]
+    return [column for column in columns if any(row.get(column[1]) is not None for row in rows)]
+
+
+def _show_percent(share: float) -> str:
+    """A share, with one digit behind the point."""
+    return f"{100 * share:.1f}"
 
 
 def _join(value: float, spread: float | None, sign: str = "") -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtri
 
 from nlp_transfer.contracts import Score
 from nlp_transfer.errors import ShapeError
@@ -210,7 +210,7 @@ def wilson_interval(successes: int, n: int, confidence: float) -> Interval:
     """
     if n < 1 or not 0 <= successes <= n:
         raise ShapeError(f"wilson_interval: expected 0 to n successes of at least 1 trial, got {successes} of {n}.")
-    z = float(stats.norm.ppf((1 + confidence) / 2))
+    z = float(ndtri((1 + confidence) / 2))
     share = successes / n
     center = share + z * z / (2 * n)
     reach = z * float(np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)))

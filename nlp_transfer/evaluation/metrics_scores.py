@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 from datasets import Features, Sequence, Value
-from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
 from nlp_transfer.evaluation.calibration import BINS, CalibrationCounter
@@ -275,6 +274,8 @@ class Pearsonr(_NumberMetric):
         first, second = np.asarray(references, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
         found = {self.module_name: float(compute_pearson(first, second, np.ones((len(first), 1)))[0])}
         if return_pvalue:
+            from scipy import stats
+
             found["p-value"] = float(stats.pearsonr(first, second).pvalue)
         return found
 
@@ -297,5 +298,7 @@ class Spearmanr(_NumberMetric):
         first, second = np.asarray(references, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
         found = {self.module_name: float(compute_spearman(first, second, np.ones((len(first), 1)))[0])}
         if return_pvalue:
+            from scipy import stats
+
             found["spearmanr_pvalue"] = float(stats.spearmanr(first, second).pvalue)
         return found

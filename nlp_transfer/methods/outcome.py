@@ -14,7 +14,6 @@ import torch
 
 from nlp_transfer.contracts import Score, Scores, Splits
 from nlp_transfer.errors import DataError
-from nlp_transfer.evaluation.baselines import predict_majority, score_tfidf
 from nlp_transfer.evaluation.scoring import compute_metrics, find_undefined_metrics, is_better, score_gain, score_seeds
 from nlp_transfer.methods.control import Control
 from nlp_transfer.methods.seed import PREDICTIONS_FILE, SeedResult, list_versions
@@ -74,6 +73,9 @@ def score_run(
     truth = {split: read_labels(splits, split) for split in labelled}
     trained = list({id(each): each for each in tables}.values())
     train_labels = [read_labels(each, "train") for each in trained]
+    # Training does not wait for scikit-learn.
+    from nlp_transfer.evaluation.baselines import predict_majority
+
     rivals["majority"] = {s: [predict_majority(each, len(truth[s]), space) for each in train_labels] for s in labelled}
     if config.tfidf and "validation" in truth:
         labels = zip(trained, train_labels, strict=True)
@@ -127,6 +129,8 @@ def check_selection(recipe: Recipe, splits: Splits) -> None:
 
 def _run_tfidf(recipe: Recipe, splits: Splits, labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Fit the TF-IDF baseline on the same splits."""
+    from nlp_transfer.evaluation.baselines import score_tfidf
+
     texts = {split: splits.tables[split]["text"][:] for split in labels}
     texts_b = {split: splits.tables[split]["text_b"][:] for split in labels} if splits.is_pair else None
     return score_tfidf(

@@ -11,7 +11,6 @@ import torch
 from huggingface_hub import constants as hub_constants
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-from peft import AutoPeftModelForSequenceClassification
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
@@ -143,6 +142,8 @@ def _load_plain(folder: Path, _: Mapping[str, Any], *, trust_remote_code: bool) 
 
 def _load_adapter(folder: Path, metadata: Mapping[str, Any], *, trust_remote_code: bool) -> nn.Module:
     """Load a peft classifier on its base."""
+    from peft import AutoPeftModelForSequenceClassification
+
     names = metadata["labels"]["names"]
     base = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))["base_model_name_or_path"]
     try:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import set_seed  # transformers' own, which does the same, imports peft
 from huggingface_hub.errors import StrictDataclassError
-from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -17,7 +17,6 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    set_seed,
 )
 from transformers.utils import logging as transformers_logging
 
@@ -270,6 +269,8 @@ def _find_base(source: EncoderSource) -> EncoderSource:
 
 def _load_adapter(source: EncoderSource, base: EncoderSource, settings: PretrainedConfig) -> PreTrainedModel:
     """Fold an earlier adapter into its encoder and move that encoder under a head of the new size."""
+    from peft import PeftModel
+
     names = _read_json(source, ARTIFACT_FILE)["labels"]["names"]
     earlier = AutoModelForSequenceClassification.from_pretrained(
         base.location,

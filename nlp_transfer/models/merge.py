@@ -1,16 +1,30 @@
 """Fold an adapter into its encoder."""
 
-from peft import PeftModel
-from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils import ModulesToSaveWrapper
+import sys
+from typing import TYPE_CHECKING, TypeGuard
+
 from torch import nn
 
 from nlp_transfer.errors import EncoderError
 
-__all__ = ["merge_adapter"]
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+__all__ = ["is_adapter", "merge_adapter"]
 
 
-def merge_adapter(model: PeftModel) -> nn.Module:
+def is_adapter(model: nn.Module) -> "TypeGuard[PeftModel]":
+    """Say whether peft wraps a model, without importing peft for it: what nobody imported has wrapped nothing.
+
+    Example:
+        >>> is_adapter(nn.Linear(2, 2))
+        False
+    """
+    peft = sys.modules.get("peft")
+    return peft is not None and isinstance(model, peft.PeftModel)
+
+
+def merge_adapter(model: "PeftModel") -> nn.Module:
     """Fold the update of a peft model into its encoder, and put the trained head in place.
 
     peft's own ``merge_and_unload`` fails for tuners other than LoRA where a saved module, such as BERT's pooler, has no
@@ -25,6 +39,9 @@ def merge_adapter(model: PeftModel) -> nn.Module:
     Raises:
         EncoderError: The adapter cannot be folded in; prompts never can.
     """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
+
     if model.active_peft_config.is_prompt_learning:
         base = model.active_peft_config.base_model_name_or_path
         raise EncoderError(

@@ -5,10 +5,8 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from peft import PeftModel
-from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -17,10 +15,13 @@ from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import StorageError
 from nlp_transfer.models.artifacts import ARTIFACT_VERSION, LoadedArtifact, find_artifact, load_artifact
 from nlp_transfer.models.encoder import quiet_loading
-from nlp_transfer.models.merge import merge_adapter
+from nlp_transfer.models.merge import is_adapter, merge_adapter
 from nlp_transfer.models.own import OwnClassifier
 from nlp_transfer.models.sources import ARTIFACT_FILE, EncoderSource
 from nlp_transfer.publishing.own_files import describe_architecture, stage_own
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 __all__ = ["LoadedArtifact", "find_artifact", "load_artifact", "save_artifact", "write_atomically"]
 
@@ -111,12 +112,12 @@ def _stage_model(
     if isinstance(model, OwnClassifier):
         stage_own(stage, model, source)
         return "nlp_transfer"
-    if isinstance(model, PeftModel) and not merge:
+    if is_adapter(model) and not merge:
         if source.is_artifact:
             _save_base(base_stage, model)
         _save_adapter(stage, model, base_folder if source.is_artifact else None, source)
         return "peft"
-    plain = merge_adapter(model) if isinstance(model, PeftModel) else model
+    plain = merge_adapter(model) if is_adapter(model) else model
     assert isinstance(plain, PreTrainedModel)
     with quiet_loading():
         plain.save_pretrained(stage)
@@ -136,7 +137,7 @@ def _move_in(staged: list[tuple[Path, Path]]) -> None:
         part.rename(place)
 
 
-def _save_adapter(stage: Path, model: PeftModel, base_folder: Path | None, source: EncoderSource) -> None:
+def _save_adapter(stage: Path, model: "PeftModel", base_folder: Path | None, source: EncoderSource) -> None:
     """Save the update; its config names a base that can be found again."""
     settings = model.peft_config["default"]
     settings.base_model_name_or_path = str(base_folder) if base_folder else source.location
@@ -148,8 +149,10 @@ def _save_adapter(stage: Path, model: PeftModel, base_folder: Path | None, sourc
     (stage / "README.md").unlink(missing_ok=True)
 
 
-def _save_base(folder: Path, model: PeftModel) -> None:
+def _save_base(folder: Path, model: "PeftModel") -> None:
     """Save the bare encoder under an adapter whose encoder was itself an artefact, without that artefact's head."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     plain = model.get_base_model()
     encoder = getattr(plain, plain.base_model_prefix)
     prefix = f"{plain.base_model_prefix}."

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from peft import PeftModel
 from transformers import PreTrainedModel
 
 from nlp_transfer.contracts import LabelSpace
@@ -14,7 +13,7 @@ from nlp_transfer.evaluation.temperature import fit_temperature
 from nlp_transfer.models.artifacts import LoadedArtifact, load_artifact
 from nlp_transfer.models.encoder import LoadedEncoder, load_tokenizer
 from nlp_transfer.models.entailment import EntailmentClassifier, find_entailment
-from nlp_transfer.models.merge import merge_adapter
+from nlp_transfer.models.merge import is_adapter, merge_adapter
 from nlp_transfer.models.own import OwnClassifier
 from nlp_transfer.models.reuse import ReuseClassifier
 from nlp_transfer.models.vectors import VectorClassifier, find_layers
@@ -160,7 +159,7 @@ def _load_classifier(loaded: LoadedEncoder, method: str) -> LoadedArtifact:
         raise RecipeError(
             f"strategy.method: {method} needs a classifier at encoder.name, came none: {error}"
         ) from error
-    if isinstance(found.model, PeftModel):
+    if is_adapter(found.model):
         found.model = merge_adapter(found.model)
     if not isinstance(found.model, PreTrainedModel):
         raise RecipeError(f"strategy.method: {method} needs a plain classifier at encoder.name, came {found.folder}.")

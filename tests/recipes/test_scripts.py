@@ -1,5 +1,6 @@
 """The scripts under recipes/scripts do what their first lines say."""
 
+import json
 import runpy
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from nlp_transfer import Classifier, Report
 
 ROOT = Path(__file__).parents[2] / "recipes" / "scripts"
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
-TRIED = ["measure_data_scale.py", "measure_step.py", "own_data.py"]
+TRIED = ["draw_benchmarks.py", "measure_data_scale.py", "measure_startup.py", "measure_step.py", "own_data.py"]
 
 
 @pytest.fixture
@@ -70,3 +71,35 @@ def test_a_step_is_timed_in_every_way(run_script, tiny_encoder):
     ways = ("plain", "last layer trimmed", "reached embeddings", "cheap masks", "attention in parts")
     assert [line[:20].strip() for line in out.splitlines()[1:]] == list(ways)
     assert all(" ms (" in line and line.endswith(" times") for line in out.splitlines()[1:])
+
+
+def test_starting_is_timed_in_fresh_processes_up_to_the_first_step_and_prediction(run_script, tiny_encoder):
+    cases = ("python", "step", "prediction")
+    chosen = [word for name in cases for word in ("--only", name)]
+    status, out = run_script("measure_startup.py", "--encoder", tiny_encoder("bert"), "--repeats", 1, *chosen)
+    assert status == 0
+    lines = out.splitlines()[1:]
+    assert [line[:20].strip() for line in lines] == list(cases)
+    seconds = [float(line[28:].split()[0]) for line in lines]
+    assert 0 < seconds[0] < min(seconds[1:])
+
+
+def test_suites_are_drawn_together_without_what_averages_over_their_jobs(run_script, tmp_path):
+    def row(job, contender, **more):
+        return {"job": job, "contender": contender, "accuracy": 0.5, "rounds": 2, **more}
+
+    slower = {"time_ratio": 3.0, "time_low": 2.0, "time_high": 4.0}
+    for suite, first in (("one", "few_shot"), ("two", "ours")):
+        rows = [row(job, name, **more) for job in ("a", "all") for name, more in ((first, {}), ("peer", slower))]
+        (tmp_path / f"benchmark-{suite}").mkdir()
+        (tmp_path / f"benchmark-{suite}" / "comparison.json").write_text(json.dumps({"limits": [], "rows": rows}))
+    picture = tmp_path / "drawn.svg"
+    folders = [tmp_path / f"benchmark-{suite}" for suite in ("one", "two")]
+    status, out = run_script("draw_benchmarks.py", *folders, "-o", picture)
+    assert status == 0
+    assert out.endswith("2 jobs\n")
+    drawn = picture.read_text(encoding="utf-8")
+    assert ">one a, peer<" in drawn
+    assert ">two a, peer<" in drawn
+    assert drawn.count("accuracy: ours 0.500, peer 0.500") == 2
+    assert "Times as long as ours" in drawn

@@ -66,16 +66,18 @@ def main() -> None:
     """Train, score test, and say how long it took."""
     options = read_options()
     files = {split: str(options.data / f"{split}.parquet") for split in ("train", "test")}
-    rows = load_dataset("parquet", data_files=files).select_columns(["text", "label"])
+    rows = load_dataset("parquet", data_files=files)
+    texts = [name for name in ("text", "text_b") if name in rows["train"].column_names]
+    rows = rows.select_columns([*texts, "label"])
     names = sorted(set(rows["train"]["label"]))
     tokenizer = AutoTokenizer.from_pretrained(options.encoder)
 
     def encode(part: dict[str, list[Any]]) -> dict[str, Any]:
-        encoded = tokenizer(part["text"], truncation=True, max_length=options.max_length)
+        encoded = tokenizer(*(part[name] for name in texts), truncation=True, max_length=options.max_length)
         return {**encoded, "labels": [names.index(label) for label in part["label"]]}
 
     def prepare(split: Dataset) -> Dataset:
-        return split.map(encode, batched=True, remove_columns=["text", "label"])
+        return split.map(encode, batched=True, remove_columns=[*texts, "label"])
 
     train = rows["train"].shuffle(seed=0)
     train = prepare(train.select(range(min(options.limit or len(train), len(train)))))
@@ -113,6 +115,8 @@ def main() -> None:
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     found = {
         "peer": "trainer",
+        "precision": options.precision,
+        "device": "cuda" if has_gpu else "cpu",
         "train_seconds": seconds,
         "train_examples_per_second": len(train) * options.epochs / seconds,
         "test_accuracy": float((answers.predictions.argmax(axis=-1) == answers.label_ids).mean()),

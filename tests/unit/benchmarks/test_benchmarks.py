@@ -96,6 +96,7 @@ def test_rounds_alternate_share_their_rows_and_are_not_run_twice(place, tiny_enc
     )
     suite = make_suite(contenders={"one": {"peer": "setfit"}, "two": {"peer": "setfit"}})
     records = run_suite(suite, bench, say=said.append)
+    assert all(record["peak_memory_bytes"] > 1e6 for record in records)
     assert [line for line in said if line.startswith("made_up")] == [
         f"made_up, round {number}: {name}" for number, name in ((0, "one"), (0, "two"), (1, "two"), (1, "one"))
     ]
@@ -116,6 +117,15 @@ def test_rounds_alternate_share_their_rows_and_are_not_run_twice(place, tiny_enc
         run_suite(suite, bench)
 
 
+def test_orders_flip_from_round_to_round_whatever_their_seeds(place, tiny_encoder):
+    said = []
+    bench = Bench(place / "data", place / "out", str(tiny_encoder("bert")), place / "peers", rounds=(1, 3))
+    suite = make_suite(contenders={"one": {"peer": "setfit"}, "two": {"peer": "setfit"}})
+    run_suite(suite, bench, say=said.append)
+    order = [line.split()[-1] for line in said if line.startswith("made_up")]
+    assert order == ["two", "one", "one", "two"]
+
+
 def test_an_artifact_that_another_contender_starts_from_is_kept_for_it(place, tiny_encoder, monkeypatch):
     student = {
         "recipe": "sentiment/distill",
@@ -125,7 +135,9 @@ def test_an_artifact_that_another_contender_starts_from_is_kept_for_it(place, ti
     full = {"recipe": "sentiment/full", "overrides": ["training.max_steps=1"]}
     suite = make_suite(contenders={"teacher": full, "student": student})
     # A process each takes longer to start than to train.
-    monkeypatch.setattr("nlp_transfer.benchmarks.runners._call", lambda command, _: run(command[4], command[5:]))
+    monkeypatch.setattr(
+        "nlp_transfer.benchmarks.runners._call", lambda command, _: str(run(command[4], command[5:]).model_path)
+    )
     found = run_suite(suite, Bench(place / "data", place / "out", str(tiny_encoder("bert")), rounds=(1,)))
     assert [record["contender"] for record in found] == ["teacher", "student"]  # though round 1 is odd
     assert (place / "out" / "made_up" / "artifacts" / "teacher-1" / "model").is_dir()
@@ -290,9 +302,11 @@ def test_comparisons_are_paired_by_round_and_averaged_over_jobs(tmp_path):
     assert over_all["seconds"] == 12.0
     assert rows[ALL_JOBS, "ours"]["accuracy"] == pytest.approx(0.6)
     write_comparison(list(rows.values()), tmp_path)
-    assert json.loads((tmp_path / "comparison.json").read_text()) == list(rows.values())
+    assert json.loads((tmp_path / "comparison.json").read_text()) == {"limits": [], "rows": list(rows.values())}
     picture = (tmp_path / "comparison.svg").read_text()
-    assert all(text in picture for text in ("a: peer 3<", "b: peer 8<", "all jobs: peer", "accuracy 0.650, ours 0.700"))
+    for text in ("a, peer<", "3 x<", "8 x<", "all jobs, peer<", "accuracy: ours 0.700, peer 0.650", "over 2 rounds"):
+        assert text in picture
+    assert picture.index("</title><rect") < picture.index("a, peer<")  # legible on a dark page
     console = Console(width=80, record=True)
     console.print(comparison_table(list(rows.values()), "A try."))
     lines = console.export_text().splitlines()

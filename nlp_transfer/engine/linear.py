@@ -1,10 +1,10 @@
 """Linear layers inside a block whose backward pass is written out, low-rank updates included."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 
 from nlp_transfer.engine.dropout import STEPS, draw_mask, find_threshold, keep_where
@@ -63,7 +63,15 @@ def find_slot(module: nn.Module) -> Slot | None:
     if hooks:
         return None
     lora: Any = module
-    if type(module) is not LoraLinear or lora.merged or lora.disable_adapters or len(lora.active_adapters) != 1:
+    # Whoever has such a layer has imported peft; others are spared it.
+    kind = getattr(sys.modules.get("peft.tuners.lora"), "Linear", None)
+    if (
+        kind is None
+        or type(module) is not kind
+        or lora.merged
+        or lora.disable_adapters
+        or len(lora.active_adapters) != 1
+    ):
         return None
     name, base = lora.active_adapters[0], lora.base_layer
     if type(base) is not nn.Linear or base.bias is None or name not in lora.lora_A or name in lora.lora_variant:

@@ -10,11 +10,6 @@ from nlp_transfer.strategies.base import Adapted, Strategy
 __all__ = ["STRATEGY", "adapt_adapters"]
 
 
-NORMS_RATE = 0.1
-"""Factor on the rate of norms: they start where pretraining left them, and at the rate of what starts at nothing some
-runs came apart; measured, see RESULTS.md."""
-
-
 def adapt_adapters(loaded: LoadedEncoder, config: AdaptersConfig) -> Adapted:
     """Put adapters into the layers of an encoder and close the encoder itself.
 
@@ -53,12 +48,7 @@ def adapt_adapters(loaded: LoadedEncoder, config: AdaptersConfig) -> Adapted:
         scale=config.scale,
         trained=trained,
     )
-    return Adapted(
-        wrapped,
-        "nlp_transfer",
-        new_parameters=frozenset(f"encoder.{name}" for name in new),
-        rates={f"encoder.{name}": NORMS_RATE for name in norms - new},
-    )
+    return Adapted(wrapped, "nlp_transfer", new_parameters=frozenset(f"encoder.{name}" for name in new))
 
 
 STRATEGY = Strategy(kind="adapters", adapt=adapt_adapters)

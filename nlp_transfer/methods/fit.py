@@ -14,13 +14,16 @@ from torch import nn
 from nlp_transfer.contracts import Objective, Prepared, RunLog, Splits, Track, track_nothing
 from nlp_transfer.engine.attention import attend_in_parts
 from nlp_transfer.engine.checkpoint import CheckpointStore
+from nlp_transfer.engine.compiling import compile_layers
 from nlp_transfer.engine.dropout import cheap_dropout
 from nlp_transfer.engine.forward import Feeder, predict_logits
 from nlp_transfer.engine.loop import LoopSetup, count_steps, run_loop
 from nlp_transfer.engine.memory import measure_peak_memory
 from nlp_transfer.engine.objectives import build_objective
+from nlp_transfer.engine.packing import find_packing
 from nlp_transfer.engine.precision import Precision
 from nlp_transfer.engine.prefix import PrefixCache
+from nlp_transfer.engine.unpadded import pack_rows
 from nlp_transfer.evaluation.predictions import predict_labels, to_probabilities
 from nlp_transfer.evaluation.scoring import compute_metrics
 from nlp_transfer.methods.stages import HookMaker, build_cache, fit_probe
@@ -152,9 +155,18 @@ def _train(
         setup.store = CheckpointStore(checkpoints, keep=training.keep_checkpoints, rank=accelerator.process_index)
     # A strategy that reads the encoder in another way than its own head has left that class behind.
     has_own_head = any(module is loaded.model for module in adapted.model.modules())
-    trimmed = read_first_token(loaded.model) if has_own_head else contextlib.nullcontext()
-    with trimmed, cheap_dropout(adapted.model), attend_in_parts(adapted.model):
+    with contextlib.ExitStack() as stack:
+        is_half = precision.format in ("bf16", "fp16")
+        unpadded = stack.enter_context(
+            pack_rows(adapted.model, setup.feeder, training.packing, is_half=is_half, reads_first=has_own_head)
+        )
+        if has_own_head and not unpadded.trains:
+            stack.enter_context(read_first_token(loaded.model))
+        compiled = stack.enter_context(compile_layers(adapted.model, accelerator.device, training.compile))
+        stack.enter_context(cheap_dropout(adapted.model))
+        stack.enter_context(attend_in_parts(adapted.model))
         log = run_loop(setup)
+    log.packing, log.compiled = unpadded.said, compiled
     log.seconds += cache_seconds
     log.precision, log.precision_reason = precision
     if cache is not None:
@@ -238,6 +250,7 @@ def predict_split(
     """
     multiple = 8 if accelerator.device.type == "cuda" else None
     feeder = Feeder(prepared, split, accelerator.device, pad_to_multiple_of=multiple, cache=cache)
+    feeder.packing = find_packing(model)
     logits = predict_logits(
         model.to(accelerator.device),
         feeder,

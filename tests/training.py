@@ -16,6 +16,7 @@ from nlp_transfer.engine.checkpoint import CheckpointStore
 from nlp_transfer.engine.forward import Feeder
 from nlp_transfer.engine.loop import LoopSetup, run_loop
 from nlp_transfer.engine.objectives import build_objective
+from nlp_transfer.engine.packing import Packing
 from nlp_transfer.models.encoder import load_encoder
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import Recipe
@@ -53,6 +54,7 @@ def fit(
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
     objective: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
     half: bool = False,
+    packing: Packing | None = None,
 ) -> tuple[nn.Module, RunLog]:
     """Run the loop on the CPU; gives the model and the log."""
     accelerator = Accelerator(cpu=True)
@@ -73,6 +75,7 @@ def fit(
         plan=plan,
         half=half,
     )
+    setup.feeder.packing = packing
     return adapted.model, run_loop(setup)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -69,7 +70,7 @@ def pack_rows(
         yield Unpadded(None, False, "rows are padded: asked for" if wanted == "off" else _say_device(device))
         return
     encoder = _find_encoder(model)
-    reason = _find_obstacle(encoder, feeder, is_half=is_half)
+    reason = _find_obstacle(model, encoder, feeder, is_half=is_half)
     if encoder is None or reason is not None:
         yield _stay_padded(reason or NO_ENCODER, wanted)
         return
@@ -130,10 +131,12 @@ def _find_encoder(model: nn.Module) -> PreTrainedModel | None:
     return found[0] if len(found) == 1 else None
 
 
-def _find_obstacle(encoder: PreTrainedModel | None, feeder: Feeder, *, is_half: bool) -> str | None:
+def _find_obstacle(model: nn.Module, encoder: PreTrainedModel | None, feeder: Feeder, *, is_half: bool) -> str | None:
     """What can be told without running anything."""
     if encoder is None:
         return NO_ENCODER
+    if isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning:
+        return "its prompts stand in front of every row, padded as they are"
     config = encoder.config
     if config._attn_implementation != "sdpa":
         return f"its attention is {config._attn_implementation!r}, not that of torch"

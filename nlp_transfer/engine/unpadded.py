@@ -12,10 +12,10 @@ from transformers import PreTrainedModel
 
 from nlp_transfer.engine.forward import Feeder, compute_logits
 from nlp_transfer.engine.packing import Packing
-from nlp_transfer.engine.varlen import find_kernel, watch_calls
+from nlp_transfer.engine.varlen import KERNEL, watch_calls
 from nlp_transfer.errors import RecipeError
 
-__all__ = ["Unpadded", "pack_rows"]
+__all__ = ["Unpadded", "pack_predictions", "pack_rows"]
 
 GAP_WHOLE, GAP_HALF = 1e-3, 5e-2
 """Largest gap between logits of packed and of padded rows, as a share of the largest logit (or of 1), in float32 and
@@ -92,6 +92,31 @@ def pack_rows(
     yield _stay_padded(reason, wanted)
 
 
+@contextmanager
+def pack_predictions(model: nn.Module, feeder: Feeder, *, wanted: str = "auto", is_half: bool) -> Iterator[Unpadded]:
+    """Let rows through a model without padding where nothing is trained, so that its dropout is no matter.
+
+    Args:
+        model: On its device.
+        feeder: Its rows; told to lay them out inside this context.
+        wanted: As for ``pack_rows``.
+        is_half: Whether the model computes in bf16 or fp16: in float32 the logits are those of padded rows on a GPU
+            too, as its kernel does not take it.
+
+    Yields:
+        What was decided.
+
+    Raises:
+        RecipeError: Packing is asked for and not possible.
+    """
+    with pack_rows(model, feeder, wanted, is_half=is_half) as unpadded:
+        feeder.packing = unpadded.packing
+        try:
+            yield unpadded
+        finally:
+            feeder.packing = None
+
+
 NO_ENCODER = "no encoder with embeddings and a list of layers was found in it"
 KEEPS_DROPOUT = (
     "training rows are padded: without padding the attention dropout of {rate:g} would be left out. "
@@ -145,7 +170,7 @@ def _find_obstacle(model: nn.Module, encoder: PreTrainedModel | None, feeder: Fe
     if feeder.has_prefix:
         return "the states of its frozen layers are cached (strategy.cache_prefix)"
     if feeder.device.type == "cuda":
-        if find_kernel() is None:
+        if KERNEL is None:
             return f"torch {torch.__version__} has no attention without padding"
         if not is_half:
             return "attention without padding computes in bf16 or fp16, and this runs in fp32"

@@ -1,6 +1,5 @@
 """Attention over rows that lie one behind the other, without padding between them."""
 
-import functools
 import inspect
 import itertools
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-__all__ = ["HALVES", "PACKED", "attend_rows", "find_kernel", "watch_calls"]
+__all__ = ["HALVES", "KERNEL", "PACKED", "attend_rows", "watch_calls"]
 
 PACKED = "nlp_transfer_packed"
 """What the function is called among those of transformers."""
@@ -40,14 +39,17 @@ def watch_calls() -> Iterator[list[float]]:
         _rates = before
 
 
-@functools.cache
-def find_kernel() -> Callable[..., Any] | None:
+def _find_kernel() -> Callable[..., Any] | None:
     """Find torch's kernel; None where this torch has none that takes a scale and a window."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return None
     return varlen_attn if {"scale", "window_size"} <= set(inspect.signature(varlen_attn).parameters) else None
+
+
+KERNEL = _find_kernel()
+"""Torch's attention without padding, forth and back, for GPUs; None where it has none."""
 
 
 def attend_rows(
@@ -84,14 +86,16 @@ def attend_rows(
         >>> torch.allclose(out[3:], alone)
         True
     """
-    kernel = find_kernel() if query.is_cuda and query.dtype in HALVES else None
-    if kernel is not None:
+    if KERNEL is not None and query.is_cuda and query.dtype in HALVES:
         size = (-1, -1) if window is None else (window, window)
-        out: Tensor = kernel(query, key, value, starts, starts, longest, longest, scale=scale, window_size=size)
+        out: Tensor = KERNEL(query, key, value, starts, starts, longest, longest, scale=scale, window_size=size)
         return out
-    return _attend_each(query, key, value, starts, scale, window)
+    alone: Tensor = _attend_each(query, key, value, starts, scale, window)
+    return alone
 
 
+# It reads how long the rows are, which the compiler cannot do.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _attend_each(
     query: Tensor, key: Tensor, value: Tensor, starts: Tensor, scale: float | None, window: int | None
 ) -> Tensor:

@@ -22,8 +22,7 @@ def build(folder, **overrides):
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_compiler(CPU) is not None, reason=f"compiling: {find_compiler(CPU)}")
-@pytest.mark.parametrize("packing", ["off", "on"])
-@pytest.mark.parametrize("family", ["bert", "modernbert"])
+@pytest.mark.parametrize(("family", "packing"), [("bert", "off"), ("modernbert", "on")])
 # Dynamo's own way to say that it compiles for shapes of its choosing.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 def test_compiled_losses_weights_and_names_are_those_of_a_plain_run(family, packing, tiny_encoder, tmp_path):

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from nlp_transfer.engine.forward import Feeder, compute_logits
+from nlp_transfer.engine.forward import Feeder, compute_logits, predict_logits
 from nlp_transfer.engine.packing import Layout, find_packing, lay_out_rows
-from nlp_transfer.engine.unpadded import pack_rows
-from nlp_transfer.engine.varlen import PACKED, attend_rows, watch_calls
+from nlp_transfer.engine.unpadded import pack_predictions, pack_rows
+from nlp_transfer.engine.varlen import KERNEL, PACKED, attend_rows, watch_calls
 from nlp_transfer.errors import RecipeError
 from nlp_transfer.models.encoder import quiet_loading
 from tests.tiny import make_splits
@@ -61,6 +62,17 @@ def test_rows_see_only_themselves(window):
     query, key, value = (each.transpose(0, 1) for each in states)
     weights = (query @ key.transpose(1, 2) * 0.3).masked_fill(~sees, float("-inf")).softmax(-1)
     assert torch.allclose(found, (weights @ value).transpose(0, 1), rtol=0, atol=1e-12)
+
+
+@pytest.mark.skipif(KERNEL is None, reason="kernel: this torch has no varlen_attn with a scale and a window")
+@pytest.mark.parametrize("window", [None, 2])
+def test_the_kernel_of_a_gpu_takes_what_it_is_given(window):
+    """Shapes and types alone, as there is no GPU: torch follows what it would compute."""
+    with FakeTensorMode(), torch.no_grad():
+        states = [torch.empty(128, 2, 16, dtype=torch.bfloat16, device="cuda") for _ in range(3)]
+        starts = torch.empty(4, dtype=torch.int32, device="cuda")
+        out = attend_rows(*states, starts, 64, scale=0.25, window=window)
+        assert (out.shape, out.dtype, out.device.type) == ((128, 2, 16), torch.bfloat16, "cuda")
 
 
 @pytest.mark.parametrize("reads_first", [False, True])
@@ -190,6 +202,20 @@ def test_auto_on_a_gpu_packs_only_what_it_does_not_change(tiny_encoder, monkeypa
         assert unpadded.packing is not None
         assert unpadded.said.endswith("attention dropout of 0.1 would be left out. training.packing=on allows that")
         assert feeder.packing is None
+
+
+def test_predictions_are_packed_whatever_dropout_there_was(tiny_encoder):
+    model, prepared = build(tiny_encoder("bert"))
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.1
+    feeder = Feeder(prepared, "test", CPU)
+    expected = predict_logits(model, feeder, batch_size=5)
+    with pack_predictions(model, feeder, wanted="on", is_half=False), watch_calls() as calls:
+        found = predict_logits(model, feeder, batch_size=5)
+    assert len(calls) == 3 * model.config.num_hidden_layers
+    assert np.allclose(found, expected, rtol=0, atol=1e-5)
+    assert feeder.packing is None
 
 
 def test_rows_that_would_read_each_other_are_found_out(tiny_encoder, monkeypatch):

@@ -1,5 +1,6 @@
 """The scripts under recipes/scripts do what their first lines say."""
 
+import json
 import runpy
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from nlp_transfer import Classifier, Report
 
 ROOT = Path(__file__).parents[2] / "recipes" / "scripts"
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
-TRIED = ["measure_data_scale.py", "measure_step.py", "own_data.py"]
+TRIED = ["check_gpu.py", "measure_data_scale.py", "measure_step.py", "own_data.py"]
 
 
 @pytest.fixture
@@ -70,3 +71,19 @@ def test_a_step_is_timed_in_every_way(run_script, tiny_encoder):
     ways = ("plain", "last layer trimmed", "reached embeddings", "cheap masks", "attention in parts")
     assert [line[:20].strip() for line in out.splitlines()[1:]] == list(ways)
     assert all(" ms (" in line and line.endswith(" times") for line in out.splitlines()[1:])
+
+
+def test_what_is_for_gpus_runs_small_without_one(run_script, work_dir):
+    status, out = run_script("check_gpu.py", "--small", "--out", "found.json")
+    assert status == 0
+    found = json.loads(Path("found.json").read_text(encoding="utf-8"))
+    assert list(found["checks"]) == ["kernel", "packing", "losses", "resume"]
+    assert found["checks"]["resume"] == "largest gap 0, bit for bit"
+    ways = ["ours, padded", "ours, packed", "Trainer"]
+    assert [(row["job"], row["way"]) for row in found["training"]] == [
+        (job, w) for job in ("sst2", "imdb") for w in ways
+    ]
+    assert all(row["tokens_per_second"] > 0 and row["share_of_limit"] > 0 for row in found["training"])
+    assert "rows are packed, without padding; attention dropout of 0.1" in found["training"][1]["said"]
+    assert [row["agreement"] for row in found["prediction"]] == 8 * [1.0]
+    assert out.count("imdb: ") == 7

@@ -211,7 +211,8 @@ def compute_logits(model: nn.Module, batch: Microbatch, *, max_tokens: int | Non
     logits_RC: Tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
     if batch.owners is None:
         return logits_RC
-    counts_B = torch.bincount(batch.owners, minlength=batch.num_examples).to(logits_RC)
+    # Not bincount: on a GPU the host would wait for it.
+    counts_B = logits_RC.new_zeros(batch.num_examples).index_add_(0, batch.owners, logits_RC.new_ones(len(logits_RC)))
     summed_BC = logits_RC.new_zeros(batch.num_examples, logits_RC.shape[1]).index_add_(0, batch.owners, logits_RC)
     return summed_BC / counts_B[:, None]
 

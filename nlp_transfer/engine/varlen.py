@@ -147,13 +147,16 @@ def _forward(
 def _make_mask(**given: Any) -> Tensor | None:
     """What transformers asks for a mask: none for packed rows, whose shape is not that of the padded mask.
 
-    Looking at the mask's values, as for padded rows, would make the host wait for the GPU.
+    Where rows are padded, transformers looks whether they all are full, and does without a mask then. On a GPU that
+    look makes the host wait for it once a pass, and batches of full rows are rare: there is always a mask.
     """
     padded, length = given.get("attention_mask"), given.get("q_length")
     # Its early fifth releases gave positions in place of a length.
     length = len(given["cache_position"]) if length is None else length
     if padded is not None and tuple(padded.shape) != (given["batch_size"], length):
         return None
+    if padded is not None and padded.is_cuda:
+        given["allow_is_bidirectional_skip"] = False
     mask: Tensor | None = sdpa_mask(**given)
     return mask
 

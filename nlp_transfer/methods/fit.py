@@ -153,24 +153,29 @@ def _train(
         setup.hooks = make_hooks(count_steps(setup.feeder.encoded.num_examples, training), label)
     if checkpoints is not None:
         setup.store = CheckpointStore(checkpoints, keep=training.keep_checkpoints, rank=accelerator.process_index)
-    # A strategy that reads the encoder in another way than its own head has left that class behind.
-    has_own_head = any(module is loaded.model for module in adapted.model.modules())
-    with contextlib.ExitStack() as stack:
-        is_half = precision.format in ("bf16", "fp16")
-        unpadded = stack.enter_context(
-            pack_rows(adapted.model, setup.feeder, training.packing, is_half=is_half, reads_first=has_own_head)
-        )
-        if has_own_head and not unpadded.trains:
-            stack.enter_context(read_first_token(loaded.model))
-        compiled = stack.enter_context(compile_layers(adapted.model, accelerator.device, training.compile))
-        stack.enter_context(cheap_dropout(adapted.model))
-        stack.enter_context(attend_in_parts(adapted.model))
-        log = run_loop(setup)
-    log.packing, log.compiled = unpadded.said, compiled
+    log = _run_fast(setup, loaded, is_half=precision.format in ("bf16", "fp16"))
     log.seconds += cache_seconds
     log.precision, log.precision_reason = precision
     if cache is not None:
         cache.prefix.remove()
+    return log
+
+
+def _run_fast(setup: LoopSetup, loaded: LoadedEncoder, *, is_half: bool) -> RunLog:
+    """Run the loop with every way to make a step cheaper that suits the model and the device."""
+    model, training = setup.model, setup.training
+    # A strategy that reads the encoder in another way than its own head has left that class behind.
+    has_own_head = any(module is loaded.model for module in model.modules())
+    with contextlib.ExitStack() as stack:
+        packed = pack_rows(model, setup.feeder, training.packing, is_half=is_half, reads_first=has_own_head)
+        unpadded = stack.enter_context(packed)
+        if has_own_head and not unpadded.trains:
+            stack.enter_context(read_first_token(loaded.model))
+        compiled = stack.enter_context(compile_layers(model, setup.accelerator.device, training.compile))
+        stack.enter_context(cheap_dropout(model))
+        stack.enter_context(attend_in_parts(model))
+        log = run_loop(setup)
+    log.packing, log.compiled = unpadded.said, compiled
     return log
 
 

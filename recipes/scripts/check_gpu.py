@@ -14,6 +14,7 @@ import json
 import statistics
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -98,6 +99,15 @@ class Clock:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+class SyncCounter(Clock):
+    """Counts, over two steps, where the host waits for the GPU."""
+
+    def after_step(self, log: RunLog, loss: float | None, learning_rate: float) -> None:  # noqa: ARG002
+        """What our loop calls."""
+        if DEVICE.type == "cuda" and log.steps in (2, 4):
+            torch.cuda.set_sync_debug_mode("warn" if log.steps == 2 else "default")
 
 
 class Breaker(Clock):
@@ -410,6 +420,16 @@ def check_resume(job: Job, sizes: Sizes) -> str:
     return f"largest gap {gap:.2g}" + (", bit for bit" if gap == 0 else "")
 
 
+def check_syncs(job: Job, sizes: Sizes) -> str:
+    """A step does not make the host wait for the GPU; said and not refused, as it costs time and not truth."""
+    recipe = job.build_recipe(sizes, **{"training.packing": "on", "training.max_steps": 5})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(job, recipe, (SyncCounter(sizes),))
+    waits = [f"{each.filename}:{each.lineno}" for each in caught if "synchroniz" in str(each.message)]
+    return f"{len(waits)} in two steps" + "".join(f"\n    {place}" for place in sorted(set(waits)))
+
+
 @contextmanager
 def broken_off() -> Iterator[None]:
     """A run that breaks off, and must."""
@@ -479,6 +499,7 @@ def main() -> int:
         checks["packing"] = lambda: check_packing(jobs[-1])
         checks["losses"] = lambda: check_losses(jobs[0], sizes_now)
         checks["resume"] = lambda: check_resume(jobs[0], sizes_now)
+        checks["waits"] = lambda: check_syncs(jobs[0], sizes_now)
         for check, run in checks.items():
             record["checks"][check] = run()
             print(f"{check}: {record['checks'][check]}", flush=True)

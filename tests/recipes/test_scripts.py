@@ -77,7 +77,8 @@ def test_what_is_for_gpus_runs_small_without_one(run_script, work_dir):
     status, out = run_script("check_gpu.py", "--small", "--out", "found.json")
     assert status == 0
     found = json.loads(Path("found.json").read_text(encoding="utf-8"))
-    assert list(found["checks"]) == ["kernel", "packing", "losses", "resume"]
+    assert list(found["checks"]) == ["kernel", "packing", "losses", "resume", "waits"]
+    assert found["checks"]["waits"] == "0 in two steps"
     assert found["checks"]["resume"] == "largest gap 0, bit for bit"
     ways = ["ours, padded", "ours, packed", "Trainer"]
     assert [(row["job"], row["way"]) for row in found["training"]] == [

@@ -16,9 +16,9 @@ from nlp_transfer.models.trim import LAST_MEETINGS
 
 __all__ = ["Layout", "Packing", "find_packing", "lay_out_rows"]
 
-TOKENS_MULTIPLE, LONGEST_MULTIPLE = 64, 64
-"""What counts of tokens are rounded up to: few different shapes for the allocator, the matrix kernels and the
-compiler, and matrices whose sides they like; chosen."""
+LEAST_MULTIPLE, MULTIPLE = 8, 64
+"""What counts of tokens are rounded up to a multiple of, the first for few tokens and the second for many: few
+different shapes for the allocator, the matrix kernels and the compiler, and sides that tensor cores like; chosen."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,12 @@ def lay_out_rows(counts: np.ndarray, width: int) -> Layout:
     Example:
         >>> layout = lay_out_rows(np.array([2, 1]), 3)
         >>> layout.places[:3].tolist(), layout.starts.tolist(), layout.num_real
-        ([0, 1, 3], [0, 2, 3, 64], 3)
+        ([0, 1, 3], [0, 2, 3, 8], 3)
     """
     real = np.flatnonzero(np.arange(width) < counts[:, None])
-    total = -(-len(real) // TOKENS_MULTIPLE) * TOKENS_MULTIPLE
+    # A sixteenth of the next power of two, between the limits: less than an eighth more, wherever rounding could tell.
+    multiple = min(MULTIPLE, max(LEAST_MULTIPLE, 1 << len(real).bit_length() >> 5))
+    total = -(-len(real) // multiple) * multiple
     places = np.zeros(total, dtype=np.int64)
     places[: len(real)] = real
     starts = np.concatenate([[0], np.cumsum(counts), [total]]).astype(np.int32)
@@ -82,7 +84,7 @@ def lay_out_rows(counts: np.ndarray, width: int) -> Layout:
     return Layout(
         places=torch.from_numpy(places),
         starts=torch.from_numpy(starts),
-        longest=-(-longest // LONGEST_MULTIPLE) * LONGEST_MULTIPLE,
+        longest=-(-longest // MULTIPLE) * MULTIPLE,
         num_real=len(real),
         num_rows=len(counts),
         width=width,

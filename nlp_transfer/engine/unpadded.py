@@ -21,6 +21,9 @@ GAP_WHOLE, GAP_HALF = 1e-3, 5e-2
 """Largest gap between logits of packed and of padded rows, as a share of the largest logit (or of 1), in float32 and
 in a shorter format; chosen: a token that reads another row's is off by far more."""
 
+OLDEST = (8, 0)
+"""Compute capability that flash attention needs, which the kernel calls: Ampere."""
+
 
 @dataclass(frozen=True)
 class Unpadded:
@@ -172,6 +175,8 @@ def _find_obstacle(model: nn.Module, encoder: PreTrainedModel | None, feeder: Fe
     if feeder.device.type == "cuda":
         if KERNEL is None:
             return f"torch {torch.__version__} has no attention without padding"
+        if torch.cuda.get_device_capability(feeder.device) < OLDEST:
+            return "the GPU is older than its attention without padding"
         if not is_half:
             return "attention without padding computes in bf16 or fp16, and this runs in fp32"
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

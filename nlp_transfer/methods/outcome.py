@@ -251,8 +251,6 @@ def _describe_training(best: SeedResult) -> dict[str, Any]:
         "examples_per_second": log.examples / log.seconds if log.seconds else None,
         "tokens_per_second": log.tokens / log.seconds if log.seconds else None,
         "padding_share": log.padding_share,
-        "packing": log.packing,
-        "compiled": log.compiled,
         "peak_memory_bytes": log.peak_memory_bytes,
         "losses": _thin(log.losses),
         "evaluations": [asdict(look) for look in log.evaluations],
@@ -287,6 +285,8 @@ def _describe_environment(best: SeedResult) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "precision": best.log.precision,
         "precision_reason": best.log.precision_reason,
+        "packing": best.log.packing,
+        "compiled": best.log.compiled,
         "processes": best.log.num_processes,
         "system": f"{platform.system()} {platform.machine()}",
     }

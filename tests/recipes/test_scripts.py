@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from nlp_transfer import Classifier, Report
 
@@ -73,7 +74,8 @@ def test_a_step_is_timed_in_every_way(run_script, tiny_encoder):
     assert all(" ms (" in line and line.endswith(" times") for line in out.splitlines()[1:])
 
 
-def test_what_is_for_gpus_runs_small_without_one(run_script, work_dir):
+def test_what_is_for_gpus_runs_small_without_one(run_script, work_dir, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     status, out = run_script("check_gpu.py", "--small", "--out", "found.json")
     assert status == 0
     found = json.loads(Path("found.json").read_text(encoding="utf-8"))

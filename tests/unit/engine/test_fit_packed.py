@@ -4,6 +4,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from nlp_transfer.engine.precision import Precision
 from nlp_transfer.errors import RecipeError
 from nlp_transfer.methods.fit import fit_model
 from tests.tiny import make_splits
@@ -22,6 +23,7 @@ def run(folder, splits=None, hooks=(), checkpoints=None, **overrides):
         Accelerator(cpu=True),
         make_hooks=lambda *_: hooks,
         checkpoints=checkpoints,
+        precision=Precision("bf16" if recipe.training.precision == "bf16" else "fp32", "asked for"),
     )
 
 
@@ -41,6 +43,28 @@ def test_a_packed_fit_ends_where_a_padded_one_does(family, long_text, tiny_encod
     assert padded.log.packing.startswith("rows are padded: cpu has no attention")
     assert packed.log.tokens == padded.log.tokens
     assert packed.log.compiled == "nothing is compiled: asked for"
+
+
+WAYS = [
+    {"strategy.kind": "layerwise", "strategy.cache_prefix": False},
+    {"strategy.kind": "lora", "strategy.dropout": 0.0},
+    {"strategy.kind": "adapters"},
+    {"strategy.kind": "few_shot", "data.shots": 4},
+    {"strategy.kind": "full", "strategy.head_init": "probe"},
+    {"strategy.kind": "full", "training.microbatch_size": 3, "training.gradient_checkpointing": True},
+    {"strategy.kind": "full", "training.precision": "bf16"},
+]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: "-".join(map(str, way.values())))
+def test_every_way_to_train_an_encoder_can_be_packed(way, tiny_encoder):
+    padded = run(tiny_encoder("bert"), **way)
+    packed = run(tiny_encoder("bert"), **way, training__packing="on")
+    assert packed.log.packing == "rows are packed, without padding"
+    assert len(packed.log.losses) == 4
+    is_half = packed.log.precision == "bf16"
+    assert is_half == ("training.precision" in way)
+    assert packed.log.losses == pytest.approx(padded.log.losses, abs=2e-2 if is_half else 1e-5)
 
 
 def test_a_packed_run_that_broke_off_goes_on_bit_for_bit(tiny_encoder, tmp_path):

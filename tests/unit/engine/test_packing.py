@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import CamembertConfig, CamembertForSequenceClassification
 
 from nlp_transfer.engine.forward import Feeder, compute_logits, predict_logits
 from nlp_transfer.engine.packing import Layout, find_packing, lay_out_rows
@@ -12,7 +13,7 @@ from nlp_transfer.engine.unpadded import pack_predictions, pack_rows
 from nlp_transfer.engine.varlen import KERNEL, PACKED, attend_rows, watch_calls
 from nlp_transfer.errors import RecipeError
 from nlp_transfer.models.encoder import quiet_loading
-from tests.tiny import make_splits
+from tests.tiny import build_tokenizer, make_config, make_splits
 from tests.training import adapt, make_recipe, prepare
 
 CALLING = ("bert", "roberta", "xlm-roberta", "distilbert", "albert", "electra", "modernbert")
@@ -40,12 +41,24 @@ def step(model, feeder, examples):
 def test_a_layout_says_where_real_tokens_are():
     layout = lay_out_rows(np.array([3, 1, 70]), 70)
     assert layout.places[:74].tolist() == [0, 1, 2, 70, *range(140, 210)]
-    assert (len(layout.places), layout.num_real, layout.longest) == (128, 74, 128)
-    assert layout.starts.tolist() == [0, 3, 4, 74, 128]
+    assert (len(layout.places), layout.num_real, layout.longest) == (80, 74, 128)
+    assert layout.starts.tolist() == [0, 3, 4, 74, 80]
     states = torch.randn(3, 70, 2)
     whole = layout.unpack(layout.pack(states))
     real = torch.arange(70) < torch.tensor([3, 1, 70])[:, None]
     assert torch.equal(whole, torch.where(real[..., None], states, 0.0))
+
+
+def test_few_shapes_and_little_surplus():
+    totals = {}
+    for real in range(1, 5000):
+        layout = lay_out_rows(np.array([real]), real)
+        assert layout.starts.tolist() == [0, real, len(layout.places)]
+        assert real <= len(layout.places) < real + 64
+        assert len(layout.places) < 1.125 * real or real < 64
+        totals.setdefault(len(layout.places), []).append(real)
+    assert len(totals) < 120
+    assert set(totals) >= {8, 16, 256, 272, 1024, 1088, 4992}
 
 
 @pytest.mark.parametrize("window", [None, 2])
@@ -102,6 +115,49 @@ def test_logits_and_gradients_are_those_of_padded_rows(name, reads_first, tiny_e
     assert len(ours) > 10
     for key, gradient in plain.items():
         assert torch.allclose(ours[key], gradient, rtol=0, atol=1e-5), key
+
+
+def test_camembert_goes_the_way_of_its_family(tiny_encoder):
+    _, prepared = build(tiny_encoder("xlm-roberta"))
+    settings = make_config("xlm-roberta", build_tokenizer("xlm-roberta")).to_dict()
+    config = CamembertConfig(**{key: value for key, value in settings.items() if key != "model_type"}, num_labels=3)
+    model = CamembertForSequenceClassification(config)
+    feeder, examples = Feeder(prepared, "train", CPU), np.arange(7)
+    expected, plain, _ = step(model, feeder, examples)
+    with pack_rows(model, feeder, "on", is_half=False, reads_first=True):
+        found, ours, _ = step(model, feeder, examples)
+    assert torch.allclose(found, expected, rtol=0, atol=1e-5)
+    assert all(torch.allclose(ours[key], plain[key], rtol=0, atol=1e-5) for key in plain)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("window", [None, 8])
+def test_the_kernel_gives_what_attention_row_by_row_gives(window):
+    torch.manual_seed(0)
+    starts = torch.tensor([0, 5, 6, 70, 70, 100, 128], dtype=torch.int32, device="cuda")
+    halves = [torch.randn(128, 4, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
+    whole = [each.detach().float().requires_grad_(True) for each in halves]
+    found = []
+    for states in (halves, whole):
+        out = attend_rows(*states, starts, 64, scale=0.125, window=window)
+        found.append((out, *torch.autograd.grad(out.float().square().sum(), states)))
+    for ours, plain in zip(*found, strict=True):
+        assert (ours.float() - plain).abs().max() < 2e-2 * plain.abs().max()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", CALLING)
+def test_on_a_gpu_packed_rows_are_as_exact_as_padded_ones(name, tiny_encoder):
+    model, prepared = build(tiny_encoder(name))
+    feeder, examples = Feeder(prepared, "train", torch.device("cuda")), np.arange(16)
+    model.to("cuda").train()
+    exact, *_ = step(model, feeder, examples)
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        padded, *_ = step(model, feeder, examples)
+        with pack_rows(model, feeder, "auto", is_half=True, reads_first=True) as unpadded:
+            assert unpadded.trains
+            packed, *_ = step(model, feeder, examples)
+    assert (packed - exact).abs().max() <= 2 * (padded - exact).abs().max() + 1e-2
 
 
 @pytest.mark.parametrize("name", ["mpnet", "deberta-v2", "deberta-v3"])

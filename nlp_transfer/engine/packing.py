@@ -74,7 +74,7 @@ def lay_out_rows(counts: np.ndarray, width: int) -> Layout:
         ([0, 1, 3], [0, 2, 3, 8], 3)
     """
     real = np.flatnonzero(np.arange(width) < counts[:, None])
-    # A sixteenth of the next power of two, between the limits: less than an eighth more, wherever rounding could tell.
+    # A thirty-second part of the next power of two, between the limits: few shapes, and little surplus of many tokens.
     multiple = min(MULTIPLE, max(LEAST_MULTIPLE, 1 << len(real).bit_length() >> 5))
     total = -(-len(real) // multiple) * multiple
     places = np.zeros(total, dtype=np.int64)

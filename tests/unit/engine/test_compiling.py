@@ -27,6 +27,7 @@ def build(folder, **overrides):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 def test_compiled_losses_weights_and_names_are_those_of_a_plain_run(family, packing, tiny_encoder, tmp_path):
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     recipe, splits, prepared = build(tiny_encoder(family))
     plain, log = fit(recipe, splits, prepared)
     adapted = adapt(recipe, prepared)
@@ -40,7 +41,10 @@ def test_compiled_losses_weights_and_names_are_those_of_a_plain_run(family, pack
         assert said == "2 layers are compiled"
         compiled, other = fit(recipe, splits, prepared, adapted=adapted, folder=tmp_path, packing=unpadded.packing)
         assert list(compiled.state_dict()) == names
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    num_graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    # All layers and lengths share one; the stand-in for a GPU's kernel cuts it in pieces.
+    assert num_graphs == 1 if packing == "off" else num_graphs > 1
+    assert len(set(prepared.splits["train"].lengths.tolist())) > 5
     assert other.losses == pytest.approx(log.losses, abs=1e-5)
     assert find_largest_gap(copy_weights(compiled), copy_weights(plain)) < 1e-4
     assert not any("forward" in module.__dict__ for module in compiled.modules())

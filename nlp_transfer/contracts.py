@@ -245,6 +245,8 @@ class RunLog:
         damaged_checkpoints: Checkpoints that did not hold when resuming, and why; an older one was used.
         precision: Number format that was used.
         precision_reason: Why that one.
+        packing: Whether rows ran without padding, and why.
+        compiled: Whether layers were compiled, and why.
         device: Kind of device, ``cpu`` or ``cuda`` for instance.
         num_processes: Count of processes that trained together.
         peak_memory_bytes: Largest resident size of the process, or of the GPU's allocator where one was used.
@@ -265,6 +267,8 @@ class RunLog:
     damaged_checkpoints: list[str] = field(default_factory=list)
     precision: str = "fp32"
     precision_reason: str = ""
+    packing: str = ""
+    compiled: str = ""
     device: str = "cpu"
     num_processes: int = 1
     peak_memory_bytes: int = 0

@@ -1,6 +1,7 @@
 """What the tests of the loop share: one small fit, and a hook that breaks off."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from nlp_transfer.engine.checkpoint import CheckpointStore
 from nlp_transfer.engine.forward import Feeder
 from nlp_transfer.engine.loop import LoopSetup, run_loop
 from nlp_transfer.engine.objectives import build_objective
+from nlp_transfer.engine.packing import Packing
 from nlp_transfer.methods.quicken import quicken
 from nlp_transfer.models.encoder import load_encoder
 from nlp_transfer.recipe.load import load_recipe
@@ -54,6 +56,7 @@ def fit(
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
     objective: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
     half: bool = False,
+    packing: Packing | None = None,
 ) -> tuple[nn.Module, RunLog]:
     """Run the loop on the CPU; gives the model and the log."""
     accelerator = Accelerator(cpu=True)
@@ -74,8 +77,9 @@ def fit(
         plan=plan,
         half=half,
     )
+    setup.feeder.packing = packing
     headed = next((each for each in adapted.model.modules() if isinstance(each, PreTrainedModel)), None)
-    with quicken(adapted.model, headed):
+    with quicken(adapted.model, headed) if packing is None else nullcontext():
         return adapted.model, run_loop(setup)
 
 

@@ -30,7 +30,7 @@ LINEAR = (
 NORMS = ("attention.output.LayerNorm", "output.LayerNorm")
 """Normalizations behind each half of a block."""
 
-OTHERS = ("encoder_hidden_states", "encoder_attention_mask", "past_key_values", "cache")
+OTHERS = ("encoder_hidden_states", "encoder_attention_mask", "past_key_values", "cache", "cu_seq_lens_q")
 """Arguments of a layer that make it read more than its input; what stands before them by position is among them."""
 
 DROPOUTS = ("attention.self.dropout", "attention.output.dropout", "output.dropout")

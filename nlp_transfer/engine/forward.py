@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow.compute as pc
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nlp_transfer.contracts import Encoded, Prepared, Track, track_nothing
 from nlp_transfer.data.batches import Collator, TokenStore, plan_inference
+from nlp_transfer.engine.packing import Layout, Packing, lay_out_rows
 from nlp_transfer.engine.prefix import Prefix, PrefixCache, PrefixStates, allocate_states
 
 __all__ = ["Feeder", "Microbatch", "cache_prefix", "compute_logits", "iterate_rows", "join_windows"]
@@ -33,7 +34,9 @@ class Microbatch:
         prefix: The frozen bottom whose states are given; None where the whole model runs.
         hidden: Those states, float32, shape (R, L, D).
         num_tokens: Real tokens.
-        num_padded: Tokens with padding.
+        num_padded: Tokens that run through the layers: with padding, or rounded up where rows are packed.
+        layout: Where the real tokens are; None where padding runs with them.
+        packing: The way for packed rows, where there is a layout.
     """
 
     inputs: dict[str, Tensor]
@@ -44,6 +47,23 @@ class Microbatch:
     num_padded: int
     prefix: Prefix | None = None
     hidden: Tensor | None = None
+    layout: Layout | None = None
+    packing: Packing | None = None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Microbatch":
+        """The same with every tensor changed."""
+
+        def maybe(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else change(tensor)
+
+        return replace(
+            self,
+            inputs={name: change(tensor) for name, tensor in self.inputs.items()},
+            labels=maybe(self.labels),
+            owners=maybe(self.owners),
+            hidden=maybe(self.hidden),
+            layout=None if self.layout is None else self.layout.map(change),
+        )
 
 
 class Feeder:
@@ -55,6 +75,9 @@ class Feeder:
         device: Where tensors go.
         pad_to_multiple_of: Rounds lengths up; GPUs like 8.
         cache: States of a frozen prefix; splits that are not in it run whole.
+
+    Attributes:
+        packing: The way through the model for rows without padding; None where rows are padded.
     """
 
     def __init__(
@@ -68,6 +91,7 @@ class Feeder:
     ) -> None:
         self.encoded: Encoded = prepared.splits[split]
         self.device = device
+        self.packing: Packing | None = None
         self._pad_id = prepared.pad["input_ids"]
         self._is_left = prepared.padding_side == "left"
         self._prefix = cache.prefix if cache is not None and split in cache.states else None
@@ -78,6 +102,16 @@ class Feeder:
         self._starts = np.searchsorted(examples, np.arange(self.encoded.num_examples + 1))
         labels = self.encoded.labels
         self._labels = None if labels is None else torch.from_numpy(np.array(labels))
+
+    @property
+    def pads_left(self) -> bool:
+        """Whether padding stands in front of a text."""
+        return self._is_left
+
+    @property
+    def has_prefix(self) -> bool:
+        """Whether the states of a frozen prefix are fed in place of what it would compute."""
+        return self._prefix is not None
 
     @property
     def lengths(self) -> np.ndarray:
@@ -128,6 +162,17 @@ class Feeder:
         Returns:
             Tensors on the device.
         """
+        return self.place(self.collate(examples))
+
+    def collate(self, examples: np.ndarray) -> Microbatch:
+        """Collate examples on the CPU, where a thread beside the training can do it.
+
+        Args:
+            examples: Indices, int64, shape (B,).
+
+        Returns:
+            Tensors on the CPU, in memory that the GPU reads by itself where there is one.
+        """
         rows, owners = self.find_rows(examples)
         batch = self._collate(self.encoded, rows)
         hidden = None
@@ -135,18 +180,29 @@ class Feeder:
             if self._prefix.first_only:
                 batch = {name: tensor[:, :1] for name, tensor in batch.items()}
                 batch["attention_mask"] = torch.ones_like(batch["attention_mask"])
-            hidden = self._states.gather(rows, batch["input_ids"].shape[1], left=self._is_left).to(self.device)
-        num_tokens = int(self.encoded.lengths[rows].sum())
-        return Microbatch(
-            inputs={name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()},
-            labels=None if self._labels is None else self._labels[torch.from_numpy(examples)].to(self.device),
-            owners=None if owners is None else torch.from_numpy(owners).to(self.device),
+            hidden = self._states.gather(rows, batch["input_ids"].shape[1], left=self._is_left)
+        counts_R = self.encoded.lengths[rows].astype(np.int64)
+        packing = self.packing if hidden is None else None
+        layout = None if packing is None else lay_out_rows(counts_R, batch["input_ids"].shape[1])
+        found = Microbatch(
+            inputs=batch,
+            labels=None if self._labels is None else self._labels[torch.from_numpy(examples)],
+            owners=None if owners is None else torch.from_numpy(owners),
             num_examples=len(examples),
-            num_tokens=num_tokens,
-            num_padded=batch["input_ids"].numel(),
+            num_tokens=int(counts_R.sum()),
+            num_padded=batch["input_ids"].numel() if layout is None else len(layout.places),
             prefix=self._prefix,
             hidden=hidden,
+            layout=layout,
+            packing=packing,
         )
+        return found.map(Tensor.pin_memory) if self.device.type == "cuda" else found
+
+    def place(self, batch: Microbatch) -> Microbatch:
+        """Put what ``collate`` gave on the device; from pinned memory nothing waits for the copy."""
+        if self.device.type == "cpu":
+            return batch
+        return batch.map(lambda tensor: tensor.to(self.device, non_blocking=True))
 
 
 def compute_logits(model: nn.Module, batch: Microbatch, *, max_tokens: int | None = None) -> Tensor:
@@ -168,6 +224,8 @@ def compute_logits(model: nn.Module, batch: Microbatch, *, max_tokens: int | Non
         skipped: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         if batch.prefix is not None and batch.hidden is not None:
             skipped = batch.prefix.skip(batch.hidden[start : start + most])
+        elif batch.packing is not None and batch.layout is not None and most >= num_rows:
+            skipped = batch.packing.reading(batch.layout)
         with skipped:
             inputs = {name: tensor[start : start + most] for name, tensor in batch.inputs.items()}
             parts.append(model(**inputs).logits.float())
@@ -190,7 +248,8 @@ def join_windows(logits: Tensor, owners: Tensor, num_examples: int) -> Tensor:
         >>> join_windows(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 0, 1]), 2).tolist()
         [[2.0], [5.0]]
     """
-    counts_B = torch.bincount(owners, minlength=num_examples).to(logits)
+    # Not bincount: on a GPU the host would wait for it.
+    counts_B = logits.new_zeros(num_examples).index_add_(0, owners, logits.new_ones(len(logits)))
     summed_BC = logits.new_zeros(num_examples, logits.shape[1]).index_add_(0, owners, logits)
     return summed_BC / counts_B[:, None]
 

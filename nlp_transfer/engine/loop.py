@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from nlp_transfer.contracts import Evaluation, Guide, Hook, Objective, RunLog
 from nlp_transfer.data.batches import plan_epoch, split_window
+from nlp_transfer.engine.ahead import Ahead
 from nlp_transfer.engine.average import find_decay
 from nlp_transfer.engine.checkpoint import (
     CheckpointStore,
@@ -135,6 +136,7 @@ def run_loop(setup: LoopSetup) -> RunLog:
             loop.look_and_save()
         return loop.finish()
     finally:
+        loop.ahead.close()
         for hook in setup.hooks:
             hook.close()
 
@@ -158,6 +160,7 @@ class _Loop:
         self.state.log.num_processes = self.accelerator.num_processes
         self.best_weights: dict[str, Tensor] | None = None
         self.unread: list[Tensor] = []
+        self.ahead = Ahead(setup.feeder, is_on=self.accelerator.device.type == "cuda")
         self.windows = setup.windows(0)
         for guide in setup.guides:
             guide.start(self.num_steps)
@@ -182,10 +185,9 @@ class _Loop:
             self.windows = self.setup.windows(self.state.epoch)
         return self.windows[self.state.position]
 
-    def take_step(self, window: np.ndarray) -> None:
-        """One update: the summed loss of the window, divided by what the window holds."""
-        started = time.perf_counter()
-        parts = split_window(
+    def split(self, window: np.ndarray) -> list[np.ndarray]:
+        """This process's microbatches of a window."""
+        return split_window(
             window,
             self.lengths,
             num_processes=self.accelerator.num_processes,
@@ -193,6 +195,16 @@ class _Loop:
             microbatch_size=self.training.microbatch_size,
             max_tokens=self.training.max_tokens,
         )
+
+    def foresee(self) -> list[np.ndarray]:
+        """The microbatches of the step after this one; none behind the end of an epoch, which is not planned yet."""
+        following = self.state.position + 1
+        return self.split(self.windows[following]) if following < len(self.windows) else []
+
+    def take_step(self, window: np.ndarray) -> None:
+        """One update: the summed loss of the window, divided by what the window holds."""
+        started = time.perf_counter()
+        parts = self.split(window)
         # Wrapped models average gradients over processes, and each must take part in every update: a process that
         # got no example runs one with weight 0.
         scale = self.accelerator.num_processes / len(window) if parts else 0.0
@@ -200,8 +212,9 @@ class _Loop:
         for guide in self.setup.guides:
             guide.before_step(self.state.epoch, self.state.log.steps)
         run_window = run_joint_window if self.setup.is_joint else run_window_by_parts
-        batches = (self.setup.feeder.feed(part) for part in parts)
+        batches = (self.ahead.feed(part) for part in parts)
         total = run_window(self.model, batches, len(parts), self.setup.objective, self.accelerator, scale, self.count)
+        self.ahead.expect(self.foresee)
         log = self.state.log
         rate = self.update()
         log.steps += 1

@@ -1,5 +1,6 @@
 """Fit one model: load an encoder, adapt it by its strategy, train it on prepared splits."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,14 +12,19 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from nlp_transfer.contracts import Objective, Prepared, RunLog, Splits, Track, track_nothing
+from nlp_transfer.engine.attention import attend_in_parts
 from nlp_transfer.engine.checkpoint import CheckpointStore
+from nlp_transfer.engine.compiling import compile_layers
+from nlp_transfer.engine.dropout import cheap_dropout
 from nlp_transfer.engine.forward import Feeder
 from nlp_transfer.engine.loop import LoopSetup, count_steps, run_loop
 from nlp_transfer.engine.memory import measure_peak_memory
 from nlp_transfer.engine.objectives import build_objective
+from nlp_transfer.engine.packing import find_packing
 from nlp_transfer.engine.precision import Precision
 from nlp_transfer.engine.predict import predict_logits
 from nlp_transfer.engine.prefix import PrefixCache
+from nlp_transfer.engine.unpadded import pack_rows
 from nlp_transfer.evaluation.predictions import predict_labels, to_probabilities
 from nlp_transfer.evaluation.scoring import compute_metrics
 from nlp_transfer.methods.quicken import quicken
@@ -148,14 +154,30 @@ def _train(
         setup.hooks = make_hooks(count_steps(setup.feeder.encoded.num_examples, training), label)
     if checkpoints is not None:
         setup.store = CheckpointStore(checkpoints, keep=training.keep_checkpoints, rank=accelerator.process_index)
-    # A strategy that reads the encoder in another way than its own head has left that class behind.
-    has_own_head = any(module is loaded.model for module in adapted.model.modules())
-    with quicken(adapted.model, loaded.model if has_own_head else None):
-        log = run_loop(setup)
+    log = _run_fast(setup, loaded, is_half=precision.format in ("bf16", "fp16"))
     log.seconds += cache_seconds
     log.precision, log.precision_reason = precision
     if cache is not None:
         cache.prefix.remove()
+    return log
+
+
+def _run_fast(setup: LoopSetup, loaded: LoadedEncoder, *, is_half: bool) -> RunLog:
+    """Run the loop with every way to make a step cheaper that suits the model and the device."""
+    model, training = setup.model, setup.training
+    # A strategy that reads the encoder in another way than its own head has left that class behind.
+    has_own_head = any(module is loaded.model for module in model.modules())
+    with contextlib.ExitStack() as stack:
+        packed = pack_rows(model, setup.feeder, training.packing, is_half=is_half, reads_first=has_own_head)
+        unpadded = stack.enter_context(packed)
+        compiled = stack.enter_context(compile_layers(model, setup.accelerator.device, training.compile))
+        if unpadded.trains:
+            stack.enter_context(cheap_dropout(model))
+            stack.enter_context(attend_in_parts(model))
+        else:
+            stack.enter_context(quicken(model, loaded.model if has_own_head else None))
+        log = run_loop(setup)
+    log.packing, log.compiled = unpadded.said, compiled
     return log
 
 
@@ -235,6 +257,7 @@ def predict_split(
     """
     multiple = 8 if accelerator.device.type == "cuda" else None
     feeder = Feeder(prepared, split, accelerator.device, pad_to_multiple_of=multiple, cache=cache)
+    feeder.packing = find_packing(model)
     logits = predict_logits(
         model.to(accelerator.device),
         feeder,

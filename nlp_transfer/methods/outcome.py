@@ -289,6 +289,8 @@ def _describe_environment(best: SeedResult) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "precision": best.log.precision,
         "precision_reason": best.log.precision_reason,
+        "packing": best.log.packing,
+        "compiled": best.log.compiled,
         "processes": best.log.num_processes,
         "system": f"{platform.system()} {platform.machine()}",
     }

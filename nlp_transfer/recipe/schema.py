@@ -235,6 +235,14 @@ class TrainingConfig(Section):
     )
     focal_gamma: Annotated[float, Field(ge=0)] = Field(0.0, description="Focal loss (Lin et al. 2017); 0 is off.")
     group_by_length: bool = Field(True, description="Batches of similar length: less padding, same gradients.")
+    packing: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Rows without padding between them. auto: on GPUs, where nothing else changes; on: attention "
+        "dropout is left out for it, on a CPU too.",
+    )
+    compile: Literal["auto", "on", "off"] = Field(
+        "off", description="Compile the encoder's layers with torch; auto: on GPUs. The first steps take longer."
+    )
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, more time.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="Number format of training.")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to train.")

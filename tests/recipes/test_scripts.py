@@ -6,12 +6,20 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from nlp_transfer import Classifier, Report
 
 ROOT = Path(__file__).parents[2] / "recipes" / "scripts"
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
-TRIED = ["draw_benchmarks.py", "measure_data_scale.py", "measure_startup.py", "measure_step.py", "own_data.py"]
+TRIED = [
+    "check_gpu.py",
+    "draw_benchmarks.py",
+    "measure_data_scale.py",
+    "measure_startup.py",
+    "measure_step.py",
+    "own_data.py",
+]
 
 
 @pytest.fixture
@@ -103,3 +111,21 @@ def test_suites_are_drawn_together_without_what_averages_over_their_jobs(run_scr
     assert ">two a, peer<" in drawn
     assert drawn.count("accuracy: ours 0.500, peer 0.500") == 2
     assert "Times as long as ours" in drawn
+
+
+def test_what_is_for_gpus_runs_small_without_one(run_script, work_dir, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    status, out = run_script("check_gpu.py", "--small", "--out", "found.json")
+    assert status == 0
+    found = json.loads(Path("found.json").read_text(encoding="utf-8"))
+    assert list(found["checks"]) == ["kernel", "packing", "losses", "resume", "waits"]
+    assert found["checks"]["waits"] == "0 in two steps"
+    assert found["checks"]["resume"] == "largest gap 0, bit for bit"
+    ways = ["ours, padded", "ours, packed", "Trainer"]
+    assert [(row["job"], row["way"]) for row in found["training"]] == [
+        (job, w) for job in ("sst2", "imdb") for w in ways
+    ]
+    assert all(row["tokens_per_second"] > 0 and row["share_of_limit"] > 0 for row in found["training"])
+    assert "rows are packed, without padding; attention dropout of 0.1" in found["training"][1]["said"]
+    assert [row["agreement"] for row in found["prediction"]] == 8 * [1.0]
+    assert out.count("imdb: ") == 7

@@ -15,12 +15,15 @@ from nlp_transfer.models.blocks import find_stack
 __all__ = ["compute_packed", "order_answers", "pack_model", "plan_passes", "predict_logits"]
 
 
-def pack_rows(feeder: Feeder, examples: np.ndarray) -> tuple[list[PackedRows], np.ndarray]:
+def pack_rows(
+    feeder: Feeder, examples: np.ndarray, *, max_tokens: int | None = None
+) -> tuple[list[PackedRows], np.ndarray]:
     """Put the rows of examples behind each other, without padding.
 
     Args:
         feeder: The split.
         examples: Indices, int64, shape (B,).
+        max_tokens: Most tokens in a pass, where that is fewer than a pass takes.
 
     Returns:
         Rows, longest first, in parts of a size that one pass takes; and the place of each row's example among the B,
@@ -30,7 +33,8 @@ def pack_rows(feeder: Feeder, examples: np.ndarray) -> tuple[list[PackedRows], n
     owners = np.arange(len(rows)) if owners is None else owners
     store = feeder.open_store()
     parts, order = [], []
-    for own in plan_packed(feeder.encoded.lengths[rows], batch_size=len(rows), max_tokens=PACKED_TOKENS):
+    most = min(max_tokens or PACKED_TOKENS, PACKED_TOKENS)
+    for own in plan_packed(feeder.encoded.lengths[rows], batch_size=len(rows), max_tokens=most):
         tokens, lengths = store.gather("input_ids", rows[own])
         if "token_type_ids" in store.columns:
             types = store.gather("token_type_ids", rows[own])[0].astype(np.int64)
@@ -58,18 +62,21 @@ def pack_model(model: nn.Module, feeder: Feeder, dtype: torch.dtype | None = Non
     return None if stack is None else PackedModel(stack, dtype or stack.blocks[0].query.weight.dtype)
 
 
-def compute_packed(packed: PackedModel, feeder: Feeder, examples: np.ndarray) -> Tensor:
+def compute_packed(
+    packed: PackedModel, feeder: Feeder, examples: np.ndarray, *, max_tokens: int | None = None
+) -> Tensor:
     """Run a model without padding; windows of one text share the mean of their logits.
 
     Args:
         packed: From `pack_model`.
         feeder: The split.
         examples: Indices, int64, shape (B,).
+        max_tokens: Most tokens in a pass: the many windows of a long text go through in parts.
 
     Returns:
         Float32 logits, shape (B, C).
     """
-    parts, owners = pack_rows(feeder, examples)
+    parts, owners = pack_rows(feeder, examples, max_tokens=max_tokens)
     return join_windows(torch.cat([packed(part) for part in parts]), torch.from_numpy(owners), len(examples))
 
 
@@ -128,7 +135,7 @@ def predict_logits(
     with torch.inference_mode():
         for examples in batches[rank::num_processes]:
             if packed is not None:
-                logits_BC = compute_packed(packed, feeder, examples)
+                logits_BC = compute_packed(packed, feeder, examples, max_tokens=max_tokens)
             else:
                 logits_BC = compute_logits(model, feeder.feed(examples), max_tokens=max_tokens)
             device_parts.append((examples, logits_BC))

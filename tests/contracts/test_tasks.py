@@ -217,7 +217,8 @@ def test_an_option_of_training_changes_what_is_learned(option, train):
 )
 @pytest.mark.parametrize("option", [{"training.gradient_checkpointing": True}, {"training.microbatch_size": 3}])
 def test_an_option_that_saves_memory_changes_no_result(kind, option, train):
-    base = {"strategy.kind": kind, "training.learning_rate": 1e-2}
+    # In bf16, parts of a window are rounded one by one.
+    base = {"strategy.kind": kind, "training.learning_rate": 1e-2, "training.precision": "fp32"}
     base |= {"strategy.dropout": 0.0} if kind == "lora" else {}
     plain = train(make_tables(), base, name="plain").predictions
     saving = train(make_tables(), {**base, **option}, name="saving").predictions

@@ -16,7 +16,7 @@ from transformers import AutoModel
 from nlp_transfer.engine.checkpoint import CheckpointStore
 from nlp_transfer.errors import DataError, DivergedError, OutputError
 from nlp_transfer.evaluation.baselines import score_tfidf
-from nlp_transfer.methods import control, outcome, seed
+from nlp_transfer.methods import control, seed
 from nlp_transfer.pipeline import run
 from nlp_transfer.publishing.artifact import load_artifact
 from nlp_transfer.publishing.report import Report
@@ -86,7 +86,7 @@ def test_each_seed_is_held_against_baselines_on_its_own_rows(tiny_encoder, tmp_p
         drawn.append(tuple(texts["train"]))
         return score_tfidf(texts, *args, **rest)
 
-    monkeypatch.setattr(outcome, "score_tfidf", watch)
+    monkeypatch.setattr("nlp_transfer.evaluation.baselines.score_tfidf", watch)
     changes = {"data.shots": 4, "training.seeds": [0, 1], "evaluation.tfidf": True}
     record = train(tiny_encoder("bert"), tmp_path / "run", make_tables(), changes).record
     assert [len(texts) for texts in drawn] == [8, 8]

@@ -214,7 +214,7 @@ def test_a_resolved_recipe_is_complete_and_loads_back_equal(tmp_path):
         recipe = load_recipe(source)
         written = recipe_to_yaml(recipe)
         assert load_recipe(write(tmp_path, written)) == recipe
-    assert "learning_rate: 0.002" in written
+    assert "learning_rate: 0.001" in written
     assert "class_weights: null" in written
 
 

@@ -232,7 +232,8 @@ class _Loop:
             hook.after_step(log, None if self.unread else log.losses[-1], rate)
 
     def count(self, batch: Microbatch, scale: float) -> None:
-        """Count what went through the model."""
+        """Count what went through the model, and take the gradients that it left."""
+        self.weights.take_gradients()
         self.state.log.tokens += batch.num_tokens if scale else 0
         self.state.log.padded_tokens += batch.num_padded if scale else 0
 
@@ -242,7 +243,6 @@ class _Loop:
             self.accelerator.unscale_gradients(self.optimizer)
         for guide in self.setup.guides:
             guide.after_backward()
-        self.weights.take_gradients()
         if self.training.max_grad_norm is not None:
             self.accelerator.clip_grad_norm_(self.weights.tensors.values(), self.training.max_grad_norm)
         rate = float(self.schedule.get_last_lr()[0])

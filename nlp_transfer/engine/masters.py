@@ -48,9 +48,15 @@ class Masters:
             parameter.data = parameter.data.to(torch.bfloat16)
 
     def take_gradients(self) -> None:
-        """Take the gradients off the model, in float32; called once an update, before they are clipped."""
+        """Add the model's gradients to those taken before, in float32, and leave it none.
+
+        Called after every part of a window: summed in bf16, the parts would be rounded once for each of them.
+        """
         for parameter, master in self._trained:
-            master.grad = None if parameter.grad is None else parameter.grad.float()
+            if parameter.grad is None:
+                continue
+            gradient = parameter.grad.float()
+            master.grad = gradient if master.grad is None else master.grad.add_(gradient)
             parameter.grad = None
 
     def hand_down(self) -> None:

@@ -45,7 +45,7 @@ class TrainedWeights:
         self._average = Average(self.tensors, decay) if decay else None
 
     def take_gradients(self) -> None:
-        """Have the gradients where the optimizer looks for them; called before they are clipped."""
+        """Have the gradients of a part of a window where the optimizer looks for them."""
         if self._masters is not None:
             self._masters.take_gradients()
 

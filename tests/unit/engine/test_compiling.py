@@ -42,8 +42,9 @@ def test_compiled_losses_weights_and_names_are_those_of_a_plain_run(family, pack
         compiled, other = fit(recipe, splits, prepared, adapted=adapted, folder=tmp_path, packing=unpadded.packing)
         assert list(compiled.state_dict()) == names
     num_graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    # All layers and lengths share one; the stand-in for a GPU's kernel cuts it in pieces.
-    assert num_graphs == 1 if packing == "off" else num_graphs > 1
+    # All lengths and layers share one, but for the last layer, which goes on with the first token alone; the stand-in
+    # for a GPU's kernel cuts it in pieces.
+    assert num_graphs == 2 if packing == "off" else num_graphs > 2
     assert len(set(prepared.splits["train"].lengths.tolist())) > 5
     assert other.losses == pytest.approx(log.losses, abs=1e-5)
     assert find_largest_gap(copy_weights(compiled), copy_weights(plain)) < 1e-4

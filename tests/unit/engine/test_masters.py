@@ -37,6 +37,17 @@ def test_updates_too_small_for_bf16_add_up():
     assert torch.allclose(layer.weight, start - 1e-3, atol=2e-5)
 
 
+def test_parts_of_a_window_are_summed_in_float32():
+    layer = nn.Linear(1, 1, bias=False)
+    masters = Masters(layer)
+    for size in (1.0, 2.0**-9, 2.0**-9):
+        (layer.weight * size).sum().backward()
+        masters.take_gradients()
+    masters.take_gradients()  # nothing new: what was taken stays
+    assert float(masters.trained["weight"].grad) == 1 + 2.0**-8
+    assert 1 + torch.tensor(2.0**-9, dtype=torch.bfloat16) == 1, "in bf16 they would be lost"
+
+
 def test_frozen_weights_come_back_as_they_were_and_buffers_are_not_rounded():
     model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
     model[0].requires_grad_(False)

@@ -42,6 +42,7 @@ def test_auto_on_a_cpu_takes_what_was_measured_to_be_faster(gain, expected, monk
 
 def test_the_measurement_is_made_once_and_kept(monkeypatch, tmp_path):
     monkeypatch.setattr(machine.constants, "HF_HOME", str(tmp_path))
+    monkeypatch.setattr(machine, "_is_busy", lambda: False)
     calls = []
     measure = machine._measure
     monkeypatch.setattr(machine, "_measure", lambda: calls.append(1) or measure())
@@ -61,3 +62,14 @@ def test_the_measurement_is_made_once_and_kept(monkeypatch, tmp_path):
     monkeypatch.setattr(machine.constants, "HF_HOME", str(file / "no folder"))
     assert compare() == 2.0
     assert len(calls) == 3
+
+
+def test_what_was_measured_on_a_busy_machine_is_not_kept(monkeypatch, tmp_path):
+    monkeypatch.setattr(machine.constants, "HF_HOME", str(tmp_path))
+    monkeypatch.setattr(machine, "_measure", lambda: 1.5)
+    monkeypatch.setattr(machine.os, "getloadavg", lambda: (100.0 * machine.os.cpu_count(), 0.0, 0.0))
+    assert machine.compare_formats.__wrapped__() == 1.5
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(machine.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    assert machine.compare_formats.__wrapped__() == 1.5
+    assert len(list(tmp_path.iterdir())) == 1

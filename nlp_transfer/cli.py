@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from nlp_transfer.errors import DataError, StorageError, TransferError
-from nlp_transfer.terminal import ReaderGone, name_reader, quiet_libraries, show_progress
+from nlp_transfer.terminal import ReaderGone, complain, name_reader, quiet_libraries, say, show, show_progress
 
 __all__ = ["app", "main"]
 
@@ -74,7 +74,7 @@ def run(
 
     report = run_recipe(loaded, console=Console(stderr=True))
     if is_first:
-        _show(report)
+        show(report)
 
 
 @app.command(name="list")
@@ -96,7 +96,7 @@ def list_all() -> None:
     strategies.add_column("use it when you have")
     for kind, section in STRATEGY_CONFIGS.items():
         strategies.add_row(kind, (section.__doc__ or "").splitlines()[0], section.use_when)
-    _show(recipes, strategies)
+    show(recipes, strategies)
 
 
 @app.command()
@@ -107,7 +107,7 @@ def copy(
     """Copy a shipped recipe, to make it your own."""
     from nlp_transfer.recipe.shipped import copy_shipped
 
-    _say(f"wrote {copy_shipped(recipe, dest)}")
+    say(f"wrote {copy_shipped(recipe, dest)}")
 
 
 @app.command()
@@ -124,9 +124,9 @@ def validate(
             load_recipe(recipe)
         except RecipeError as error:
             failed += 1
-            _complain(str(error))
+            complain(str(error))
         else:
-            _say(f"{recipe}: valid")
+            say(f"{recipe}: valid")
     if failed:
         raise typer.Exit(2)
 
@@ -138,7 +138,7 @@ def schema() -> None:
 
     from nlp_transfer.recipe.load import export_json_schema
 
-    _say(json.dumps(export_json_schema(), indent=2))
+    say(json.dumps(export_json_schema(), indent=2))
 
 
 @app.command()
@@ -226,9 +226,9 @@ def evaluate(
         )
     found = {name: score.to_json() for name, score in scores.items()}
     if as_json:
-        _say(json.dumps(found, indent=2))
+        say(json.dumps(found, indent=2))
     else:
-        _show(scores_table({"scores": {split: found}}))
+        show(scores_table({"scores": {split: found}}))
 
 
 @app.command()
@@ -281,9 +281,9 @@ def benchmark(
     )
     rows = compare_suite(chosen, bench, say=lambda line: print(line, file=sys.stderr, flush=True))
     if as_json:
-        _say(json.dumps(rows, indent=2))
+        say(json.dumps(rows, indent=2))
     else:
-        _show(comparison_table(rows, whole.description))
+        show(comparison_table(rows, whole.description))
 
 
 @app.command()
@@ -299,7 +299,7 @@ def doctor() -> None:
     table.add_column(overflow="fold")
     for name, finding in examine().items():
         table.add_row(name, finding)
-    _show(table)
+    show(table)
 
 
 @contextmanager
@@ -313,37 +313,12 @@ def _name_options() -> Iterator[None]:
         raise type(error)(message) from error
 
 
-def _say(text: str) -> None:
-    """Write text to stdout."""
-    with name_reader():
-        print(text)
-
-
-def _show(*tables: object) -> None:
-    """Write tables to stdout."""
-    from rich.console import Console
-
-    class PlainConsole(Console):
-        """One that leaves a broken pipe to us, where rich would exit with 1."""
-
-        def on_broken_pipe(self) -> None:
-            raise BrokenPipeError
-
-    with name_reader():
-        PlainConsole().print(*tables)
-
-
-def _complain(message: str) -> None:
-    """Write to stderr."""
-    print(f"nlp-transfer: {message}", file=sys.stderr)
-
-
 def _explain_crash(kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:
     """Say in one line what nobody foresaw."""
     if issubclass(kind, KeyboardInterrupt):
-        _complain("stopped.")
+        complain("stopped.")
         return
-    _complain(f"{kind.__name__}: {error}. Run it again with -v for the traceback.")
+    complain(f"{kind.__name__}: {error}. Run it again with -v for the traceback.")
 
 
 def main() -> None:
@@ -358,18 +333,18 @@ def main() -> None:
     except _Interrupted as stop:
         _trace(is_verbose)
         way_on = " The same command goes on from the last checkpoint." if stop.args == ("run",) else ""
-        _complain(f"stopped.{way_on}")
+        complain(f"stopped.{way_on}")
         sys.exit(INTERRUPTED)
     except ReaderGone:
         # That is no failure. What is still buffered goes nowhere when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except TransferError as error:
         _trace(is_verbose)
-        _complain(str(error))
+        complain(str(error))
         sys.exit(error.exit_status)
     except OSError as error:
         _trace(is_verbose)
-        _complain(f"{error}. The disk or a file could not be used; nothing earlier was changed.")
+        complain(f"{error}. The disk or a file could not be used; nothing earlier was changed.")
         sys.exit(1)
 
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["ReaderGone", "name_reader", "quiet_libraries", "show_progress"]
+__all__ = ["ReaderGone", "complain", "name_reader", "quiet_libraries", "say", "show", "show_progress"]
 
 
 class ReaderGone(Exception):  # noqa: N818 - nothing went wrong
@@ -48,3 +48,28 @@ def name_reader() -> Iterator[None]:
         sys.stdout.flush()
     except BrokenPipeError as error:
         raise ReaderGone from error
+
+
+def say(text: str) -> None:
+    """Write text to stdout."""
+    with name_reader():
+        sys.stdout.write(f"{text}\n")
+
+
+def show(*tables: object) -> None:
+    """Write tables to stdout."""
+    from rich.console import Console
+
+    class PlainConsole(Console):
+        """One that leaves a broken pipe to us, where rich would exit with 1."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    with name_reader():
+        PlainConsole().print(*tables)
+
+
+def complain(message: str) -> None:
+    """Write to stderr."""
+    sys.stderr.write(f"nlp-transfer: {message}\n")

@@ -30,10 +30,11 @@ LEVELS = {
     "evidence": 7,
     "benchmarks": 7,
     "doctor": 7,
-    "cli": 8,
-    "__main__": 9,
+    "commands": 8,
+    "cli": 9,
+    "__main__": 10,
     # The package itself: its public names come from everywhere, so nothing inside imports it.
-    "__init__": 10,
+    "__init__": 11,
 }
 
 HEAVY = ("torch", "transformers", "datasets", "numpy", "pandas", "sklearn", "scipy", "matplotlib", "peft", "accelerate")

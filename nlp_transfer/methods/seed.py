@@ -213,13 +213,14 @@ def train_seed(recipe: Recipe, seed: int, space: Workspace, folder: Path, consol
         "parameters": fitted.adapted.num_parameters,
         "trainable": fitted.num_trainable,
     }
-    loader = _save(recipe, fitted, space, folder, accelerator)
+    loader, log = _save(recipe, fitted, space, folder, accelerator), fitted.log
+    del fitted
     # Scores must be those of what was saved, so the folder is what gets scored.
     saved = load_artifact(folder / "model", trust_remote_code=recipe.encoder.trust_remote_code).model
     probabilities = predict_all(saved, space.prepared, accelerator, recipe)
-    fitted.log.collapsed = _is_collapsed(probabilities, space)
+    log.collapsed = _is_collapsed(probabilities, space)
     model["saved_bytes"] = sum(path.stat().st_size for path in (folder / "model").rglob("*") if path.is_file())
-    result = SeedResult(seed, folder, fitted.log, model, loader, probabilities)
+    result = SeedResult(seed, folder, log, model, loader, probabilities)
     if accelerator.is_main_process:
         _write_seed(result, space)
     accelerator.wait_for_everyone()

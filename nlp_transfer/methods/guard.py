@@ -153,14 +153,23 @@ def adopt_result(result: SeedResult, folder: Path) -> SeedResult:
 
 
 def clear_controls(folder: Path, verdict: Verdict) -> None:
-    """Remove the runs without a link that nobody needs any more; the one that is kept may hold its model's base."""
+    """Remove the runs without a link once the report is written.
+
+    Args:
+        folder: The run's folder.
+        verdict: Says what was kept; an adapter's own base stays, because the kept adapter names it.
+    """
     kept = {result.folder for result in verdict.kept.results} if verdict.has_fallen_back else set()
-    for place in (folder / CONTROLS_FOLDER).glob("*/seed-*"):
-        if place not in kept:
-            shutil.rmtree(place, ignore_errors=True)
-        else:
-            shutil.rmtree(place / "checkpoints", ignore_errors=True)
-    for place in [*(folder / CONTROLS_FOLDER).glob("*"), folder / CONTROLS_FOLDER]:
+    controls = folder / CONTROLS_FOLDER
+    for place in controls.glob("*/seed-*"):
+        for entry in place.iterdir():
+            if place in kept and entry.name == "base":
+                continue
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
+    for place in [*controls.glob("*/seed-*"), *controls.glob("*"), controls]:
         if place.is_dir() and not any(place.iterdir()):
             place.rmdir()
 

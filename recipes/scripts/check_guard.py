@@ -46,9 +46,16 @@ def list_cases(planted: int, healthy: int) -> list[Case]:
 
 
 def run_once(recipe: str | dict[str, Any], changes: dict[str, Any], folder: Path) -> Report:
-    """Run a recipe, or read what an earlier call left."""
+    """Run a recipe, or read what an earlier call left with the same settings."""
     if (folder / "report.json").is_file():
-        return Report.load(folder)
+        report = Report.load(folder)
+        for key, value in changes.items():
+            section, name = key.split(".")
+            if report.recipe[section][name] != value:
+                sys.exit(
+                    f"{folder}: holds a run with {key}={report.recipe[section][name]}, not {value}. Name another --out."
+                )
+        return report
     return run(recipe, changes, output_dir=folder, progress=False)
 
 
@@ -80,6 +87,7 @@ def judge(case: Case, arguments: argparse.Namespace) -> dict[str, Any]:
         "data.path": arguments.data,
         "data.limit": arguments.limit,
         "training.seed": case.seed,
+        "training.epochs": arguments.epochs,
         "evaluation.guard": True,
         "evaluation.tfidf": False,
         "evaluation.control_learning_rates": arguments.control_rates,
@@ -118,6 +126,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=10, help="planted cases")
     parser.add_argument("--healthy-seeds", type=int, default=20, help="healthy cases")
     parser.add_argument("--limit", type=int, default=300, help="train rows of the task")
+    parser.add_argument("--epochs", type=float, default=6.0, help="passes of the task; few rows need several")
     parser.add_argument("--link-limit", type=int, default=1000, help="train rows of the earlier transfer")
     parser.add_argument("--encoder", default="minilm-l6", help="encoder that all start from")
     parser.add_argument("--recipe", default="sentiment/full", help="recipe of the task")

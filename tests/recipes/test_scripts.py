@@ -151,3 +151,5 @@ def test_the_guard_is_counted_over_planted_and_healthy_cases(run_script, tiny_en
     again, out = run_script("check_guard.py", *arguments, *more)
     assert again == status
     assert len(out.splitlines()) == 5
+    # Another setting is not taken for the same.
+    assert "Name another --out" in run_script("check_guard.py", *arguments, *more, "--epochs", 2)[0]

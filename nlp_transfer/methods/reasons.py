@@ -103,7 +103,12 @@ def _find_failures(results: Sequence[SeedResult]) -> list[str]:
     for result in results:
         losses = result.log.losses
         part = max(1, len(losses) // 10)
-        if len(losses) >= 4 and sum(losses[-part:]) > (1 - LEAST_FALL) * sum(losses[:part]):
+        # What a collapsed seed's loss does needs no word of its own.
+        if (
+            not result.log.collapsed
+            and len(losses) >= 4
+            and sum(losses[-part:]) > (1 - LEAST_FALL) * sum(losses[:part])
+        ):
             reasons.append(f"The training loss of seed {result.seed} hardly fell: the learning rate may be off.")
     return reasons
 

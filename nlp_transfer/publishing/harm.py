@@ -65,9 +65,9 @@ def describe_outcome(record: Mapping[str, Any]) -> tuple[str, str]:
         'unknown'
     """
     transfer = find_section(record, "transfer")
-    for comparison in transfer.get("comparisons") or [] if transfer.get("is_harmful") else []:
-        if comparison.get("verdict") == "harm":
-            return "harm", f"Transfer did harm: {describe_comparison(record, comparison)}. {_describe_kept(transfer)}"
+    if transfer.get("is_harmful"):
+        # How much, and why, stands in the warnings that go with it.
+        return "harm", f"Transfer did harm: {_describe_kept(transfer)}"
     verdict, sentence = describe_gain(record)
     if verdict != "harm" or not transfer:
         return verdict, sentence
@@ -85,7 +85,7 @@ def list_warnings(record: Mapping[str, Any]) -> list[str]:
         record: The report.
 
     Returns:
-        Sentences: each harm found, the likely reasons, and what was kept.
+        Sentences: each harm found, then the likely reasons. What was kept is said by ``describe_outcome``.
 
     Example:
         >>> list_warnings({"transfer": {"is_harmful": False, "comparisons": []}})
@@ -103,7 +103,7 @@ def list_warnings(record: Mapping[str, Any]) -> list[str]:
     lines += [f"Likely reason: {reason}" for reason in reasons] or [
         "No likely reason stands out in the facts of this run."
     ]
-    return [*lines, _describe_kept(transfer)]
+    return lines
 
 
 def _describe_kept(transfer: Mapping[str, Any]) -> str:
@@ -112,14 +112,14 @@ def _describe_kept(transfer: Mapping[str, Any]) -> str:
     refused = show_text(name_place(str(transfer.get("refused"))), 60)
     if kept == "no_transfer":
         return (
-            f"The guard refused the transfer from {refused}: the model kept is the no-transfer control, trained from "
+            f"the guard refused the transfer from {refused}: the model kept is the no-transfer control, trained from "
             "random weights, which does better on validation. Scores and artefact are the control's."
         )
     if kept == "without_link":
         return (
-            f"The guard refused the transfer from {refused}: the model kept is the same run from {encoder}, which does "
+            f"the guard refused the transfer from {refused}: the model kept is the same run from {encoder}, which does "
             "better on validation. Scores and artefact are those of that run."
         )
     if transfer.get("guard"):
-        return "The guard kept the transfer all the same: on validation, which alone decides, nothing did better."
-    return "The model was kept as it is. Add evaluation.guard=true, or --guard, to keep the better one instead."
+        return "the guard kept the transfer all the same: on validation, which alone decides, nothing did better."
+    return "the model was kept as it is. Add evaluation.guard=true, or --guard, to keep the better one instead."

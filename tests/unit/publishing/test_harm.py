@@ -30,15 +30,15 @@ def make_transfer(verdict: str = "harm", **changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, "The model was kept as it is. Add evaluation.guard=true, or --guard"),
-        ({"guard": True}, "The guard kept the transfer all the same"),
+        ({}, "the model was kept as it is. Add evaluation.guard=true, or --guard"),
+        ({"guard": True}, "the guard kept the transfer all the same"),
         (
             {"guard": True, "kept": "without_link", "kept_encoder": "minilm-l6", "refused": "/home/x/planted"},
-            "The guard refused the transfer from planted: the model kept is the same run from minilm-l6",
+            "the guard refused the transfer from planted: the model kept is the same run from minilm-l6",
         ),
         (
             {"guard": True, "kept": "no_transfer", "kept_encoder": "random weights", "refused": "minilm-l6"},
-            "The guard refused the transfer from minilm-l6: the model kept is the no-transfer control",
+            "the guard refused the transfer from minilm-l6: the model kept is the no-transfer control",
         ),
     ],
 )

@@ -1,6 +1,7 @@
 """A ranking as pictures: the estimator's figures, and what fine-tuning made of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,35 @@ from nlp_transfer.publishing.drawing import (
 )
 from nlp_transfer.publishing.summary import name_metric, name_place
 
-__all__ = ["draw_agreement", "draw_ranking"]
+__all__ = ["draw_agreement", "draw_ranking", "label_encoders"]
+
+
+DEEPEST = 20
+"""Parts of a path that are shown at most: two ways to write one path never come apart."""
+
+
+def label_encoders(names: Sequence[str]) -> list[str]:
+    """Name encoders for a reader: of absolute paths the last parts, as many as tell them apart.
+
+    Args:
+        names: As they were given, each once.
+
+    Returns:
+        Names, in the same order, no two alike.
+
+    Example:
+        >>> label_encoders(["minilm-l6", "/home/me/one/model", "/home/me/two/model"])
+        ['minilm-l6', 'one/model', 'two/model']
+    """
+    labels = [name_place(name) for name in names]
+    depth = 1
+    while len(set(labels)) < len(labels) and depth < DEEPEST:
+        depth += 1
+        labels = [
+            "/".join(PurePath(name).parts[-depth:]) if labels.count(label) > 1 else label
+            for name, label in zip(names, labels, strict=True)
+        ]
+    return labels
 
 
 def draw_ranking(record: Mapping[str, Any]) -> str:
@@ -44,7 +73,7 @@ def draw_ranking(record: Mapping[str, Any]) -> str:
     if not rows:
         return ""
     values = np.array([row["scores"][estimator] for row in rows])
-    names = shorten_all([name_place(row["name"]) for row in rows], 40)
+    names = shorten_all(label_encoders([row["name"] for row in rows]), 40)
     with new_figure(WIDTH, 44 + 30 * len(rows)) as figure:
         axes = figure.subplots()
         place(figure, left=14, right=18, bottom=36, top=8)
@@ -75,7 +104,7 @@ def draw_agreement(record: Mapping[str, Any]) -> str:
     metric = name_metric(record["verification"]["metric"])
     guessed = [row["scores"][estimator] for row in rows]
     measured = [row["verified"]["validation"] for row in rows]
-    names = shorten_all([name_place(row["name"]) for row in rows], 20)
+    names = shorten_all(label_encoders([row["name"] for row in rows]), 20)
     with new_figure(WIDTH, 230) as figure:
         axes = figure.subplots()
         place(figure, left=46, right=22, bottom=38, top=26)

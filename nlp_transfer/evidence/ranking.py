@@ -15,6 +15,7 @@ from rich.text import Text
 
 from nlp_transfer.errors import ArtifactError, OutputError, StorageError
 from nlp_transfer.evidence.rank_options import ESTIMATOR_NAMES
+from nlp_transfer.evidence.rank_picture import draw_agreement, draw_ranking, label_encoders
 from nlp_transfer.publishing import page
 from nlp_transfer.publishing.artifact import write_atomically
 from nlp_transfer.publishing.summary import format_count, format_duration, name_metric, name_place, show_text
@@ -23,7 +24,13 @@ __all__ = ["Ranking", "claim_ranking"]
 
 RANK_JSON = "rank.json"
 RANK_HTML = "report.html"
-LONGEST_NAME = 28
+COLUMNS_A_TABLE = 5
+"""Beside place and name; as many as a terminal of 80 columns holds."""
+
+MOST_NAMED = 3
+"""Encoders that a sentence names; others are counted."""
+
+LONGEST_NAME = 24
 """Letters of an encoder's name in a terminal; the end is kept, which tells folders apart."""
 
 
@@ -128,7 +135,7 @@ class Ranking:
         return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
     def __rich__(self) -> RenderableType:
-        return Group(_lay_out(self), *(Text(line, style="dim") for line in _describe(self)))
+        return Group(*_lay_out(self), *(Text(line, style="dim") for line in _describe(self)))
 
     def _repr_html_(self) -> str:
         """Table and pictures for a notebook, as one fragment of HTML without scripts."""
@@ -157,10 +164,10 @@ def claim_ranking(folder: Path) -> Path:
     return folder
 
 
-def _shorten(name: str) -> str:
-    """An encoder's name for a table."""
-    text = show_text(name_place(name))
-    return text if len(text) <= LONGEST_NAME else f"…{text[1 - LONGEST_NAME :]}"
+def _label(ranking: Ranking) -> list[str]:
+    """Encoders' names for a table, in order."""
+    texts = [show_text(label) for label in label_encoders(ranking.names)]
+    return [text if len(text) <= LONGEST_NAME else f"…{text[1 - LONGEST_NAME :]}" for text in texts]
 
 
 def _show(value: float | None) -> str:
@@ -185,19 +192,24 @@ def _list_columns(ranking: Ranking) -> list[tuple[str, list[str]]]:
     return columns
 
 
-def _lay_out(ranking: Ranking) -> Table:
-    """The ranking as a table for a terminal."""
+def _lay_out(ranking: Ranking) -> list[Table]:
+    """The ranking as tables for a terminal: what 80 columns do not hold goes into another."""
     source = show_text(name_place(str(ranking.record.get("data", {}).get("source", ""))), 60)
-    table = Table(title=f"Encoders for {source}", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("", justify="right")
-    table.add_column("encoder", style="bold", no_wrap=True)
-    columns = _list_columns(ranking)
-    for heading, _ in columns:
-        table.add_column(heading, justify="right")
-    for place, name in enumerate(ranking.names):
-        style = "cyan" if name == ranking.best else ""
-        table.add_row(str(place + 1), Text(_shorten(name)), *(cells[place] for _, cells in columns), style=style)
-    return table
+    columns, labels = _list_columns(ranking), _label(ranking)
+    tables = []
+    for start in range(0, len(columns), COLUMNS_A_TABLE):
+        title = None if start else f"Encoders for {source}"
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("", justify="right")
+        table.add_column("encoder", style="bold", no_wrap=True)
+        part = columns[start : start + COLUMNS_A_TABLE]
+        for heading, _ in part:
+            table.add_column(heading, justify="right")
+        for place, label in enumerate(labels):
+            style = "cyan" if ranking.names[place] == ranking.best else ""
+            table.add_row(str(place + 1), Text(label), *(cells[place] for _, cells in part), style=style)
+        tables.append(table)
+    return tables
 
 
 def _describe(ranking: Ranking) -> list[str]:
@@ -211,16 +223,11 @@ def _describe(ranking: Ranking) -> list[str]:
             f"{format_count(data['rows'])} of {format_count(data['train_rows'])} train rows, {len(data['labels'])} "
             f"labels; {settings['pooling']} over tokens, {which.get(str(layers), f'layer {layers}')}."
         )
-    reasons: dict[str, list[str]] = {}
-    for row in ranking.record["encoders"]:
-        for estimator, reason in (row.get("reasons") or {}).items():
-            reasons.setdefault(f"{_shorten(row['name'])}: {show_text(reason, 120)}", []).append(
-                ESTIMATOR_NAMES[estimator]
-            )
-    lines += [f"No {' and '.join(keys)} of {reason}." for reason, keys in reasons.items()]
+    lines += _explain_gaps(ranking)
+    best = _label(ranking)[ranking.names.index(ranking.best)]
     verification = ranking.record.get("verification")
     if not verification:
-        return [*lines, f"Take {_shorten(ranking.best)}. This is an estimate; --verify 3 fine-tunes the first three."]
+        return [*lines, f"Take {best}. This is an estimate; --verify 3 fine-tunes the first three."]
     agreement = verification["agreement"].get(ranking.estimators[0]) or {}
     figures = [
         f"{words} {_show(agreement.get(key))}"
@@ -231,13 +238,27 @@ def _describe(ranking: Ranking) -> list[str]:
         f"{verification['epochs']:g} epochs, in {format_duration(verification['seconds'])}: {', '.join(figures)} "
         f"(validation {name_metric(verification['metric']).lower()})."
     )
-    return [*lines, f"Take {_shorten(ranking.best)}: it is the best of those on validation."]
+    return [*lines, f"Take {best}: it is the best of those on validation."]
+
+
+def _explain_gaps(ranking: Ranking) -> list[str]:
+    """Say what has no figure and why, encoders of the same reason together."""
+    gaps: dict[tuple[str, str], list[str]] = {}
+    for label, row in zip(_label(ranking), ranking.record["encoders"], strict=True):
+        for estimator, reason in (row.get("reasons") or {}).items():
+            gaps.setdefault((reason, label), []).append(ESTIMATOR_NAMES[estimator])
+    groups: dict[tuple[str, str], list[str]] = {}
+    for (reason, label), estimators in gaps.items():
+        groups.setdefault((" and ".join(estimators), show_text(reason, 160)), []).append(label)
+    return [
+        f"No {estimators} of {', '.join(labels[:MOST_NAMED])}"
+        f"{f' and {len(labels) - MOST_NAMED} more' if len(labels) > MOST_NAMED else ''}: {reason}."
+        for (estimators, reason), labels in groups.items()
+    ]
 
 
 def _render(ranking: Ranking, *, is_page: bool) -> str:
     """Fill the template; autoescape is on for every value."""
-    from nlp_transfer.evidence.rank_picture import draw_agreement, draw_ranking
-
     environment = Environment(
         loader=PackageLoader("nlp_transfer.evidence"),
         autoescape=True,
@@ -250,7 +271,7 @@ def _render(ranking: Ranking, *, is_page: bool) -> str:
     return environment.get_template("rank.html.j2").render(
         is_page=is_page,
         title=f"Encoders for {source}",
-        names=[show_text(name_place(name), 80) for name in ranking.names],
+        names=[show_text(label, 80) for label in label_encoders(ranking.names)],
         best=ranking.names.index(ranking.best),
         columns=_list_columns(ranking),
         lines=_describe(ranking),

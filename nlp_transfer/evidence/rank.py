@@ -16,7 +16,7 @@ from nlp_transfer.engine.hooks import track_work
 from nlp_transfer.errors import RecipeError
 from nlp_transfer.evidence.classifying import score_leep, score_nce, score_neighbors, score_nleep, score_probe
 from nlp_transfer.evidence.embedding import EmbeddedRows, embed_rows, find_posteriors, narrow_splits
-from nlp_transfer.evidence.estimators import score_gbc, score_h, score_logme, score_transrate, standardize
+from nlp_transfer.evidence.estimators import score_gbc, score_h, score_h_even, score_logme, score_transrate
 from nlp_transfer.evidence.rank_options import (
     DEFAULT_LAYERS,
     DEFAULT_LIMIT,
@@ -37,7 +37,8 @@ FORMAT = 1
 """Of ``rank.json``."""
 
 FEATURE_ESTIMATORS: dict[str, Callable[[NDArray[np.float64], NDArray[np.int64], int], float]] = {
-    "h_score": lambda features, labels, _: score_h(standardize(features), labels),
+    "h_score": lambda features, labels, _: score_h_even(features, labels),
+    "h_score_lw": lambda features, labels, _: score_h(features, labels),
     "logme": lambda features, labels, _: score_logme(features, labels),
     "probe": lambda features, labels, seed: score_probe(features, labels, seed=seed),
     "knn": lambda features, labels, _: score_neighbors(features, labels),

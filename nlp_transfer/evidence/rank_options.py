@@ -16,6 +16,7 @@ __all__ = [
 
 ESTIMATOR_NAMES: dict[str, str] = {
     "h_score": "H-score",
+    "h_score_lw": "H-score LW",
     "logme": "LogME",
     "probe": "Linear probe",
     "knn": "kNN",
@@ -32,7 +33,7 @@ NEEDS_SOURCE = ("leep", "nce")
 
 DEFAULT_ESTIMATOR = "h_score"
 """With the mean of the layers the best on average over models and tasks in Garbas et al. 2024,
-https://arxiv.org/abs/2409.05997 (TransformerRanker)."""
+https://arxiv.org/abs/2409.05997 (TransformerRanker); there with the regularization that is ``h_score_lw`` here."""
 
 DEFAULT_LAYERS = "mean"
 
@@ -59,7 +60,7 @@ def choose_estimators(wanted: list[str] | tuple[str, ...]) -> list[str]:
 
     Example:
         >>> choose_estimators([]), choose_estimators(["knn", "all"])[:3]
-        (['h_score'], ['knn', 'h_score', 'logme'])
+        (['h_score'], ['knn', 'h_score', 'h_score_lw'])
     """
     chosen: list[str] = []
     for name in wanted or [DEFAULT_ESTIMATOR]:

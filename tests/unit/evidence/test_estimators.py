@@ -58,12 +58,51 @@ def test_h_score_of_two_far_clusters_nears_one_less_than_the_classes():
     assert estimators.score_h(np.ones((6, 2)), [0, 0, 0, 1, 1, 1]) == 0.0
 
 
-def test_standardizing_makes_h_score_forget_the_scale_of_dimensions():
-    features, labels = CASES[1]
+@pytest.mark.parametrize(("features", "labels"), CASES)
+@pytest.mark.parametrize("rows_a_dimension", [0.5, 6, 10])
+def test_even_h_score_is_the_trace_with_the_ridge_that_leaves_so_many_dimensions(features, labels, rows_a_dimension):
+    scaled = StandardScaler().fit_transform(features)
+    covariance = scaled.T @ scaled / len(scaled)
+    identity = np.eye(len(covariance))
+    wanted = max(len(labels) / rows_a_dimension, labels.max())
+    ridge = 0.0
+    if wanted < np.linalg.matrix_rank(covariance):
+        low, high = 1e-9, 1e9
+        for _ in range(200):
+            ridge = math.sqrt(low * high)
+            left = np.trace(np.linalg.solve(covariance + ridge * identity, covariance))
+            low, high = (ridge, high) if left > wanted else (low, ridge)
+    means = np.stack([scaled[labels == label].mean(axis=0) for label in labels])
+    expected = np.trace(np.linalg.pinv(covariance + ridge * identity) @ np.cov(means.T, bias=True))
+    found = estimators.score_h_even(features, labels, rows_a_dimension=rows_a_dimension)
+    assert found == pytest.approx(expected, rel=1e-6)
     scales = np.geomspace(1e-3, 1e3, features.shape[1])
-    plain, scaled = (estimators.score_h(estimators.standardize(each), labels) for each in (features, features * scales))
-    assert scaled == pytest.approx(plain, rel=1e-9)
-    assert estimators.score_h(features * scales, labels) != pytest.approx(estimators.score_h(features, labels), rel=0.1)
+    again = estimators.score_h_even(features * scales + 5.0, labels, rows_a_dimension=rows_a_dimension)
+    assert again == pytest.approx(expected, rel=1e-6)
+
+
+def test_even_h_score_gives_every_spectrum_the_same_chance_and_the_shrunk_one_does_not():
+    generator = np.random.default_rng(0)
+    labels = np.arange(200) % 4
+    turn = np.linalg.qr(generator.normal(size=(100, 100)))[0]
+    chances = {}
+    for name, spectrum in (("flat", np.ones(100)), ("steep", np.arange(1, 101) ** -1.5)):
+        features = generator.normal(size=(200, 100)) * np.sqrt(spectrum) @ turn
+        shuffles = [generator.permutation(labels) for _ in range(60)]
+        chances[name] = [
+            np.mean([score(features, shuffled) for shuffled in shuffles])
+            for score in (estimators.score_h_even, estimators.score_h)
+        ]
+    even, shrunk = zip(*chances.values(), strict=True)
+    assert even == pytest.approx((3 * 20 / 199,) * 2, rel=0.1)
+    assert max(shrunk) > 5 * min(shrunk)
+
+
+def test_features_that_say_nothing_score_nothing():
+    assert estimators.score_h_even(np.ones((6, 2)), [0, 0, 0, 1, 1, 1]) == 0.0
+    varied = estimators.standardize(np.array([[1.0, 7.0], [3.0, 7.0], [5.0, 7.0]]))
+    assert varied[:, 0].std() == pytest.approx(1.0)
+    assert (varied[:, 1] == 0).all()
 
 
 @pytest.mark.parametrize(("features", "labels"), CASES)
@@ -201,7 +240,7 @@ def test_nleep_is_leep_on_a_mixture_of_rotated_and_cut_features():
 
 
 EVERY = {
-    **{name: getattr(estimators, f"score_{name}") for name in ("h", "logme", "transrate", "gbc")},
+    **{name: getattr(estimators, f"score_{name}") for name in ("h", "h_even", "logme", "transrate", "gbc")},
     **{name: getattr(classifying, f"score_{name}") for name in ("neighbors", "probe", "nleep")},
 }
 

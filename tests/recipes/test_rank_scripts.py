@@ -40,7 +40,8 @@ def write_set(folder):
 
 def test_a_zoo_is_made_ranked_and_fine_tuned_and_both_go_on(run_script, tiny_encoder, tmp_path):
     encoder, zoo, other = tiny_encoder("bert"), tmp_path / "zoo", write_set(tmp_path / "sets" / "other")
-    make = ("make_zoo.py", zoo, "--encoder", encoder, "--tune", other, "--limit", 32, "--epochs", 1)
+    # The tiny encoder itself is what seed 0 draws.
+    make = ("make_zoo.py", zoo, "--encoder", encoder, "--tune", other, "--limit", 32, "--epochs", 4, "--seed", 1)
     status, out = run_script(*make)
     assert status == 0
     names = ["anew-last-1", "anew-middle", "layers-1", "layers-2", "random", "tuned-other"]
@@ -91,5 +92,4 @@ def test_a_zoo_is_made_ranked_and_fine_tuned_and_both_go_on(run_script, tiny_enc
     kept = {place: place.stat().st_mtime_ns for place in (found / "mine").glob("*-seed-0.json")}
     assert run_script(*check)[0] == 0
     assert {place: place.stat().st_mtime_ns for place in (found / "mine").glob("*-seed-0.json")} == kept
-    with pytest.raises(AssertionError, match="made with other options"):
-        raise AssertionError(run_script(*check, "--seed", 1)[0])
+    assert "made with other options" in run_script(*check, "--seed", 1)[0]

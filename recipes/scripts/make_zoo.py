@@ -48,7 +48,8 @@ def list_changes(num_layers: int) -> dict[str, tuple[int, list[int]]]:
 def tune(encoder: str, data: Path, options: argparse.Namespace, place: Path) -> None:
     """Fine-tune the encoder on another task, and keep what plain transformers reads."""
     work = place.with_name(f".{place.name}.run")
-    overrides = {"data.limit": options.limit, "training.epochs": options.epochs, "training.seed": options.seed}
+    chosen = {"data.limit": options.limit, "training.epochs": options.epochs, "training.seed": options.seed}
+    overrides = [*(f"{key}={value}" for key, value in chosen.items()), *options.set]
     report = nt.run({"encoder": {"name": encoder}, "data": {"path": str(data)}}, overrides, output_dir=work)
     aside = place.with_name(f".{place.name}.writing")
     shutil.rmtree(aside, ignore_errors=True)
@@ -67,6 +68,7 @@ def main() -> int:
     parser.add_argument("--limit", type=int, default=4000, help="train rows of such a task")
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", action="append", default=[], help="recipe key of --tune, training.learning_rate=1e-4")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     config = EncoderConfig(name=options.encoder)

@@ -41,7 +41,8 @@ def write_set(folder):
 def test_a_zoo_is_made_ranked_and_fine_tuned_and_both_go_on(run_script, tiny_encoder, tmp_path):
     encoder, zoo, other = tiny_encoder("bert"), tmp_path / "zoo", write_set(tmp_path / "sets" / "other")
     # The tiny encoder itself is what seed 0 draws.
-    make = ("make_zoo.py", zoo, "--encoder", encoder, "--tune", other, "--limit", 32, "--epochs", 4, "--seed", 1)
+    make = ["make_zoo.py", zoo, "--encoder", encoder, "--tune", other, "--limit", 32, "--epochs", 4, "--seed", 1]
+    make += ["--set", "training.learning_rate=0.01", "--set", "training.batch_size=8"]
     status, out = run_script(*make)
     assert status == 0
     names = ["anew-last-1", "anew-middle", "layers-1", "layers-2", "random", "tuned-other"]

@@ -20,26 +20,21 @@ from nlp_transfer.terminal import quiet_libraries, say, show
 __all__ = ["rank"]
 
 
+_ESTIMATORS = (
+    f"{', '.join([*ESTIMATOR_NAMES, ALL])}; may be given several times, the first decides the order. "
+    f"{DEFAULT_ESTIMATOR} where absent."
+)
+_OVERRIDES = "Dotted recipe keys: data.text=body, and for --verify training.epochs=1, data.limit=500."
+
+
 def rank(
     data: Annotated[str, typer.Argument(help="Bundled name, file, folder of splits, or Hub id.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(help="Dotted recipe keys: data.text=body, and for --verify training.epochs=1, data.limit=500."),
-    ] = None,
-    encoder: Annotated[
-        list[str] | None,
-        typer.Option(help="Alias, folder, Hub id, or an earlier run; give it several times."),
-    ] = None,
-    estimator: Annotated[
-        list[str] | None,
-        typer.Option(
-            help=f"{', '.join([*ESTIMATOR_NAMES, ALL])}; may be given several times, the first decides the order. "
-            f"{DEFAULT_ESTIMATOR} where absent."
-        ),
-    ] = None,
-    layers: Annotated[str, typer.Option(help="mean of all layers, last, a number, or all: the best one counts.")] = (
-        DEFAULT_LAYERS
-    ),
+    overrides: Annotated[list[str] | None, typer.Argument(help=_OVERRIDES)] = None,
+    encoder: Annotated[list[str] | None, typer.Option(help="Alias, folder, Hub id, earlier run; two or more.")] = None,
+    estimator: Annotated[list[str] | None, typer.Option(help=_ESTIMATORS)] = None,
+    layers: Annotated[
+        str, typer.Option(help="mean of all layers, last, a number, or all: the best one counts.")
+    ] = DEFAULT_LAYERS,
     limit: Annotated[int, typer.Option(min=2, help="Most train rows that are looked at.")] = DEFAULT_LIMIT,
     pooling: Annotated[str, typer.Option(help="How tokens become one vector: mean, first or max.")] = "mean",
     verify: Annotated[int, typer.Option(min=0, help="Fine-tune this many of the best, for a short while.")] = 0,
@@ -74,7 +69,7 @@ def rank(
     )
     if as_json:
         say(json.dumps(ranking.to_json(), indent=2))
-        return
-    show(ranking)
-    if out is not None:
-        show(f"Report  {out / 'report.html'}")
+    elif out is None:
+        show(ranking)
+    else:
+        show(ranking, f"Report  {out / 'report.html'}")

@@ -112,20 +112,8 @@ def rank(
     track = track_nothing if console.quiet else lambda label, total: track_work(console, label, total)
     settings = {"estimators": chosen, "layers": layers, "limit": limit, "pooling": pooling, "seed": seed}
     found = [_look_at(name, rows, recipe, settings, track) for name in names]
-    found.sort(key=lambda row: -float("inf") if row["scores"][chosen[0]] is None else row["scores"][chosen[0]])
-    found.reverse()
-    record: dict[str, Any] = {
-        "format": FORMAT,
-        "data": {
-            "source": rows.facts.source,
-            "rows": len(rows.tables["train"]),
-            "train_rows": rows.facts.rows["train"],
-            "labels": list(rows.labels.names),
-        },
-        "settings": settings | {"max_length": recipe.data.max_length},
-        "encoders": found,
-        "verification": None,
-    }
+    found.sort(key=lambda row: _read_figure(row, chosen[0]), reverse=True)
+    record = _write_record(rows, settings | {"max_length": recipe.data.max_length}, found)
     if verify:
         with tempfile.TemporaryDirectory() as aside:
             place = Path(aside) if folder is None else folder / "verify"
@@ -134,6 +122,28 @@ def rank(
     if folder is not None:
         ranking.save(folder)
     return ranking
+
+
+def _read_figure(row: Mapping[str, Any], estimator: str) -> float:
+    """A row's figure to sort by; one without a figure comes last."""
+    value = row["scores"][estimator]
+    return -float("inf") if value is None else float(value)
+
+
+def _write_record(rows: Splits, settings: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What ``rank.json`` holds, before anything is verified."""
+    return {
+        "format": FORMAT,
+        "data": {
+            "source": rows.facts.source,
+            "rows": len(rows.tables["train"]),
+            "train_rows": rows.facts.rows["train"],
+            "labels": list(rows.labels.names),
+        },
+        "settings": dict(settings),
+        "encoders": list(found),
+        "verification": None,
+    }
 
 
 def _check_names(encoders: Sequence[str | Path]) -> list[str]:

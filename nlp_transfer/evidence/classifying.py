@@ -35,7 +35,7 @@ ROWS_A_COMPONENT = 10
 row, which would explain everything; chosen."""
 
 KEPT_VARIANCE = 0.8
-"""Share of variance that N-LEEP's principal components keep: the source's choice."""
+"""Share of variance that N-LEEP's principal components keep; chosen."""
 
 
 def score_neighbors(features_ND: ArrayLike, labels_N: ArrayLike, *, neighbors: int = NUM_NEIGHBORS) -> float:
@@ -151,7 +151,7 @@ def score_leep(posteriors_NZ: ArrayLike, labels_N: ArrayLike) -> float:
         ShapeError: Posteriors and labels do not go together, or rows are no probabilities.
 
     Source:
-        Nguyen et al. 2020, https://arxiv.org/abs/2002.12462, equations 1 and 2. No departures.
+        Nguyen et al. 2020, https://arxiv.org/abs/2002.12462. No departures.
 
     Example:
         >>> score_leep([[1.0, 0.0], [0.0, 1.0]], [1, 0])
@@ -180,7 +180,7 @@ def score_nce(posteriors_NZ: ArrayLike, labels_N: ArrayLike) -> float:
         ShapeError: Posteriors and labels do not go together.
 
     Source:
-        Tran et al. 2019, https://arxiv.org/abs/1908.08142, equation 3. Departure: the source's labels of the target's
+        Tran et al. 2019, https://arxiv.org/abs/1908.08142. Departure: the source's labels of the target's
         rows are its own guesses, as in Nguyen et al. 2020, because there are no true ones.
 
     Example:
@@ -211,7 +211,7 @@ def score_nleep(features_ND: ArrayLike, labels_N: ArrayLike, *, seed: int = 0) -
         ShapeError: Features and labels do not go together.
 
     Source:
-        Li et al. 2021, https://arxiv.org/abs/2011.11200, section 3. Departures: covariances are diagonal, which a few
+        Li et al. 2021, https://arxiv.org/abs/2011.11200. Departures: covariances are diagonal, which a few
         hundred rows can carry, and there are at most N / 10 Gaussians.
 
     Example:

@@ -117,7 +117,8 @@ def score_h(features_ND: ArrayLike, labels_N: ArrayLike) -> float:
         ShapeError: Features and labels do not go together.
 
     Source:
-        Ibrahim et al. 2021, https://arxiv.org/abs/2110.06893, equation 6; after Bao et al. 2019. No departures.
+        Ibrahim et al. 2021, https://arxiv.org/abs/2110.06893, the shrinkage-based H-score; after
+        Bao et al. 2019. No departures.
 
     Example:
         >>> features, labels = [[0.0, 1.0], [0.0, -1.0], [4.0, 1.0], [4.0, -1.0]], [0, 0, 1, 1]
@@ -210,7 +211,7 @@ def score_logme(features_ND: ArrayLike, labels_N: ArrayLike) -> float:
 
     Source:
         You et al. 2021, https://arxiv.org/abs/2102.11005; fixed point of You et al. 2022,
-        https://arxiv.org/abs/2110.10545, algorithm 3. Departure: it is run to a tighter tolerance, without the
+        https://arxiv.org/abs/2110.10545. Departure: it is run to a tighter tolerance, without the
         source's 1e-5 in the denominators, and the evidence is taken at the last precisions.
 
     Example:
@@ -273,7 +274,7 @@ def score_transrate(features_ND: ArrayLike, labels_N: ArrayLike, *, distortion: 
         ShapeError: Features and labels do not go together.
 
     Source:
-        Huang et al. 2022, https://arxiv.org/abs/2106.09362, equation 6. Departure: classes weigh by their share, as
+        Huang et al. 2022, https://arxiv.org/abs/2106.09362. Departure: classes weigh by their share, as
         in the paper's definition; its code weighs them alike.
 
     Example:
@@ -312,7 +313,7 @@ def score_gbc(features_ND: ArrayLike, labels_N: ArrayLike, *, dimensions: int = 
         ShapeError: Features and labels do not go together.
 
     Source:
-        Pándy et al. 2022, https://arxiv.org/abs/2111.12780, equations 3 to 5. Departure: a class of one row, which
+        Pándy et al. 2022, https://arxiv.org/abs/2111.12780. Departure: a class of one row, which
         has no variance, takes the variance within all classes.
 
     Example:

@@ -74,16 +74,12 @@ def fine_tune(data: Path, member: Path, seed: int, options: argparse.Namespace) 
     import nlp_transfer as nt
 
     path = options.out / data.name / f"{member.name}-seed-{seed}.json"
-    question = {"limit": options.limit, "epochs": options.epochs}
+    question = {"limit": options.limit, "epochs": options.epochs, "set": options.set}
     if (kept := read_same(path, question)) is not None:
         return dict(kept)
     place = options.out / data.name / "runs" / f"{member.name}-seed-{seed}"
-    overrides = {
-        "data.limit": options.limit,
-        "training.epochs": options.epochs,
-        "training.seed": seed,
-        "evaluation.metrics": ["accuracy"],
-    }
+    chosen = {"data.limit": options.limit, "training.epochs": options.epochs, "training.seed": seed}
+    overrides = [*(f"{key}={value}" for key, value in chosen.items()), "evaluation.metrics=[accuracy]", *options.set]
     start = time.perf_counter()
     recipe = {"encoder": {"name": str(member)}, "data": {"path": str(data)}}
     report = nt.run(recipe, overrides, output_dir=place, progress=False)
@@ -163,6 +159,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/check-rank"))
     parser.add_argument("--limit", type=int, default=4000, help="train rows of a fine-tune")
     parser.add_argument("--epochs", type=float, default=3.0)
+    parser.add_argument("--set", action="append", default=[], help="recipe key of the fine-tunes; several times")
     parser.add_argument("--seeds", type=int, default=1, help="fine-tunes of each member, averaged")
     parser.add_argument("--rank-limit", type=int, default=1000, help="train rows that the ranking looks at")
     parser.add_argument("--layers", default="mean")

@@ -17,7 +17,9 @@ SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
 TRIED = [
     "check_gpu.py",
     "check_guard.py",
+    "check_rank.py",
     "draw_benchmarks.py",
+    "make_zoo.py",
     "measure_data_scale.py",
     "measure_startup.py",
     "measure_step.py",

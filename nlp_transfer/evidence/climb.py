@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from nlp_transfer.errors import DataError, DivergedError, EncoderError, OutOfTimeError, RecipeError
+from nlp_transfer.errors import DivergedError, EncoderError, OutOfTimeError, RecipeError
 from nlp_transfer.evaluation.scoring import compute_metrics
 from nlp_transfer.evidence.clock import Clock, StepTimer
 from nlp_transfer.evidence.costs import Costs, Task, choose_next
@@ -171,10 +171,7 @@ def _list_tasks(climb: Climb, rungs: Sequence[Rung], seeds: int) -> list[Task]:
             climb.omit(rung, list(wanted), why)
             continue
         for seed in wanted:
-            try:
-                recipe = build_recipe(rung, climb.facts, seed=seed, folder=climb.place(rung, seed))
-            except RecipeError as error:
-                raise DataError(f"compare: {error}") from error
+            recipe = build_recipe(rung, climb.facts, seed=seed, folder=climb.place(rung, seed))
             finished = read_trial(rung, recipe, climb.reference)
             if finished is None:
                 tasks.append(Task(rung, seed))

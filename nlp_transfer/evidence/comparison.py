@@ -126,7 +126,8 @@ class Comparison:
         record = self.record
         parts: list[RenderableType] = [Text(name_comparison(record), style="bold"), Text()]
         parts += [lay_out(list_score_columns(record), list_score_rows(record)), Text()]
-        parts += [lay_out(COST_COLUMNS, list_cost_rows(record)), Text()]
+        costs = [row[:NARROW] for row in list_cost_rows(record)]
+        parts += [lay_out(list_cost_columns(record)[:NARROW], costs), Text()]
         if record.get("curve"):
             columns, rows = list_curve(record)
             parts += [lay_out(columns, rows), Text()]
@@ -159,15 +160,21 @@ def _to_plain(value: Any) -> Any:
 
 COST_COLUMNS = (
     "Rung",
+    "Validation",
+    "Also",
     "Seeds",
     "Time a seed",
-    "Training",
-    "Peak memory",
-    "Weights",
+    "Memory",
     "Trained",
     "Saved",
+    "Training",
+    "Weights",
     "Rows x passes",
 )
+"""Heads of the table of costs; the second metric of the comparison takes the place of "Also"."""
+
+NARROW = 8
+"""Columns of that table which 80 letters have room for."""
 
 
 def name_comparison(record: Mapping[str, Any]) -> str:
@@ -177,35 +184,25 @@ def name_comparison(record: Mapping[str, Any]) -> str:
 
 def list_score_columns(record: Mapping[str, Any]) -> list[str]:
     """Heads of the table of scores."""
-    metrics = record["metrics"]
-    second = [name_metric(metric) for metric in metrics[1:]]
-    return ["Rung", name_metric(metrics[0]), "Spread", "Interval", *second, "Validation", "Minus best", "Interval", "p"]
+    return ["Rung", name_metric(record["metrics"][0]), "Spread", "Interval", "Minus best", "Interval", "p"]
 
 
 def list_score_rows(record: Mapping[str, Any]) -> list[list[str]]:
     """Cells of the table of scores."""
-    metrics, found = record["metrics"], []
+    found = []
     for row in record["rows"]:
-        first = row["test"].get(metrics[0], {})
+        score = row["test"].get(record["metrics"][0], {})
         marks = ("*" if row["is_recommended"] else "") + ("!" if row["collapsed"] else "")
-        others = [format_number(row["test"].get(metric, {}).get("value")) for metric in metrics[1:]]
-        if first.get("spread") is not None:
-            spread = f"±{format_number(first['spread'])}"
+        if score.get("spread") is not None:
+            spread = f"±{format_number(score['spread'])}"
         else:
-            spread = "one seed" if row["is_seeded"] else "no chance"
+            spread = "1 seed" if row["is_seeded"] else "±0"
         gap = row["difference"]
+        beside = ["best", "", ""]
+        if not row["is_best"]:
+            beside = [format_number(gap["value"]), format_interval(gap), _write_p(row["p_holm"])]
         found.append(
-            [
-                f"{row['rung']}{marks}",
-                format_number(first.get("value")),
-                spread,
-                format_interval(first),
-                *others,
-                format_number(row["validation"].get(metrics[0], {}).get("value")),
-                "best" if row["is_best"] else format_number(gap["value"]),
-                "" if row["is_best"] else format_interval(gap),
-                "" if row["is_best"] else _write_p(row["p_holm"]),
-            ]
+            [f"{row['rung']}{marks}", format_number(score.get("value")), spread, format_interval(score), *beside]
         )
     return found
 
@@ -215,18 +212,27 @@ def _write_p(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def list_cost_columns(record: Mapping[str, Any]) -> list[str]:
+    """Heads of the table of costs."""
+    second = [name_metric(metric) for metric in record["metrics"][1:2]]
+    return [*COST_COLUMNS[:2], *(second or ["Test"]), *COST_COLUMNS[3:]]
+
+
 def list_cost_rows(record: Mapping[str, Any]) -> list[list[str]]:
     """Cells of the table of costs."""
+    first, second = record["metrics"][0], record["metrics"][-1]
     return [
         [
             row["rung"],
+            format_number(row["validation"].get(first, {}).get("value")),
+            format_number(row["test"].get(second, {}).get("value")),
             str(len(row["seeds"])),
             format_duration(row["seconds"]),
-            format_duration(row["training_seconds"]),
             format_bytes(row["peak_memory_bytes"]),
-            format_count(row["parameters"]),
             _write_share(row["trainable_share"]),
             format_bytes(row["saved_bytes"]) if row["saved_bytes"] else "0 B",
+            format_duration(row["training_seconds"]),
+            format_count(row["parameters"]),
             f"{row['examples']:,} x {row['epochs']:g}" if row["examples"] and row["epochs"] else f"{row['examples']:,}",
         ]
         for row in record["rows"]
@@ -277,6 +283,7 @@ def write_footnote(record: Mapping[str, Any]) -> str:
     n = record["rows"][0]["difference"]["n"]
     return (
         f"Scores of {n:,} test rows, means over seeds, with 95 % bootstrap intervals; spread: standard deviation over "
-        "seeds. Minus best: paired with the best test score, on the same rows; p: paired permutation test, corrected "
-        "by Holm for all rungs. *: recommended, by validation alone. Time: wall time of one seed, all included."
+        "seeds (0 where chance plays no part). Minus best: paired with the best test score on the same rows; p: paired "
+        "permutation test, corrected by Holm for all rungs. *: recommended, by validation alone; !: collapsed seeds. "
+        "Time: wall time of one seed, all included; memory: peak of the process; trained: share of the weights."
     )

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from nlp_transfer.evidence.comparison import (
-    COST_COLUMNS,
+    list_cost_columns,
     list_cost_rows,
     list_curve,
     list_left_out,
@@ -47,7 +47,7 @@ def render_comparison(record: Mapping[str, Any], *, is_fragment: bool = False) -
         score_columns=list_score_columns(record),
         score_rows=list_score_rows(record),
         footnote=write_footnote(record),
-        cost_columns=COST_COLUMNS,
+        cost_columns=list_cost_columns(record),
         cost_rows=list_cost_rows(record),
         front=Markup(draw_front(record["rows"], metric)),
         curve=Markup(draw_curve(record["curve"]["points"], metric)) if record.get("curve") else "",

@@ -261,7 +261,7 @@ def _differ(column: Any, reference: Reference, split: str) -> bool:
         for row, names in enumerate(column):
             rows[row, [index[name] for name in names]] = 1
         return not np.array_equal(rows, truth)
-    return [index.get(name, -1) for name in column] != truth.tolist()
+    return bool([index.get(name, -1) for name in column] != truth.tolist())
 
 
 def run_baseline(rung: Rung, reference: Reference, folder: Path, *, select_by: str) -> Trial:

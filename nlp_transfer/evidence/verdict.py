@@ -123,7 +123,11 @@ def build_rows(
     rows = []
     for name, found in trials.items():
         scored = {
-            split: score_seeds([trial.probabilities[split] for trial in found], truth[split], space, metrics, **how)
+            split: _fill(
+                score_seeds([trial.probabilities[split] for trial in found], truth[split], space, metrics, **how),
+                metrics,
+                len(truth[split]),
+            )
             for split in ("validation", "test")
         }
         rows.append(_describe(name, found, scored["validation"], scored["test"]))
@@ -137,7 +141,8 @@ def build_rows(
     others = [row for row in rows if row is not best]
     for row in others:
         ours = [trial.probabilities["test"] for trial in trials[row.rung]]
-        row.difference = score_gain(ours, tops, truth["test"], space, [select_by], **how)[select_by]
+        gain = score_gain(ours, tops, truth["test"], space, [select_by], **how)
+        row.difference = _fill(gain, [select_by], len(truth["test"]))[select_by]
         quality = [rate_examples(each, truth["test"], space) for each in (ours, tops)]
         row.p_value = compare_permutation(*quality, resamples=SWAPS).p_value
     for row, p_value in zip(others, adjust_holm([row.p_value for row in others]), strict=True):
@@ -147,6 +152,11 @@ def build_rows(
     for row in find_front(rows, select_by):
         row.is_on_front = True
     return rows
+
+
+def _fill(scores: dict[str, Score], metrics: Sequence[str], n: int) -> dict[str, Score]:
+    """Give metrics that these predictions leave undefined a score that is no number."""
+    return {metric: scores.get(metric, Score(math.nan, math.nan, math.nan, n)) for metric in metrics}
 
 
 def _describe(name: str, found: Sequence[Trial], validation: dict[str, Score], test: dict[str, Score]) -> Row:
@@ -299,7 +309,7 @@ def _measure_noise(
 ) -> tuple[float, float]:
     """By how much a rung is behind on validation, and one standard error of that."""
     sides = [[trial.probabilities["validation"] for trial in trials[each.rung]] for each in (best, row)]
-    gain = score_gain(
+    found = score_gain(
         sides[0],
         sides[1],
         reference.labels["validation"],
@@ -307,7 +317,11 @@ def _measure_noise(
         [select_by],
         resamples=settings.resamples,
         confidence=0.95,
-    )[select_by]
+    )
+    if select_by not in found:
+        # What is undefined for one of them is no match for the best.
+        return math.inf, 0.0
+    gain = found[select_by]
     variance = ((gain.high - gain.low) / (2 * NORMAL_95)) ** 2
     for each in (best, row):
         spread = each.validation[select_by].spread

@@ -93,7 +93,9 @@ class Climb:
     def omit(self, rung: Rung, seeds: Sequence[int], why: str) -> None:
         """Leave seeds of a rung out, and say why."""
         self.omissions.append(Omission(rung.name, list(seeds), why))
-        which = f", seeds {', '.join(map(str, seeds))}" if rung.name in self.trials else ""
+        which = (
+            f", seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}" if rung.name in self.trials else ""
+        )
         self.say(f"{rung.name}{which}: left out: {why}")
 
 

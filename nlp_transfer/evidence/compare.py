@@ -180,12 +180,17 @@ def _plan(climb: Climb, table: Table, num_rungs: int, *, is_traced: bool) -> Non
 
 def _time_scoring(climb: Climb) -> float:
     """Score the majority class on test, and say how many seconds that took."""
-    started = time.monotonic()
     truth, space = climb.reference.labels, climb.reference.space
     found = predict_majority(truth["train"], len(truth["test"]), space)
     settings = EvaluationConfig()
     metrics = choose_metrics(climb.select_by, space)
-    score_seeds([found], truth["test"], space, metrics, resamples=settings.resamples, confidence=settings.confidence)
+    started = 0.0
+    # The first scoring imports what all of them need.
+    for _ in range(2):
+        started = time.monotonic()
+        score_seeds(
+            [found], truth["test"], space, metrics, resamples=settings.resamples, confidence=settings.confidence
+        )
     return time.monotonic() - started
 
 

@@ -115,8 +115,8 @@ class Comparison:
         from rich.table import Table
         from rich.text import Text
 
-        def lay_out(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-            table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+        def lay_out(columns: Sequence[str], rows: Sequence[Sequence[str]], *, gap: int = 1) -> Table:
+            table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap, 0, 0), show_edge=False)
             for number, column in enumerate(columns):
                 table.add_column(column, justify="right" if number else "left", no_wrap=not number)
             for row in rows:
@@ -125,7 +125,7 @@ class Comparison:
 
         record = self.record
         parts: list[RenderableType] = [Text(name_comparison(record), style="bold"), Text()]
-        parts += [lay_out(list_score_columns(record), list_score_rows(record)), Text()]
+        parts += [lay_out(list_score_columns(record), list_score_rows(record), gap=0), Text()]
         costs = [row[:NARROW] for row in list_cost_rows(record)]
         parts += [lay_out(list_cost_columns(record)[:NARROW], costs), Text()]
         if record.get("curve"):

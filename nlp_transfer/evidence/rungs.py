@@ -63,9 +63,9 @@ RUNGS: dict[str, Rung] = {
     for rung in (
         Rung("majority", "the largest class, whatever the text", is_seeded=False),
         Rung("tfidf", "TF-IDF and logistic regression", is_seeded=False),
-        Rung("zero_shot", "the names of the labels, no training", "topic/zero_shot", worth=0.3, is_seeded=False),
+        Rung("zero_shot", "the names of the labels, no training", "topic/zero_shot", worth=0.6, is_seeded=False),
         Rung("features", "vectors of the encoder, logistic regression", "intent/features", worth=0.8),
-        Rung("few_shot", "eight rows a class, contrastive", "topic/few_shot", "intent/few_shot", work=2.0, worth=0.3),
+        Rung("few_shot", "eight rows a class, contrastive", "topic/few_shot", "intent/few_shot", work=2.0, worth=0.5),
         Rung("layerwise", "the upper half of the layers", "sentiment/layerwise", work=0.45, worth=0.9),
         Rung("full", "every weight", "sentiment/full", "intent/full", work=1.0, worth=1.5),
         Rung("lora", "low-rank updates", "sentiment/lora", "intent/lora", work=1.0, stretch=SLOW_START, worth=0.8),

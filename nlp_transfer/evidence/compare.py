@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,8 @@ def _plan(climb: Climb, table: Table, num_rungs: int, *, is_traced: bool) -> Non
     }
     earlier = read_plan(climb.folder, settings)
     if clock.budget is not None:
+        # What runs import for their pages would else be taken for what each of them needs.
+        import_module("nlp_transfer.publishing.page")
         scoring = _time_scoring(climb)
         points = 3 * 12 if is_traced else 0
         clock.reserve = PAGE_SECONDS + RESERVE_SHARE * clock.budget + scoring * (SCORINGS * num_rungs + points)

@@ -284,6 +284,7 @@ def write_footnote(record: Mapping[str, Any]) -> str:
     return (
         f"Scores of {n:,} test rows, means over seeds, with 95 % bootstrap intervals; spread: standard deviation over "
         "seeds (0 where chance plays no part). Minus best: paired with the best test score on the same rows; p: paired "
-        "permutation test, corrected by Holm for all rungs. *: recommended, by validation alone; !: collapsed seeds. "
-        "Time: wall time of one seed, all included; memory: peak of the process; trained: share of the weights."
+        "test (swaps for accuracy and MSE, else from the interval's width), corrected by Holm for all rungs. "
+        "*: recommended, by validation alone; !: collapsed seeds. Time: wall time of one seed, all included; memory: "
+        "peak of the process; trained: share of the weights."
     )

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy.special import ndtr, ndtri
 
 from nlp_transfer.contracts import LabelSpace, Score
 from nlp_transfer.evaluation.metrics_counts import FloatArray
@@ -28,8 +29,8 @@ CLEAR_GAIN = 0.05
 SWAPS = 9_999
 """Resamples of the paired test: p-values in steps of a ten-thousandth."""
 
-NORMAL_95 = 1.959964
-"""Half of a 95 % interval of a normal distribution, in standard errors."""
+NOISE_CONFIDENCE = 0.95
+"""Coverage of the interval that the standard error of the recommendation is read from."""
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Row:
         validation: Metric to score on validation.
         test: Metric to score on test, mean over seeds, with interval and spread.
         difference: Metric by which is selected, minus that of the best on test.
-        p_value: Of that difference, for the mean quality of each example; 1 for the best itself.
+        p_value: Of that difference, two-sided; 1 for the best itself.
         p_holm: The same, corrected for all comparisons of the table.
         seconds: Median wall time of one seed.
         training_seconds: Median time of its training.
@@ -143,8 +144,7 @@ def build_rows(
         ours = [trial.probabilities["test"] for trial in trials[row.rung]]
         gain = score_gain(ours, tops, truth["test"], space, [select_by], **how)
         row.difference = _fill(gain, [select_by], len(truth["test"]))[select_by]
-        quality = [rate_examples(each, truth["test"], space) for each in (ours, tops)]
-        row.p_value = compare_permutation(*quality, resamples=SWAPS).p_value
+        row.p_value = _test_difference(row.difference, ours, tops, reference, select_by, settings.confidence)
     for row, p_value in zip(others, adjust_holm([row.p_value for row in others]), strict=True):
         row.p_holm = p_value
     for row in rows:
@@ -152,6 +152,25 @@ def build_rows(
     for row in find_front(rows, select_by):
         row.is_on_front = True
     return rows
+
+
+def _test_difference(
+    difference: Score,
+    ours: Sequence[np.ndarray],
+    tops: Sequence[np.ndarray],
+    reference: Reference,
+    metric: str,
+    confidence: float,
+) -> float:
+    """Test a difference: by swaps where the metric is a mean over examples, else from the width of its interval."""
+    if metric in ("accuracy", "mse") and reference.space.kind in ("classification", "regression"):
+        quality = [rate_examples(each, reference.labels["test"], reference.space) for each in (ours, tops)]
+        return float(compare_permutation(*quality, resamples=SWAPS).p_value)
+    error = (difference.high - difference.low) / (2 * float(ndtri((1 + confidence) / 2)))
+    if not error > 0:
+        # Undefined, or no resample differs from another.
+        return 1.0 if difference.value == 0 or math.isnan(difference.value) else 1 / (SWAPS + 1)
+    return max(1 / (SWAPS + 1), 2 * float(ndtr(-abs(difference.value) / error)))
 
 
 def _fill(scores: dict[str, Score], metrics: Sequence[str], n: int) -> dict[str, Score]:
@@ -181,11 +200,11 @@ def _describe(name: str, found: Sequence[Trial], validation: dict[str, Score], t
 
 
 def rate_examples(probabilities: Sequence[np.ndarray], labels: np.ndarray, space: LabelSpace) -> FloatArray:
-    """Rate every example, more is better: right or wrong, share of its labels that are right, or minus its error.
+    """Rate every example, more is better: right or wrong, or minus its squared error.
 
     Args:
         probabilities: One array (N, C) a seed.
-        labels: Labels of the split.
+        labels: Labels of the split, int64 for classes, float for a regression, shape (N,).
         space: The label contract.
 
     Returns:
@@ -197,18 +216,9 @@ def rate_examples(probabilities: Sequence[np.ndarray], labels: np.ndarray, space
         >>> rate_examples([sure, sure[::-1]], np.array([0, 0]), space).tolist()
         [0.5, 0.5]
     """
-    rated = []
-    for each in probabilities:
-        predicted = predict_labels(each, space)
-        if space.kind == "regression":
-            rated.append(-np.square(predicted - labels))
-        elif space.kind == "multi_label":
-            rated.append((predicted == labels).mean(axis=1))
-        elif space.kind == "ordinal":
-            rated.append(-np.abs(predicted - labels))
-        else:
-            rated.append(predicted == labels)
-    return np.asarray(np.mean(np.asarray(rated, dtype=np.float64), axis=0))
+    predicted = np.stack([predict_labels(each, space) for each in probabilities])
+    rated = -np.square(predicted - labels) if space.kind == "regression" else predicted == labels
+    return np.asarray(rated.mean(axis=0, dtype=np.float64))
 
 
 def find_collapsed(trials: Sequence[Trial], reference: Reference) -> list[int]:
@@ -316,13 +326,13 @@ def _measure_noise(
         reference.space,
         [select_by],
         resamples=settings.resamples,
-        confidence=0.95,
+        confidence=NOISE_CONFIDENCE,
     )
     if select_by not in found:
         # What is undefined for one of them is no match for the best.
         return math.inf, 0.0
     gain = found[select_by]
-    variance = ((gain.high - gain.low) / (2 * NORMAL_95)) ** 2
+    variance = ((gain.high - gain.low) / (2 * float(ndtri((1 + NOISE_CONFIDENCE) / 2)))) ** 2
     for each in (best, row):
         spread = each.validation[select_by].spread
         variance += spread**2 / len(each.seeds) if spread is not None and math.isfinite(spread) else 0.0

@@ -116,6 +116,25 @@ def test_collapsed_seeds_are_named_only_where_others_learned():
 def test_examples_are_rated_by_the_kind_of_task():
     numbers = LabelSpace("regression", ("score",))
     assert rate_examples([np.array([[1.0], [3.0]])], np.array([1.0, 1.0]), numbers).tolist() == [0.0, -4.0]
-    several = LabelSpace("multi_label", ("a", "b"))
-    rated = rate_examples([np.array([[0.9, 0.9], [0.1, 0.2]])], np.array([[1, 0], [0, 0]]), several)
-    assert rated.tolist() == [0.5, 1.0]
+
+
+def test_p_value_of_other_metrics_goes_with_the_interval():
+    space = LabelSpace("ordinal", ("low", "middle", "high"))
+    truth = np.arange(N) % 3
+    close = np.where(np.random.default_rng(0).random(N) < 0.1, (truth + 1) % 3, truth)
+    far = np.where(np.random.default_rng(1).random(N) < 0.4, (truth + 1) % 3, truth)
+    made = [make_trial(name, seconds, 0.5, 0.5) for name, seconds in (("features", 1.0), ("lora", 2.0), ("full", 3.0))]
+    trials = {}
+    for trial, predicted in zip(made, (far, close, truth[::-1] * 0), strict=True):
+        probabilities = np.where(predicted[:, None] == np.arange(3), 0.9, 0.05)
+        trials[trial.rung] = [replace(trial, probabilities={"validation": probabilities, "test": probabilities})]
+    reference = Reference(
+        replace(make_splits(4), labels=space), dict.fromkeys(("train", "validation", "test"), truth), {}
+    )
+    rows = build_rows(trials, reference, "quadratic_kappa", SETTINGS)
+    by_name = {row.rung: row for row in rows}
+    assert by_name["lora"].is_best
+    for name in ("features", "full"):
+        assert by_name[name].difference.high < 0
+        assert by_name[name].p_value < 0.05
+    assert "Take lora" in recommend(rows, trials, reference, "quadratic_kappa", SETTINGS)

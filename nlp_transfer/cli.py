@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from nlp_transfer.commands.compare import compare
 from nlp_transfer.commands.rank import rank
 from nlp_transfer.errors import DataError, StorageError, TransferError
 from nlp_transfer.terminal import ReaderGone, complain, name_reader, quiet_libraries, say, show, show_progress
@@ -53,6 +54,8 @@ app = typer.Typer(
 )
 
 VERBOSE = ("-v", "--verbose")
+
+app.command()(compare)
 
 
 @app.command()

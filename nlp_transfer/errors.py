@@ -13,6 +13,7 @@ __all__ = [
     "EncoderError",
     "LabelError",
     "MissingExtraError",
+    "OutOfTimeError",
     "OutputError",
     "RecipeError",
     "ShapeError",
@@ -83,6 +84,10 @@ class ShapeError(TransferError):
 
 class DivergedError(TransferError):
     """Training ended in weights whose predictions are not finite."""
+
+
+class OutOfTimeError(TransferError):
+    """A fit was stopped because it would not have ended within the time it was given."""
 
 
 class MissingExtraError(TransferError):

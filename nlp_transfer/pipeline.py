@@ -20,6 +20,7 @@ from nlp_transfer.methods.guard import adopt_result
 from nlp_transfer.methods.guarding import guard_run
 from nlp_transfer.methods.outcome import build_record, check_selection, keep_best_seed, score_run
 from nlp_transfer.methods.seed import SeedResult, Workspace, check_machine, clear_progress, train_seed
+from nlp_transfer.methods.stages import HookMaker
 from nlp_transfer.models.encoder import check_vocabulary, load_tokenizer, read_config
 from nlp_transfer.models.sources import resolve_encoder
 from nlp_transfer.publishing.artifact import write_atomically
@@ -42,6 +43,7 @@ def run(
     output_dir: str | Path | None = None,
     progress: bool = True,
     console: Console | None = None,
+    watch: HookMaker | None = None,
 ) -> Report:
     """Run a recipe: load, train, score the saved weights, and write everything down.
 
@@ -53,6 +55,8 @@ def run(
         output_dir: In place of ``report.output_dir``.
         progress: Whether to show what is loaded and how training goes.
         console: Where that is shown; stderr, or the notebook's cell, where absent.
+        watch: Given the number of steps and a name, further watchers of each training and of each pass over the data
+            without training; what one of them raises ends the run, and is handed on.
 
     Returns:
         The report: scores with intervals, predictions, and where the artefact is.
@@ -81,7 +85,7 @@ def run(
             talk.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
         if folder.said:
             talk.print(folder.said, markup=False, soft_wrap=True)
-        return _run_in(folder, source, state, talk)
+        return _run_in(folder, source, state, talk, watch)
 
 
 def _override(
@@ -143,12 +147,16 @@ def _claim(recipe: Recipe, state: PartialState) -> Iterator[RunFolder]:
         yield folder
 
 
-def _run_in(folder: RunFolder, source: object | None, state: PartialState, console: Console) -> Report:
+def _run_in(
+    folder: RunFolder, source: object | None, state: PartialState, console: Console, watch: HookMaker | None
+) -> Report:
     """Do the run in a folder that is ours."""
     recipe = folder.recipe
     seeds = recipe.training.seeds or [recipe.training.seed]
     with state.main_process_first():
         spaces = _prepare(recipe, seeds, source, console)
+    for space in spaces.values():
+        space.watch = watch
     results: list[SeedResult] = []
     for seed in seeds:
         place = folder.path if len(seeds) == 1 else folder.path / f"seed-{seed}"

@@ -8,21 +8,36 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nlp_transfer.classifier import Classifier
     from nlp_transfer.errors import TransferError
+    from nlp_transfer.evidence.advice import Advice
+    from nlp_transfer.evidence.advise import advise
     from nlp_transfer.evidence.rank import rank
     from nlp_transfer.pipeline import run
     from nlp_transfer.publishing.report import Report
     from nlp_transfer.recipe.load import load_recipe
     from nlp_transfer.recipe.schema import Recipe
 
-__all__ = ["Classifier", "Recipe", "Report", "TransferError", "__version__", "load_recipe", "rank", "run"]
+__all__ = [
+    "Advice",
+    "Classifier",
+    "Recipe",
+    "Report",
+    "TransferError",
+    "__version__",
+    "advise",
+    "load_recipe",
+    "rank",
+    "run",
+]
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Advice": "nlp_transfer.evidence.advice",
     "Classifier": "nlp_transfer.classifier",
     "Recipe": "nlp_transfer.recipe.schema",
     "Report": "nlp_transfer.publishing.report",
     "TransferError": "nlp_transfer.errors",
+    "advise": "nlp_transfer.evidence.advise",
     "load_recipe": "nlp_transfer.recipe.load",
     "rank": "nlp_transfer.evidence.rank",
     "run": "nlp_transfer.pipeline",

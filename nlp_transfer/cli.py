@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from nlp_transfer.commands.advise import advise
 from nlp_transfer.commands.rank import rank
 from nlp_transfer.errors import DataError, StorageError, TransferError
 from nlp_transfer.terminal import ReaderGone, complain, name_reader, quiet_libraries, say, show, show_progress
@@ -287,6 +288,7 @@ def benchmark(
         show(comparison_table(rows, whole.description))
 
 
+app.command()(advise)
 app.command()(rank)
 
 

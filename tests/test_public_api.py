@@ -4,14 +4,14 @@ import pytest
 
 import nlp_transfer as nt
 
-PUBLIC = ("Classifier", "Recipe", "Report", "TransferError", "load_recipe", "rank", "run")
+PUBLIC = ("Advice", "Classifier", "Recipe", "Report", "TransferError", "advise", "load_recipe", "rank", "run")
 
 
 def test_public_names_are_these_and_all_can_be_had():
     assert {name for name in nt.__all__ if not name.startswith("_")} == set(PUBLIC)
     assert set(PUBLIC) <= set(dir(nt))
     found = [getattr(nt, name) for name in PUBLIC]
-    assert len(found) == 7
+    assert len(found) == len(PUBLIC)
     assert [value.__name__ for value in found] == list(PUBLIC)
     assert all(value.__module__.startswith("nlp_transfer.") for value in found)
 
@@ -22,8 +22,8 @@ def test_names_that_are_not_there_are_refused():
 
 
 def test_public_functions_and_methods_are_documented_and_take_named_arguments():
-    functions = [nt.run, nt.load_recipe, nt.rank]
-    for owner in (nt.Classifier, nt.Report):
+    functions = [nt.run, nt.load_recipe, nt.rank, nt.advise]
+    for owner in (nt.Classifier, nt.Report, nt.Advice):
         members = inspect.getmembers(owner, callable)
         functions += [member for name, member in members if not name.startswith("_")]
     assert len(functions) >= 6

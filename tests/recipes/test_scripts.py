@@ -13,6 +13,7 @@ from nlp_transfer import Classifier, Report
 ROOT = Path(__file__).parents[2] / "recipes" / "scripts"
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
 TRIED = [
+    "check_advise.py",
     "check_gpu.py",
     "check_rank.py",
     "draw_benchmarks.py",

@@ -20,9 +20,9 @@ SITUATION = ("always", "examples", "classes", "lexical", "distance")
 
 PRIOR: dict[str, tuple[float, ...]] = {
     "few_shot": (0.12, -0.04, 0.00, 0.00, 0.00),
-    "layerwise": (-0.02, 0.28, -0.03, 0.05, 0.00),
-    "lora": (-0.08, 0.34, -0.03, 0.05, 0.02),
-    "full": (-0.05, 0.32, -0.03, 0.05, 0.05),
+    "layerwise": (-0.02, 0.28, -0.12, 0.05, 0.00),
+    "lora": (-0.08, 0.34, -0.12, 0.05, 0.02),
+    "full": (-0.05, 0.32, -0.12, 0.05, 0.05),
 }
 """The field's rule of thumb in figures, each a share of the head's errors: about 32 examples a class are where training
 the encoder begins to pay; sixteen times as many remove a third of the errors; with many classes it takes more; the top
@@ -73,12 +73,12 @@ def describe_situation(situation: Situation) -> np.ndarray:
 
     Returns:
         Float64, shape (5,), in the order of ``SITUATION``: 1; examples a class, as doublings from 32 in units of four,
-        in [-1.25, 1.5]; doublings of the classes from two; how much of the head's errors TF-IDF avoids, in [-1, 1];
-        half the proxy A-distance, in [0, 1].
+        in [-1.25, 1.5]; classes, as doublings from two in the same units; how much of the head's errors TF-IDF avoids,
+        in [-1, 1]; half the proxy A-distance, in [0, 1].
 
     Example:
         >>> describe_situation(Situation(probe=0.8, tfidf=0.7, rows=4096, classes=8, distance=2.0)).round(3).tolist()
-        [1.0, 1.0, 2.0, -0.5, 1.0]
+        [1.0, 1.0, 0.5, -0.5, 1.0]
     """
     headroom = max(1 - situation.probe, 0.01)
     each = max(situation.rows / situation.classes, 1.0)
@@ -86,7 +86,7 @@ def describe_situation(situation: Situation) -> np.ndarray:
         [
             1.0,
             np.clip(np.log2(each / 32) / 4, -1.25, 1.5),
-            np.log2(situation.classes / 2),
+            np.log2(situation.classes / 2) / 4,
             np.clip((situation.tfidf - situation.probe) / headroom, -1.0, 1.0),
             np.clip(situation.distance / 2, 0.0, 1.0),
         ]

@@ -11,9 +11,6 @@ from nlp_transfer.errors import ShapeError
 
 __all__ = ["count_repeats", "describe_classes", "describe_lengths", "find_suspects", "guess_language", "list_words"]
 
-CONFIDENT, DOUBTFUL = 0.9, 0.05
-"""Probability of another class, and of the label itself, from which a label is suspected; chosen."""
-
 SURE_SHARE = 0.5
 """Share of the letters that a script must have before a language is named by it; chosen."""
 
@@ -184,19 +181,20 @@ def guess_language(texts: Sequence[str]) -> tuple[str | None, dict[str, float]]:
 def find_suspects(probabilities_NC: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
     """Find the rows whose label a classifier that has not seen them contradicts with confidence.
 
-    Hard rows are contradicted too, but seldom with confidence; so the share of suspects is rather too low than too high
-    where the classifier is weak, and it is no proof of any single row.
+    It must be at least as sure of another class as it is of half of the rows for which it gives that class and their
+    label agrees. Hard rows are contradicted too, but seldom so; and of wrong labels about half are found, so that the
+    share of suspects is rather too low than too high. It is no proof of any single row.
 
     Args:
-        probabilities_NC: Out-of-fold probabilities, float, shape (N, C).
+        probabilities_NC: Out-of-fold probabilities, float, shape (N, C); they need not be calibrated.
         labels_N: Class ids, shape (N,).
 
     Returns:
         Row numbers, int64, the most confident first.
 
     Source:
-        After Northcutt et al. 2021, https://arxiv.org/abs/1911.00068, with fixed thresholds (0.9 for another class,
-        0.05 for the label) in place of each class's mean confidence, which counts hard rows of a weak classifier.
+        After Northcutt et al. 2021, https://arxiv.org/abs/1911.00068. Departure: a class's threshold is the median
+        confidence in right answers, not the mean in all rows so labelled, which counts hard rows of a weak classifier.
 
     Example:
         >>> find_suspects(np.array([[0.99, 0.01], [0.6, 0.4], [0.04, 0.96]]), np.array([1, 1, 1])).tolist()
@@ -206,7 +204,12 @@ def find_suspects(probabilities_NC: np.ndarray, labels_N: np.ndarray) -> np.ndar
         raise ShapeError(f"suspects: expected a label a row, got {len(probabilities_NC)} rows, {len(labels_N)} labels.")
     if not len(labels_N):
         return np.zeros(0, dtype=np.int64)
-    own_N = probabilities_NC[np.arange(len(labels_N)), labels_N]
-    best_N = probabilities_NC.max(axis=1)
-    rows = np.flatnonzero((probabilities_NC.argmax(axis=1) != labels_N) & (best_N >= CONFIDENT) & (own_N <= DOUBTFUL))
-    return rows[np.argsort(-best_N[rows], kind="stable")]
+    given_N, sure_N = probabilities_NC.argmax(axis=1), probabilities_NC.max(axis=1)
+    agrees_N = given_N == labels_N
+    if not agrees_N.any():
+        return np.zeros(0, dtype=np.int64)
+    least_C = np.full(probabilities_NC.shape[1], float(np.median(sure_N[agrees_N])))
+    for label in np.unique(given_N[agrees_N]):
+        least_C[label] = np.median(sure_N[agrees_N & (given_N == label)])
+    rows = np.flatnonzero(~agrees_N & (sure_N >= least_C[given_N]))
+    return rows[np.argsort(-sure_N[rows], kind="stable")]

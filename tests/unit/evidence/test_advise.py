@@ -98,17 +98,16 @@ def test_texts_of_the_data_are_escaped(tiny_encoder):
 
 
 def test_planted_wrong_labels_are_suspected(minilm):
-    tables = {"train": pd.read_csv(nt.__path__[0] + "/data/examples/reviews/train.csv").head(200)}
     subjects = {"sport": "The team won the match in the last minute", "money": "Shares fell as oil prices rose"}
-    names = ["sport", "money"] * 100
-    tables["train"] = pd.DataFrame(
-        {"text": [f"{subjects[n]}, report {i}." for i, n in enumerate(names)], "label": names}
-    )
-    tables["train"].loc[:9, "label"] = ["money", "sport"] * 5
-    found = nt.advise(tables["train"], encoder=str(minilm))
-    assert found.record["data"]["label_noise"] > 0.02
+    names = ["sport", "money"] * 60
+    train = pd.DataFrame({"text": [f"{subjects[name]}, report {n}." for n, name in enumerate(names)], "label": names})
+    clean = nt.advise({"train": train}, encoder=str(minilm))
+    assert clean.record["data"]["label_noise"] == 0.0
+    train.loc[:9, "label"] = ["money", "sport"] * 5
+    found = nt.advise({"train": train}, encoder=str(minilm))
     suspects = found.record["data"]["suspects"]
-    assert suspects
+    assert 0.0 < found.record["data"]["label_noise"] < 0.1
+    assert len(suspects) >= 2
     assert all(int(row["text"].rsplit(" ", 1)[1].rstrip(".")) < 10 for row in suspects)
 
 
@@ -126,7 +125,7 @@ def test_a_masked_head_is_asked(tiny_encoder):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"text": ["a", "b"] * 4, "label": [0, 1] * 4}, "at least 10 train rows of two classes"),
+        ({"text": [f"text {n}" for n in range(12)], "label": [0, 1] * 6}, "at least 10 train rows of two classes"),
         ({"text": [f"text {n}" for n in range(30)], "label": ["a"] * 30}, "two|one label|one class"),
     ],
 )

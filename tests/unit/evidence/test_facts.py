@@ -70,6 +70,7 @@ def test_only_labels_that_are_contradicted_with_confidence_are_suspected():
     assert set(found.tolist()) == {row for row in planted.tolist() if row % 5}
     assert len(found) > 15
     assert len(find_suspects(probabilities, truth)) == 0
+    assert len(find_suspects(probabilities, (truth + 1) % 3)) == 0
     assert len(find_suspects(np.zeros((0, 3)), np.zeros(0, dtype=int))) == 0
     with pytest.raises(ShapeError, match="a label a row"):
         find_suspects(probabilities, truth[:5])

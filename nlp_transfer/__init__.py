@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nlp_transfer.classifier import Classifier
     from nlp_transfer.errors import TransferError
+    from nlp_transfer.evidence.advise import advise
     from nlp_transfer.evidence.compare import compare
     from nlp_transfer.evidence.rank import rank
     from nlp_transfer.pipeline import run
@@ -15,7 +16,18 @@ if TYPE_CHECKING:
     from nlp_transfer.recipe.load import load_recipe
     from nlp_transfer.recipe.schema import Recipe
 
-__all__ = ["Classifier", "Recipe", "Report", "TransferError", "__version__", "compare", "load_recipe", "rank", "run"]
+__all__ = [
+    "Classifier",
+    "Recipe",
+    "Report",
+    "TransferError",
+    "__version__",
+    "advise",
+    "compare",
+    "load_recipe",
+    "rank",
+    "run",
+]
 
 __version__ = "0.1.0"
 
@@ -24,6 +36,7 @@ _HOMES = {
     "Recipe": "nlp_transfer.recipe.schema",
     "Report": "nlp_transfer.publishing.report",
     "TransferError": "nlp_transfer.errors",
+    "advise": "nlp_transfer.evidence.advise",
     "compare": "nlp_transfer.evidence.compare",
     "load_recipe": "nlp_transfer.recipe.load",
     "rank": "nlp_transfer.evidence.rank",

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from nlp_transfer.commands.advise import advise
 from nlp_transfer.commands.compare import compare
 from nlp_transfer.commands.rank import rank
 from nlp_transfer.errors import DataError, StorageError, TransferError
@@ -295,6 +296,7 @@ def benchmark(
         show(comparison_table(rows, whole.description))
 
 
+app.command()(advise)
 app.command()(rank)
 
 

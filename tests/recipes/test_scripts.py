@@ -15,6 +15,7 @@ from tests.tiny import make_splits
 ROOT = Path(__file__).parents[2] / "recipes" / "scripts"
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
 TRIED = [
+    "check_advise.py",
     "check_gpu.py",
     "check_guard.py",
     "check_rank.py",

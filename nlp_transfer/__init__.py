@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nlp_transfer.classifier import Classifier
     from nlp_transfer.errors import TransferError
+    from nlp_transfer.evidence.tune import tune
     from nlp_transfer.pipeline import run
     from nlp_transfer.publishing.report import Report
     from nlp_transfer.recipe.load import load_recipe
     from nlp_transfer.recipe.schema import Recipe
 
-__all__ = ["Classifier", "Recipe", "Report", "TransferError", "__version__", "load_recipe", "run"]
+__all__ = ["Classifier", "Recipe", "Report", "TransferError", "__version__", "load_recipe", "run", "tune"]
 
 __version__ = "0.1.0"
 
@@ -24,6 +25,7 @@ _HOMES = {
     "TransferError": "nlp_transfer.errors",
     "load_recipe": "nlp_transfer.recipe.load",
     "run": "nlp_transfer.pipeline",
+    "tune": "nlp_transfer.evidence.tune",
 }
 
 

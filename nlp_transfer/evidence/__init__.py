@@ -1,0 +1,1 @@
+"""Which transfer, from which encoder, and did it help: comparison, advice, ranking, search."""

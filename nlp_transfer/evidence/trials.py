@@ -1,6 +1,5 @@
 """Run the trials of a search: fit, look at validation, give up early, stop in time."""
 
-import gc
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -259,9 +258,8 @@ class Runner:
                     batch_size=config.batch_size,
                     max_tokens=config.max_tokens,
                 )
-        accelerator.free_memory()
         del fitted, model
-        gc.collect()
+        accelerator.free_memory()
         return found
 
     def _space_of(self, recipe: Recipe, seed: int) -> Workspace:

@@ -40,7 +40,7 @@ def recipe(table, tiny_encoder):
     return {
         "encoder": {"name": str(tiny_encoder("bert"))},
         "data": {"path": str(table)},
-        "strategy": {"kind": "lora"},
+        "strategy": {"kind": "frozen"},
         "training": {**training, "seed": 3, "select_by": "log_loss"},
         "evaluation": {"resamples": 100, "tfidf": False},
     }

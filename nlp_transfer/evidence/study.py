@@ -145,7 +145,9 @@ class TrialBook:
         # The kernel frees this lock with the process; Optuna's own outlives a kill by half a minute.
         storage = JournalStorage(JournalFileBackend(str(path), lock_obj=_Lock(path)))  # type: ignore[arg-type]
         direction: Literal["minimize", "maximize"] = "minimize" if self.lower_is_better else "maximize"
-        return self.optuna.create_study(storage=storage, study_name=STUDY, direction=direction, load_if_exists=True)
+        if any(study.study_name == STUDY for study in storage.get_all_studies()):
+            return self.optuna.load_study(storage=storage, study_name=STUDY)
+        return self.optuna.create_study(storage=storage, study_name=STUDY, direction=direction)
 
     @contextmanager
     def hold(self) -> "Iterator[None]":

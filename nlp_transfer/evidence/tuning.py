@@ -112,6 +112,8 @@ class Tuning:
         """Say in one sentence whether the search was worth it."""
         if self.best.index == 0:
             return "nothing that was tried did better than the recipe on validation"
+        if self.default.value is None:
+            return f"the recipe itself {self.default.state}; the best is what did best on validation"
         gain = self.gain
         if gain is None:
             return "better than the recipe on validation; test says nothing, as it has no labels"

@@ -34,13 +34,15 @@ def tune(
     The first trial is the recipe as it stands. OUT gets best.yaml, tuning.json and report.html. The same command goes
     on with a search that was broken off.
     """
+    import time
+
+    started = time.monotonic()
     from nlp_transfer.evidence.budget import parse_seconds
     from nlp_transfer.recipe.load import load_recipe
 
     # A mistake in recipe or budget is told at once, before the libraries are loaded.
     load_recipe(recipe, overrides or [])
-    if budget is not None:
-        parse_seconds(budget)
+    seconds = None if budget is None else parse_seconds(budget)
     quiet_libraries()
     import json
 
@@ -48,11 +50,14 @@ def tune(
 
     from nlp_transfer.evidence.tune import tune as tune_recipe
 
+    if seconds is not None:
+        # Importing the libraries is time of the user's too.
+        seconds = max(1.0, seconds - (time.monotonic() - started))
     found = tune_recipe(
         recipe,
         overrides or [],
         trials=trials,
-        budget=budget,
+        budget=seconds,
         jobs=jobs,
         out=out,
         seed=seed,

@@ -40,6 +40,9 @@ __all__ = [
 MOST_SKIPPED = 5
 """Trials in a row that would not end in time before the search ends; chosen."""
 
+SLACK = 1.2
+"""Factor on the time that a trial is expected to take; chosen."""
+
 
 class _GivenUp(Exception):  # noqa: N818 - nothing went wrong
     """The trial does worse than most did at this point."""
@@ -170,13 +173,13 @@ class Runner:
         return self.deadline - self.num_after * longest
 
     def _estimate(self, changes: Mapping[str, Any]) -> float:
-        """Seconds that a trial would take at the slowest pace seen so far."""
+        """Seconds that a trial may take: at the slowest pace seen so far, and some, as settings differ in speed."""
         paces = [
             each.seconds / (_count_epochs(self.recipe, each.changes) * each.progress)
             for each in self.book.read()
             if each.state == "complete" and each.progress
         ]
-        return max(paces, default=0.0) * _count_epochs(self.recipe, changes)
+        return SLACK * max(paces, default=0.0) * _count_epochs(self.recipe, changes)
 
     def _run(self, trial: "Trial", index: int, recipe: Recipe) -> None:
         """Run one trial and note how it ended."""

@@ -34,8 +34,9 @@ __all__ = ["open_book", "tune"]
 
 DEFAULT_TRIALS = 20
 """Trials where neither a number nor a time is given; chosen."""
-FINISH_SECONDS = 10.0
-"""Time kept for scores and pictures, or a tenth of a short budget; chosen."""
+FINISH_SECONDS, FINISH_SHARE = 10.0, 0.03
+"""Time kept for the last predictions, scores and pictures: the larger of the two, but a tenth of the budget at most.
+Chosen."""
 REPORT_HTML = "report.html"
 
 
@@ -106,7 +107,8 @@ def tune(
         runner.num_trials = DEFAULT_TRIALS if trials is None and seconds is None else trials
         if seconds is not None:
             spent = sum(each.seconds for each in book.read())
-            runner.deadline = started + seconds - spent - min(FINISH_SECONDS, seconds / 10)
+            kept = min(max(FINISH_SECONDS, FINISH_SHARE * seconds), seconds / 10)
+            runner.deadline = started + seconds - spent - kept
         if book.release_lost():
             console.print("a search was broken off here; going on with it.", highlight=False, soft_wrap=True)
         if jobs > 1:

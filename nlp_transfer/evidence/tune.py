@@ -17,7 +17,7 @@ from nlp_transfer.evaluation.scoring import score_gain, score_seeds
 from nlp_transfer.evidence.budget import parse_seconds
 from nlp_transfer.evidence.spaces import build_space
 from nlp_transfer.evidence.study import TrialBook, Tried
-from nlp_transfer.evidence.trials import Runner, change_recipe, name_predictions, write_predictions
+from nlp_transfer.evidence.tune_trials import Runner, change_recipe, name_predictions, write_predictions
 from nlp_transfer.evidence.tune_page import render_tuning
 from nlp_transfer.evidence.tune_worker import run_workers
 from nlp_transfer.evidence.tuning import BEST_YAML, TUNING_JSON, Tuning

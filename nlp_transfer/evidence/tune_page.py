@@ -6,7 +6,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from nlp_transfer.evidence.trials import describe_changes
+from nlp_transfer.evidence.tune_trials import describe_changes
 from nlp_transfer.publishing.drawing import (
     BLUE,
     GREEN,

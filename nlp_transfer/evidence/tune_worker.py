@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from nlp_transfer.errors import TransferError
-from nlp_transfer.evidence.trials import Runner, describe_trial
+from nlp_transfer.evidence.tune_trials import Runner, describe_trial
 from nlp_transfer.pipeline import prepare
 from nlp_transfer.recipe.load import load_recipe
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nlp_transfer.contracts import Score
 from nlp_transfer.errors import ArtifactError
 from nlp_transfer.evidence.study import Tried
-from nlp_transfer.evidence.trials import describe_changes
+from nlp_transfer.evidence.tune_trials import describe_changes
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import LOWER_IS_BETTER, Recipe
 

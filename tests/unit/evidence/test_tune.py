@@ -15,7 +15,7 @@ import nlp_transfer as nt
 from nlp_transfer import cli
 from nlp_transfer.errors import ArtifactError, DataError, OutputError, RecipeError, TransferError
 from nlp_transfer.evidence import trials
-from nlp_transfer.evidence.trials import Runner
+from nlp_transfer.evidence.tune_trials import Runner
 from nlp_transfer.evidence.tune import open_book
 from nlp_transfer.evidence.tuning import Tuning
 from nlp_transfer.pipeline import prepare

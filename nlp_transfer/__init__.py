@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from nlp_transfer.evidence.advise import advise
     from nlp_transfer.evidence.compare import compare
     from nlp_transfer.evidence.rank import rank
+    from nlp_transfer.evidence.tune import tune
     from nlp_transfer.pipeline import run
     from nlp_transfer.publishing.report import Report
     from nlp_transfer.recipe.load import load_recipe
@@ -27,6 +28,7 @@ __all__ = [
     "load_recipe",
     "rank",
     "run",
+    "tune",
 ]
 
 __version__ = "0.1.0"
@@ -41,6 +43,7 @@ _HOMES = {
     "load_recipe": "nlp_transfer.recipe.load",
     "rank": "nlp_transfer.evidence.rank",
     "run": "nlp_transfer.pipeline",
+    "tune": "nlp_transfer.evidence.tune",
 }
 
 

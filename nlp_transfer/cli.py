@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from nlp_transfer.commands.advise import advise
 from nlp_transfer.commands.compare import compare
 from nlp_transfer.commands.rank import rank
+from nlp_transfer.commands.tune import tune
 from nlp_transfer.errors import DataError, StorageError, TransferError
 from nlp_transfer.terminal import ReaderGone, complain, name_reader, quiet_libraries, say, show, show_progress
 
@@ -298,6 +299,7 @@ def benchmark(
 
 app.command()(advise)
 app.command()(rank)
+app.command()(tune)
 
 
 @app.command()

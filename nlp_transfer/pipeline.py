@@ -30,7 +30,7 @@ from nlp_transfer.publishing.report import Report
 from nlp_transfer.recipe.load import list_dropped, load_recipe
 from nlp_transfer.recipe.schema import DataConfig, PromptsConfig, Recipe
 
-__all__ = ["run"]
+__all__ = ["override_recipe", "prepare", "run"]
 
 MIN_LENGTH = 4  # as data.max_length: the special tokens of a pair, and one more
 
@@ -69,7 +69,7 @@ def run(
         StorageError: The disk is full or failing.
     """
     console = console or Console(stderr=True, quiet=not progress)
-    loaded, dropped = _override(recipe, overrides, data, output_dir)
+    loaded, dropped = override_recipe(recipe, overrides, data, output_dir)
     source = None if data is None or isinstance(data, str | Path) else data
     check_machine(loaded)
     if count_processes() == 1:
@@ -88,13 +88,26 @@ def run(
         return _run_in(folder, source, state, talk, watch)
 
 
-def _override(
+def override_recipe(
     recipe: str | Path | Mapping[str, Any] | Recipe,
     overrides: Sequence[str] | Mapping[str, Any],
     data: object | None,
     output_dir: str | Path | None,
 ) -> tuple[Recipe, list[str]]:
-    """Load a recipe with everything that was said beside it, all at once; also say what that pushed out of it."""
+    """Load a recipe with everything that was said beside it, all at once; also say what that pushed out of it.
+
+    Args:
+        recipe: As for ``run``.
+        overrides: As for ``run``.
+        data: As for ``run``.
+        output_dir: As for ``run``.
+
+    Returns:
+        The recipe, and one sentence for each override that took something along.
+
+    Raises:
+        RecipeError: The recipe does not fit the schema.
+    """
     extra: dict[str, str] = {}
     if isinstance(data, str | Path):
         extra["data.path"] = str(data)
@@ -157,6 +170,7 @@ def _run_in(
         spaces = _prepare(recipe, seeds, source, console)
     for space in spaces.values():
         space.watch = watch
+        spaces = prepare(recipe, seeds, source, console)
     results: list[SeedResult] = []
     for seed in seeds:
         place = folder.path if len(seeds) == 1 else folder.path / f"seed-{seed}"
@@ -187,8 +201,23 @@ def _run_in(
     return report
 
 
-def _prepare(recipe: Recipe, seeds: Sequence[int], source: object | None, console: Console) -> dict[int, Workspace]:
-    """Load and tokenize once, or once a seed where the seed draws the rows."""
+def prepare(recipe: Recipe, seeds: Sequence[int], source: object | None, console: Console) -> dict[int, Workspace]:
+    """Load and tokenize once, or once a seed where the seed draws the rows.
+
+    Args:
+        recipe: Encoder, data and strategy.
+        seeds: Training seeds.
+        source: Data in memory, in place of ``data.path``; None for none.
+        console: Where it is said what was found.
+
+    Returns:
+        Seed to what its fits share.
+
+    Raises:
+        DataError: The table cannot be used as it stands.
+        EncoderError: The encoder cannot be found.
+        RecipeError: The encoder has no room for a text.
+    """
     origin = resolve_encoder(recipe.encoder)
     tokenizer = load_tokenizer(origin, trust_remote_code=recipe.encoder.trust_remote_code)
     settings = read_config(origin, trust_remote_code=recipe.encoder.trust_remote_code)

@@ -4,7 +4,7 @@ import pytest
 
 import nlp_transfer as nt
 
-PUBLIC = ("Classifier", "Recipe", "Report", "TransferError", "advise", "compare", "load_recipe", "rank", "run")
+PUBLIC = ("Classifier", "Recipe", "Report", "TransferError", "advise", "compare", "load_recipe", "rank", "run", "tune")
 
 
 def test_public_names_are_these_and_all_can_be_had():
@@ -12,6 +12,7 @@ def test_public_names_are_these_and_all_can_be_had():
     assert set(PUBLIC) <= set(dir(nt))
     found = [getattr(nt, name) for name in PUBLIC]
     assert len(found) == len(PUBLIC)
+    assert len(found) == 7
     assert [value.__name__ for value in found] == list(PUBLIC)
     assert all(value.__module__.startswith("nlp_transfer.") for value in found)
 
@@ -22,9 +23,7 @@ def test_names_that_are_not_there_are_refused():
 
 
 def test_public_functions_and_methods_are_documented_and_take_named_arguments():
-    functions = [nt.advise, nt.compare, nt.load_recipe, nt.rank, nt.run]
-    for owner in (nt.Classifier, nt.Report):
-    functions = [nt.advise, nt.compare, nt.load_recipe, nt.rank, nt.run]
+    functions = [nt.advise, nt.compare, nt.load_recipe, nt.rank, nt.run, nt.tune]
     for owner in (nt.Classifier, nt.Report):
         members = inspect.getmembers(owner, callable)
         functions += [member for name, member in members if not name.startswith("_")]

@@ -57,8 +57,6 @@ app = typer.Typer(
 
 VERBOSE = ("-v", "--verbose")
 
-app.command()(compare)
-
 
 @app.command()
 def run(
@@ -297,6 +295,7 @@ def benchmark(
         show(comparison_table(rows, whole.description))
 
 
+app.command()(compare)
 app.command()(advise)
 app.command()(rank)
 app.command()(tune)

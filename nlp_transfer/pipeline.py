@@ -167,10 +167,9 @@ def _run_in(
     recipe = folder.recipe
     seeds = recipe.training.seeds or [recipe.training.seed]
     with state.main_process_first():
-        spaces = _prepare(recipe, seeds, source, console)
+        spaces = prepare(recipe, seeds, source, console)
     for space in spaces.values():
         space.watch = watch
-        spaces = prepare(recipe, seeds, source, console)
     results: list[SeedResult] = []
     for seed in seeds:
         place = folder.path if len(seeds) == 1 else folder.path / f"seed-{seed}"

@@ -28,7 +28,7 @@ from nlp_transfer.publishing.summary import (
     write_headline,
 )
 
-__all__ = ["describe_reading", "drop_places", "escape_markdown", "render_card", "write_loading_code"]
+__all__ = ["describe_reading", "drop_places", "escape_markdown", "render_card", "write_hub_card", "write_loading_code"]
 
 MAX_CLASSES = 200
 """Most classes that the card lists one by one."""
@@ -165,6 +165,50 @@ def render_card(
     )
     metadata = _collect_metadata(record, format).to_yaml(line_break="\n")
     return f"---\n{metadata.strip()}\n---\n\n{body.strip()}\n"
+
+
+def write_hub_card(
+    card: str | None,
+    metadata: Mapping[str, Any],
+    report: Mapping[str, Any] | None,
+    *,
+    repo_id: str,
+    format: Loader,  # noqa: A002 - the word that the ecosystem uses
+    kind: TaskKind,
+    labels: Sequence[str],
+) -> str:
+    """Write the card that goes to the Hub, whose calls name the repository in place of a folder.
+
+    Args:
+        card: The artefact's own card, where it has one.
+        metadata: What ``nlp_transfer.json`` holds; empty where there is none.
+        report: The report of its run, where that is known: the card is written anew from it.
+        repo_id: OWNER/NAME.
+        format: What the artefact is.
+        kind: The task.
+        labels: Label names in column order.
+
+    Returns:
+        Markdown with YAML metadata in front.
+    """
+    if report is not None:
+        return render_card(report, format=format, kind=kind, labels=labels, path=repo_id)
+    if card is not None:
+        # The place is a literal that this module wrote; within code blocks alone.
+        pattern = re.compile(r"""(from_pretrained\(|pipeline\("text-classification", model=)('[^'\n]*'|"[^"\n]*")""")
+        return re.sub(
+            r"```python\n.*?```",
+            lambda block: pattern.sub(lambda call: call[1] + ascii(repo_id), block[0]),
+            card,
+            flags=re.DOTALL,
+        )
+    encoder = find_section(metadata, "encoder")
+    known: dict[str, Any] = {
+        "recipe": find_section(metadata, "recipe"),
+        "model": {"encoder": encoder.get("name"), "hub_id": encoder.get("hub_id")},
+        "data": find_section(metadata, "reading"),
+    }
+    return render_card(known, format=format, kind=kind, labels=labels, path=repo_id)
 
 
 @cache

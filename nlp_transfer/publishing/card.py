@@ -13,6 +13,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from nlp_transfer.contracts import Loader, TaskKind
 from nlp_transfer.models.sources import ALIASES, is_hub_id
+from nlp_transfer.publishing.card_facts import (
+    count_label_rows,
+    describe_calibration,
+    describe_control,
+    list_data_facts,
+    list_environment,
+    list_inherited,
+    suggest_widget,
+)
 from nlp_transfer.publishing.scoreboard import collect_class_scores, collect_scores
 from nlp_transfer.publishing.summary import (
     choose_split,
@@ -159,6 +168,12 @@ def render_card(
         confidence=find_section(record, "recipe", "evaluation").get("confidence", 0.95),
         seeds=record.get("seeds") or [],
         limits=_list_limits(record, kind),
+        calibration=describe_calibration(record, kind),
+        control=describe_control(record),
+        inherited=list_inherited(*_name_encoder(record), _recall(record, "language")),
+        label_rows=count_label_rows(record, MAX_CLASSES),
+        data_facts=list_data_facts(record),
+        environment=list_environment(record),
         source=name_place(str(find_section(record, "data").get("source") or "")),
         recipe=_fence(yaml.safe_dump(drop_places(find_section(record, "recipe")), sort_keys=False)),
         count=format_count,
@@ -236,14 +251,19 @@ def _name_encoder(record: Mapping[str, Any]) -> tuple[str, str | None]:
     return name_place(name) or "encoder", hub_id
 
 
+def _recall(record: Mapping[str, Any], key: str) -> Any:
+    """What the recipe's section on reports says."""
+    return find_section(record, "recipe", "report").get(key)
+
+
 def _is_on_hub(name: str) -> bool:
     """Whether a name is OWNER/NAME and nothing local."""
     return "/" in name and is_hub_id(name) and not Path(name).suffix and not Path(name).exists()
 
 
-def _collect_metadata(record: Mapping[str, Any], library: str) -> ModelCardData:
+def _collect_metadata(record: Mapping[str, Any], library: Loader) -> ModelCardData:
     """What the Hub reads: library, task, base model, licence, scores on test."""
-    report, data = find_section(record, "recipe", "report"), find_section(record, "data")
+    data = find_section(record, "data")
     wanted = find_section(record, "recipe", "data")
     source = str(data.get("source") or wanted.get("path") or "data")
     repository = str(wanted.get("path") or source)
@@ -270,13 +290,14 @@ def _collect_metadata(record: Mapping[str, Any], library: str) -> ModelCardData:
     return ModelCardData(
         base_model=_name_encoder(record)[1],
         datasets=[repository] if is_hub_data else None,
-        language=report.get("language"),
-        license=report.get("license"),
+        language=_recall(record, "language"),
+        license=_recall(record, "license"),
         library_name=library,
         pipeline_tag="text-classification",
         tags=["nlp_transfer", "text-classification", strategy],
         eval_results=results or None,
         model_name=name_title(record) if results else None,
+        widget=suggest_widget(library, is_pair=bool(data.get("is_pair"))),
     )
 
 

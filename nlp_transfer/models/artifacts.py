@@ -181,7 +181,7 @@ def _read_metadata(folder: Path) -> dict[str, Any]:
             raise ValueError(f"unknown kind {metadata['labels']['kind']!r}")
         reading = {key: value for key, value in metadata.get("reading", {}).items() if key != "is_pair"}
         DataConfig.model_validate(reading)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ArtifactError(
             f"{path}: cannot be read ({reason}). Copy the artefact again, or train it again."

@@ -68,15 +68,12 @@ class PlannedFile:
     Attributes:
         path: Its name in the repository.
         content: Where it lies, or its bytes where it was rewritten.
+        size: Bytes, counted once: what was merged for a push is gone after it.
     """
 
     path: str
     content: Path | bytes
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
+    size: int
 
 
 @dataclass(frozen=True)
@@ -181,7 +178,7 @@ def plan_upload(
     else:
         loader = "nlp_transfer" if metadata.get("loader") == "nlp_transfer" else "transformers"
     _check_weights(goes)
-    files = [PlannedFile(name, _rewrite(path, name, base)) for path, name in goes if name != CARD]
+    files = [_plan_file(name, _rewrite(path, name, base)) for path, name in goes if name != CARD]
     kind, names = _read_contract(folder, metadata)
     card = write_hub_card(
         (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else None,
@@ -192,12 +189,17 @@ def plan_upload(
         kind=kind,
         labels=names,
     )
-    files.append(PlannedFile(CARD, card.encode("utf-8", errors="backslashreplace")))
+    files.append(_plan_file(CARD, card.encode("utf-8", errors="backslashreplace")))
     for file in files:
         _refuse_secrets(folder, file)
     return UploadPlan(
         repo_id, loader, tuple(sorted(files, key=lambda file: file.path)), tuple(n for _, n in left), base
     )
+
+
+def _plan_file(name: str, content: Path | bytes) -> PlannedFile:
+    """A file with its size."""
+    return PlannedFile(name, content, len(content) if isinstance(content, bytes) else content.stat().st_size)
 
 
 def _list_entries(folder: Path) -> Iterator[tuple[Path, str]]:

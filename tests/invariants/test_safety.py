@@ -33,7 +33,7 @@ from tests.tiny import make_splits
 from tests.unit.publishing.conftest import make_run as make_record
 
 RAN = "code-ran"
-"""File that code of a hostile input would leave in the current folder."""
+"""Folder that code of a hostile input would leave in the current one."""
 
 RUN = make_run("d.csv")
 PREDICT = ["predict", "model", "d.csv"]
@@ -45,12 +45,12 @@ Maker = Callable[[Path], None]
 class Payload:
     """What runs when a pickle is loaded."""
 
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, str]]:
-        return open, (RAN, "w")
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+        return os.mkdir, (RAN,)
 
 
 EVIL = pickle.dumps(Payload())
-CODE = f'open("{RAN}", "w")\n'
+CODE = f'import os\nos.mkdir("{RAN}")\n'
 
 
 def swap(old: str, new: str, content: bytes = EVIL) -> Maker:
@@ -176,7 +176,7 @@ OWN_CODE = [
 YAML = [
     Case(f"yaml: {name}", write("my.yaml", content), ["run", "my.yaml"], ("my.yaml", words))
     for name, content, words in (
-        ("a call", f'data: !!python/object/apply:builtins.open ["{RAN}", "w"]\n', "not allowed"),
+        ("a call", f'data: !!python/object/apply:os.mkdir ["{RAN}"]\n', "not allowed"),
         ("a new object", "data: !!python/object/new:os.system [true]\n", "not allowed"),
         ("a name", "data: !!python/name:os.system\n", "not allowed"),
         ("a module", "data: !!python/module:os\n", "not allowed"),
@@ -186,7 +186,7 @@ YAML = [
     )
 ] + [
     Case("yaml: a call on the command line", lambda _: None,
-         [*RUN, f'data.text=!!python/object/apply:builtins.open ["{RAN}", "w"]'], ("data.text", "not allowed")),
+         [*RUN, f'data.text=!!python/object/apply:os.mkdir ["{RAN}"]'], ("data.text", "Name one of those")),
 ]  # fmt: skip
 
 PLACES = [
@@ -306,9 +306,9 @@ def test_the_payloads_would_run_and_the_artefact_is_accepted_as_it_is(
     made: Path, work_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What the refusals are worth: the same inputs do harm elsewhere, and nothing is refused that is harmless."""
-    pickle.loads(EVIL).close()
+    pickle.loads(EVIL)
     assert (work_dir / RAN).exists()
-    (work_dir / RAN).unlink()
+    (work_dir / RAN).rmdir()
     exec(CODE)
     assert (work_dir / RAN).exists()
     shutil.copytree(made / "model", work_dir / "model")
@@ -346,7 +346,8 @@ class Page(HTMLParser):
         if tag in ("script", "iframe", "object", "embed", "form", "base", "link", "textarea"):
             self.found.append(tag)
         for name, value in attrs:
-            if name.startswith("on") or (value or "").strip().lower().startswith(("javascript:", "http:")):
+            is_place = name in ("href", "src", "action", "data", "xlink:href", "style")
+            if name.startswith("on") or (is_place and re.match(r"\s*(javascript|https?):", value or "", re.I)):
                 self.found.append(f"{tag} {name}={value}")
 
     def handle_data(self, data: str) -> None:

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,8 +20,10 @@ from nlp_transfer.errors import ArtifactError, DataError, OutputError, StorageEr
 from nlp_transfer.evaluation.predictions import predict_labels, to_probabilities
 from nlp_transfer.evaluation.scoring import score_split
 from nlp_transfer.publishing.artifact import LoadedArtifact, load_artifact
-from nlp_transfer.publishing.hub import Pushed, push_artifact
 from nlp_transfer.recipe.schema import DataConfig, EvaluationConfig, Recipe, TaskConfig
+
+if TYPE_CHECKING:
+    from nlp_transfer.publishing.hub import Pushed
 
 __all__ = ["Classifier"]
 
@@ -303,7 +305,7 @@ class Classifier:
 
     def push_to_hub(
         self, repo_id: str, *, private: bool = False, merged: bool = False, revision: str | None = None
-    ) -> Pushed:
+    ) -> "Pushed":
         """Push the artefact to the Hub as one commit.
 
         Args:
@@ -316,10 +318,10 @@ class Classifier:
             What was done: the plan, file by file, the repository's address and the commit.
 
         Raises:
-            ArtifactError: The artefact is unsafe, damaged, or needs an encoder that is not on the Hub.
-            HubError: The Hub refuses it.
-            HubTroubleError: The Hub could not be reached.
+            TransferError: As ``publishing.hub.push_artifact`` says.
         """
+        from nlp_transfer.publishing.hub import push_artifact
+
         return push_artifact(self._artifact.folder, repo_id, private=private, merged=merged, revision=revision)
 
     def _recall_texts(self, rows: Dataset, text: str | None, text_b: str | None) -> tuple[str | None, str | None]:

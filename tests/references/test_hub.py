@@ -17,6 +17,9 @@ from tests.hub_client import TOKEN, HubClient, HubOutcome
 from tests.hub_server import FakeHub, Fault
 from tests.tiny import make_splits
 
+pytestmark = pytest.mark.xdist_group("hub")
+"""One Hub and one client serve all of it."""
+
 TEXTS = ["A superb and lovely hotel.", "awful, cold, rude", "the room"]
 BASE = "someone/tiny-bert"
 NAMES = ["it's", "good"]

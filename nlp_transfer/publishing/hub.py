@@ -120,7 +120,7 @@ def push_artifact(
         base = find_base(place)
         if base is not None and not hub_constants.HF_HUB_OFFLINE:
             known = base
-            base = _persist(lambda: _pin_base(api, known), repo_id, talk)
+            base = _persist(lambda: _pin_base(api, known), known.hub_id, talk)
         plan = plan_upload(place, repo_id, base=base, report=report)
         url = f"{api.endpoint}/{repo_id}"
         if dry_run:

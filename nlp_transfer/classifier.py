@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from nlp_transfer.evaluation.predictions import predict_labels, to_probabilities
 from nlp_transfer.evaluation.scoring import score_split
 from nlp_transfer.publishing.artifact import LoadedArtifact, load_artifact
 from nlp_transfer.recipe.schema import DataConfig, EvaluationConfig, Recipe, TaskConfig
+
+if TYPE_CHECKING:
+    from nlp_transfer.publishing.hub import Pushed
 
 __all__ = ["Classifier"]
 
@@ -299,6 +302,27 @@ class Classifier:
             reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error
             raise StorageError(f"{target}: could not be written: {reason}. Free space and try again.") from error
         return target
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool = False, merged: bool = False, revision: str | None = None
+    ) -> "Pushed":
+        """Push the artefact to the Hub as one commit.
+
+        Args:
+            repo_id: OWNER/NAME; made where it is not there.
+            private: Whether a repository that is made now can be seen by its owner alone.
+            merged: Fold an adapter into its encoder and push the plain model.
+            revision: Branch to push to; made where it is not there.
+
+        Returns:
+            What was done: the plan, file by file, the repository's address and the commit.
+
+        Raises:
+            TransferError: As ``publishing.hub.push_artifact`` says.
+        """
+        from nlp_transfer.publishing.hub import push_artifact
+
+        return push_artifact(self._artifact.folder, repo_id, private=private, merged=merged, revision=revision)
 
     def _recall_texts(self, rows: Dataset, text: str | None, text_b: str | None) -> tuple[str | None, str | None]:
         """The columns of the texts: as named, else as in the training data where the table has them."""

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from nlp_transfer.commands.advise import advise
 from nlp_transfer.commands.compare import compare
+from nlp_transfer.commands.push import push
 from nlp_transfer.commands.rank import rank
 from nlp_transfer.commands.tune import tune
 from nlp_transfer.errors import DataError, StorageError, TransferError
@@ -315,6 +316,9 @@ def doctor() -> None:
     for name, finding in examine().items():
         table.add_row(name, finding)
     show(table)
+
+
+app.command()(push)
 
 
 @contextmanager

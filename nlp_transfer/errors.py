@@ -11,6 +11,8 @@ __all__ = [
     "DataError",
     "DivergedError",
     "EncoderError",
+    "HubError",
+    "HubTroubleError",
     "LabelError",
     "MissingExtraError",
     "OutOfTimeError",
@@ -72,6 +74,16 @@ class EncoderError(TransferError):
 
 class ArtifactError(TransferError):
     """A folder is not an artefact that can be loaded, or does not fit what is asked of it."""
+
+
+class HubError(TransferError):
+    """The Hub refuses what is asked of it: no right to write, a name that is taken, files it does not accept."""
+
+
+class HubTroubleError(TransferError):
+    """The Hub or the way to it fails, however often it was tried. Nothing in the input is at fault."""
+
+    exit_status = 1
 
 
 class OutputError(TransferError):

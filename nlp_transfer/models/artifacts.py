@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import constants as hub_constants
+from huggingface_hub import errors as hub_errors
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from torch import nn
@@ -25,6 +26,9 @@ from nlp_transfer.recipe.schema import DataConfig, EncoderConfig
 __all__ = ["ARTIFACT_VERSION", "LoadedArtifact", "find_artifact", "load_artifact"]
 
 ARTIFACT_VERSION = 1
+TRANSPORT_ERROR: type[Exception] = hub_errors.HTTPError  # type: ignore[attr-defined]
+"""What the Hub's client lets through when a connection drops: httpx's, or that of the library that follows it."""
+
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md"]
 
 
@@ -75,11 +79,13 @@ def find_artifact(path: str | Path, *, revision: str | None = None) -> Path:
     if "/" not in name or not is_hub_id(name):
         raise ArtifactError(f"{path}: no such folder. Name the model/ folder of a run, or a Hub id such as owner/name.")
     hint = "HF_HUB_OFFLINE is set" if hub_constants.HF_HUB_OFFLINE else "check the name, your network and login"
+    at = "" if revision is None else f" at {revision}"
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES))
-    except (RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except (RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, TRANSPORT_ERROR, OSError) as error:
         raise ArtifactError(
-            f"{path}: is neither a folder here nor to be had from the Hub ({hint}). Name the model/ folder of a run."
+            f"{path}{at}: is neither a folder here nor to be had from the Hub ({hint}). "
+            "Name the model/ folder of a run."
         ) from error
 
 
@@ -175,7 +181,7 @@ def _read_metadata(folder: Path) -> dict[str, Any]:
             raise ValueError(f"unknown kind {metadata['labels']['kind']!r}")
         reading = {key: value for key, value in metadata.get("reading", {}).items() if key != "is_pair"}
         DataConfig.model_validate(reading)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ArtifactError(
             f"{path}: cannot be read ({reason}). Copy the artefact again, or train it again."

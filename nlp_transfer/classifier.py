@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from nlp_transfer.evaluation.predictions import predict_labels, to_probabilities
 from nlp_transfer.evaluation.scoring import score_split
 from nlp_transfer.publishing.artifact import LoadedArtifact, load_artifact
 from nlp_transfer.recipe.schema import DataConfig, EvaluationConfig, Recipe, TaskConfig
+
+if TYPE_CHECKING:
+    from nlp_transfer.publishing.export import Exported, Runtime
 
 __all__ = ["Classifier"]
 
@@ -299,6 +302,20 @@ class Classifier:
             reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error
             raise StorageError(f"{target}: could not be written: {reason}. Free space and try again.") from error
         return target
+
+    def export(
+        self,
+        to: "Runtime",
+        out: str | Path | None = None,
+        *,
+        int8: bool = False,
+        tolerance: float | None = None,
+        data: object = None,
+    ) -> "Exported":
+        """Write this classifier's artefact for onnxruntime or OpenVINO; see `export_artifact`."""
+        from nlp_transfer.publishing.export import export_artifact
+
+        return export_artifact(self._artifact.folder, to=to, out=out, int8=int8, tolerance=tolerance, data=data)
 
     def _recall_texts(self, rows: Dataset, text: str | None, text_b: str | None) -> tuple[str | None, str | None]:
         """The columns of the texts: as named, else as in the training data where the table has them."""

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from nlp_transfer.commands.export import export
 from nlp_transfer.errors import DataError, StorageError, TransferError
 from nlp_transfer.terminal import ReaderGone, complain, name_reader, quiet_libraries, say, show, show_progress
 
@@ -300,6 +301,9 @@ def doctor() -> None:
     for name, finding in examine().items():
         table.add_row(name, finding)
     show(table)
+
+
+app.command()(export)
 
 
 @contextmanager

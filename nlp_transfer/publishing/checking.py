@@ -30,7 +30,7 @@ MADE_UP = ([4, 0, 6], [0], [2], [5, 1, 3, 6, 0, 4], [7, 1])
 exporters trace, so it has neither one row nor one token, nor as many of one as of the other."""
 
 ROWS, ROWS_A_BATCH = 512, 16
-"""Rows of a table that are looked at, evenly spaced, and how many at once, unsorted and so with padding; chosen."""
+"""Most rows of a table that are looked at, and how many at once, unsorted and so with padding; chosen."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,9 @@ def make_batches(artifact: LoadedArtifact) -> list[Microbatch]:
     return [feeder.feed(np.array(group)) for group in MADE_UP]
 
 
-def read_batches(artifact: LoadedArtifact, table: Dataset, *, text: str | None, text_b: str | None) -> list[Microbatch]:
+def read_batches(
+    artifact: LoadedArtifact, table: Dataset, *, text: str | None, text_b: str | None, most: int = ROWS
+) -> list[Microbatch]:
     """Make batches of the rows of a table.
 
     Args:
@@ -87,6 +89,7 @@ def read_batches(artifact: LoadedArtifact, table: Dataset, *, text: str | None, 
         table: As `read_table` gives it.
         text: Column of the text; found by the usual names where absent.
         text_b: Column of the second text.
+        most: Rows that are looked at, evenly spaced.
 
     Returns:
         Batches on the CPU, of rows as they follow each other.
@@ -96,7 +99,7 @@ def read_batches(artifact: LoadedArtifact, table: Dataset, *, text: str | None, 
     """
     is_pair = _reads_pairs(artifact) or text_b is not None
     ready = prepare_inference_table(table, text=text, text_b=text_b, is_pair=is_pair, where="data")
-    ready = ready.select(np.unique(np.linspace(0, len(ready) - 1, min(ROWS, len(ready))).round().astype(np.int64)))
+    ready = ready.select(np.unique(np.linspace(0, len(ready) - 1, min(most, len(ready))).round().astype(np.int64)))
     feeder = _open(artifact, ready.select_columns(["text", "text_b"] if is_pair else ["text"]))
     return [
         feeder.feed(np.arange(start, min(start + ROWS_A_BATCH, len(ready))))

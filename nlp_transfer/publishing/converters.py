@@ -117,7 +117,7 @@ def write_openvino(model: nn.Module, inputs: dict[str, Tensor], folder: Path, *,
     openvino: Any = import_runtime("openvino", "openvino", purpose="an export to OpenVINO")
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     with _quiet(), no_telemetry(), torch.inference_mode(mode=False), torch.no_grad():
-        shapes: dict[str, Any] = {name: free for name in inputs}
+        shapes: dict[str, Any] = dict.fromkeys(inputs, free)
         program = torch.export.export(_Logits(model), (), kwargs=inputs, dynamic_shapes=shapes, strict=False)
         graph = openvino.convert_model(program)
         graph.outputs[0].get_tensor().set_names({"logits"})

@@ -23,7 +23,6 @@ from nlp_transfer.publishing.checking import compare_logits, make_batches
 from nlp_transfer.publishing.export import export_artifact
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.strategies import STRATEGIES
-
 from tests.tiny import FAMILIES, make_splits, make_texts
 
 for each in ("onnx", "onnxruntime", "onnxscript", "openvino"):

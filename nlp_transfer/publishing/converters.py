@@ -86,8 +86,8 @@ def _round_onnx(path: Path, num_labels: int, *, external: bool) -> None:
     """Round the weights of an ONNX graph to eight bits, in place.
 
     What enters a layer is rounded by blocks of each token, in the engine. onnxruntime's usual way has one scale for a
-    whole batch, which the few large values of a transformer spoil: with a fine-tuned MiniLM, that way kept 98.2 % of the
-    labels of 400 texts of SST-2, and this one 99.5 %. Nor does a text's answer depend on the texts beside it.
+    whole batch, which the few large values of a transformer spoil: with a fine-tuned MiniLM, that way kept 98.2 % of
+    the labels of 400 texts of SST-2, and this one 99.5 %. Nor does a text's answer depend on the texts beside it.
     """
     import onnx
     from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer

@@ -23,6 +23,7 @@ from nlp_transfer.publishing.artifact import LoadedArtifact, load_artifact
 from nlp_transfer.recipe.schema import DataConfig, EvaluationConfig, Recipe, TaskConfig
 
 if TYPE_CHECKING:
+    from nlp_transfer.publishing.export import Exported, Runtime
     from nlp_transfer.publishing.hub import Pushed
 
 __all__ = ["Classifier"]
@@ -323,6 +324,20 @@ class Classifier:
         from nlp_transfer.publishing.hub import push_artifact
 
         return push_artifact(self._artifact.folder, repo_id, private=private, merged=merged, revision=revision)
+
+    def export(
+        self,
+        to: "Runtime",
+        out: str | Path | None = None,
+        *,
+        int8: bool = False,
+        tolerance: float | None = None,
+        data: object = None,
+    ) -> "Exported":
+        """Write this classifier's artefact for onnxruntime or OpenVINO; see `export_artifact`."""
+        from nlp_transfer.publishing.export import export_artifact
+
+        return export_artifact(self._artifact.folder, to=to, out=out, int8=int8, tolerance=tolerance, data=data)
 
     def _recall_texts(self, rows: Dataset, text: str | None, text_b: str | None) -> tuple[str | None, str | None]:
         """The columns of the texts: as named, else as in the training data where the table has them."""

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from nlp_transfer.commands.advise import advise
 from nlp_transfer.commands.compare import compare
+from nlp_transfer.commands.export import export
 from nlp_transfer.commands.push import push
 from nlp_transfer.commands.rank import rank
 from nlp_transfer.commands.tune import tune
@@ -319,6 +320,7 @@ def doctor() -> None:
 
 
 app.command()(push)
+app.command()(export)
 
 
 @contextmanager

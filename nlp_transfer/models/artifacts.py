@@ -20,6 +20,7 @@ from nlp_transfer.errors import ArtifactError, EncoderError
 from nlp_transfer.models.encoder import LOADING_ERRORS, PROBLEM_TYPES, check_vocabulary, quiet_loading
 from nlp_transfer.models.own import WEIGHTS_FILE
 from nlp_transfer.models.own_kinds import load_own
+from nlp_transfer.models.runtimes import RUNTIME_FILES, find_runtime, load_exported
 from nlp_transfer.models.sources import ADAPTER_FILE, ARTIFACT_FILE, is_hub_id, resolve_encoder
 from nlp_transfer.recipe.schema import DataConfig, EncoderConfig
 
@@ -30,6 +31,7 @@ TRANSPORT_ERROR: type[Exception] = hub_errors.HTTPError  # type: ignore[attr-def
 """What the Hub's client lets through when a connection drops: httpx's, or that of the library that follows it."""
 
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md"]
+HUB_FILES += [*RUNTIME_FILES.values(), "model.onnx.data", "openvino_model.bin"]
 
 
 @dataclass
@@ -110,16 +112,22 @@ def load_artifact(path: str | Path, *, revision: str | None = None, trust_remote
     if is_adapter and not metadata:
         raise ArtifactError(f"{folder}: an adapter without {ARTIFACT_FILE} does not say its labels. Load it with peft.")
     is_own = metadata.get("loader") == "nlp_transfer"
+    runtime = find_runtime(folder, metadata)
     stem = "adapter_model" if is_adapter else WEIGHTS_FILE.partition(".")[0] if is_own else "model"
-    if not any((folder / f"{stem}{end}").is_file() for end in (".safetensors", ".safetensors.index.json")):
+    if runtime is None and not any(
+        (folder / f"{stem}{end}").is_file() for end in (".safetensors", ".safetensors.index.json")
+    ):
         raise ArtifactError(
             f"{folder}: holds no {stem}.safetensors. Pickled weights are refused; convert them where you trust them."
         )
     try:
         with quiet_loading():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-            load = _load_adapter if is_adapter else load_own if is_own else _load_plain
-            model: Any = load(folder, metadata, trust_remote_code=trust_remote_code)
+            if runtime is not None:
+                model: Any = load_exported(folder, runtime, trust_remote_code=trust_remote_code)
+            else:
+                load = _load_adapter if is_adapter else load_own if is_own else _load_plain
+                model = load(folder, metadata, trust_remote_code=trust_remote_code)
     except LOADING_ERRORS as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
         raise ArtifactError(

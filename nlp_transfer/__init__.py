@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nlp_transfer.classifier import Classifier
     from nlp_transfer.errors import TransferError
+    from nlp_transfer.evidence.suspects import find_suspects
     from nlp_transfer.pipeline import run
     from nlp_transfer.publishing.report import Report
     from nlp_transfer.recipe.load import load_recipe
     from nlp_transfer.recipe.schema import Recipe
 
-__all__ = ["Classifier", "Recipe", "Report", "TransferError", "__version__", "load_recipe", "run"]
+__all__ = ["Classifier", "Recipe", "Report", "TransferError", "__version__", "find_suspects", "load_recipe", "run"]
 
 __version__ = "0.1.0"
 
@@ -22,6 +23,7 @@ _HOMES = {
     "Recipe": "nlp_transfer.recipe.schema",
     "Report": "nlp_transfer.publishing.report",
     "TransferError": "nlp_transfer.errors",
+    "find_suspects": "nlp_transfer.evidence.suspects",
     "load_recipe": "nlp_transfer.recipe.load",
     "run": "nlp_transfer.pipeline",
 }

@@ -17,6 +17,7 @@ from nlp_transfer.data.tables import read_table
 from nlp_transfer.engine.precision import choose_device
 from nlp_transfer.engine.texts import Reading, TextScorer
 from nlp_transfer.errors import ArtifactError, DataError, OutputError, StorageError
+from nlp_transfer.evaluation.calibrators import read_calibrator
 from nlp_transfer.evaluation.predictions import predict_labels, to_probabilities
 from nlp_transfer.evaluation.scoring import score_split
 from nlp_transfer.publishing.artifact import LoadedArtifact, load_artifact
@@ -68,6 +69,9 @@ class Classifier:
         )
         self._is_pair: bool | None = reading.get("is_pair")
         self._data = _read_data(artifact)
+        self._calibrator = read_calibrator(
+            artifact.metadata, num_classes=artifact.labels.num_outputs, where=str(artifact.folder)
+        )
 
     @classmethod
     def from_pretrained(
@@ -343,7 +347,8 @@ class Classifier:
         texts = table.select_columns(["text", "text_b"] if is_pair else ["text"])
         most: int = EvaluationConfig.model_fields["max_tokens"].default
         logits = self._texts.score(texts, batch_size=batch_size, max_tokens=most, progress=progress, is_exact=is_exact)
-        return to_probabilities(logits, self.space)
+        probabilities = to_probabilities(logits, self.space)
+        return probabilities if self._calibrator is None else self._calibrator.apply(probabilities)
 
 
 def _read_data(artifact: LoadedArtifact) -> DataConfig:

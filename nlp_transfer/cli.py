@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from nlp_transfer.commands.suspects import suspects
 from nlp_transfer.errors import DataError, StorageError, TransferError
 from nlp_transfer.terminal import ReaderGone, complain, name_reader, quiet_libraries, say, show, show_progress
 
@@ -284,6 +285,9 @@ def benchmark(
         say(json.dumps(rows, indent=2))
     else:
         show(comparison_table(rows, whole.description))
+
+
+app.command()(suspects)
 
 
 @app.command()

@@ -4,7 +4,7 @@ import json
 import platform
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -23,7 +23,9 @@ from nlp_transfer.engine.hooks import TrackerHook, build_progress, track_work
 from nlp_transfer.engine.loop import OTHER_ROWS
 from nlp_transfer.engine.precision import Precision, choose_device, choose_precision, count_processes
 from nlp_transfer.errors import MissingExtraError, OutputError, StorageError
+from nlp_transfer.evaluation.calibrators import Calibrator, read_calibrator
 from nlp_transfer.evaluation.predictions import predict_labels
+from nlp_transfer.methods.calibrate import calibrate_artifact, calibrate_splits
 from nlp_transfer.methods.fit import Fitted, fit_model, predict_all
 from nlp_transfer.models.sources import EncoderSource
 from nlp_transfer.publishing.artifact import load_artifact, save_artifact, write_atomically
@@ -91,7 +93,9 @@ class SeedResult:
         log: What happened while training.
         model: Facts of the model: family, parameters, trainable, saved_bytes.
         loader: ``transformers``, ``peft`` or ``nlp_transfer``.
-        probabilities: Split name to float64 (N, C), from the saved weights.
+        probabilities: Split name to float64 (N, C), from the saved weights, calibrated where the recipe asks for it.
+        raw: The same before calibration.
+        calibrator: The map that lies between them.
     """
 
     seed: int
@@ -100,6 +104,8 @@ class SeedResult:
     model: dict[str, Any]
     loader: Loader
     probabilities: dict[str, np.ndarray]
+    raw: dict[str, np.ndarray] = field(default_factory=dict)
+    calibrator: Calibrator | None = None
 
 
 def check_machine(recipe: Recipe) -> tuple[str, Precision]:
@@ -216,10 +222,12 @@ def train_seed(recipe: Recipe, seed: int, space: Workspace, folder: Path, consol
     loader = _save(recipe, fitted, space, folder, accelerator)
     # Scores must be those of what was saved, so the folder is what gets scored.
     saved = load_artifact(folder / "model", trust_remote_code=recipe.encoder.trust_remote_code).model
-    probabilities = predict_all(saved, space.prepared, accelerator, recipe)
+    raw = predict_all(saved, space.prepared, accelerator, recipe)
+    calibrator = calibrate_artifact(recipe, space.splits, raw, folder / "model", is_main=accelerator.is_main_process)
+    probabilities = calibrate_splits(calibrator, raw)
     fitted.log.collapsed = _is_collapsed(probabilities, space)
     model["saved_bytes"] = sum(path.stat().st_size for path in (folder / "model").rglob("*") if path.is_file())
-    result = SeedResult(seed, folder, fitted.log, model, loader, probabilities)
+    result = SeedResult(seed, folder, fitted.log, model, loader, probabilities, raw, calibrator)
     if accelerator.is_main_process:
         _write_seed(result, space)
     accelerator.wait_for_everyone()
@@ -323,13 +331,14 @@ def _write_seed(result: SeedResult, space: Workspace) -> None:
     try:
         frame.to_parquet(aside, index=False, compression="zstd")
         aside.replace(result.folder / PREDICTIONS_FILE)
-        raw = {split: np.asarray(values) for split, values in result.probabilities.items()}
+        raw = {split: np.asarray(values) for split, values in result.raw.items()}
         with (result.folder / PROBABILITIES_FILE).open("wb") as file:
             np.savez(file, **raw)  # type: ignore[arg-type]
     except OSError as error:
         aside.unlink(missing_ok=True)
         raise StorageError(f"{result.folder}: predictions could not be written: {error}. Free space.") from error
     record = {"rows": space.rows, "log": asdict(result.log), "model": result.model, "loader": result.loader}
+    record["calibration"] = None if result.calibrator is None else result.calibrator.to_json()
     write_atomically(result.folder / SEED_FILE, json.dumps(record))
 
 
@@ -348,8 +357,11 @@ def _read_seed(folder: Path, seed: int, rows: str) -> SeedResult:
     log = record["log"]
     log["evaluations"] = [Evaluation(**entry) for entry in log["evaluations"]]
     with np.load(folder / PROBABILITIES_FILE, allow_pickle=False) as stored:
-        probabilities = {split: stored[split] for split in stored.files}
-    return SeedResult(seed, folder, RunLog(**log), record["model"], record["loader"], probabilities)
+        raw = {split: stored[split] for split in stored.files}
+    num_classes = next(iter(raw.values())).shape[1]
+    calibrator = read_calibrator(record, num_classes=num_classes, where=str(folder / SEED_FILE))
+    probabilities = calibrate_splits(calibrator, raw)
+    return SeedResult(seed, folder, RunLog(**log), record["model"], record["loader"], probabilities, raw, calibrator)
 
 
 def _flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -281,6 +281,17 @@ class EvaluationConfig(Section):
         min_length=1,
         description="Rates the control is tried with; validation chooses. Chosen: what random encoders need.",
     )
+    calibration: Literal["none", "temperature", "isotonic"] = Field(
+        "none", description="Map on probabilities, fitted on validation and kept with the model; no decision changes."
+    )
+    coverages: list[Annotated[float, Field(gt=0.0, le=1.0)]] = Field(
+        default_factory=lambda: [0.5, 0.7, 0.8, 0.9, 0.95, 1.0],
+        description="Shares of the rows, the surest, whose accuracy the report shows; [] for none. Chosen.",
+    )
+    slices: list[str] = Field(
+        default_factory=list,
+        description="Columns of the data whose groups are scored one by one; length (words) and label need no column.",
+    )
     worst_errors: Annotated[int, Field(ge=0)] = Field(20, description="Most confident mistakes shown in the report.")
 
 

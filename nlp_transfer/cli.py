@@ -159,6 +159,9 @@ def predict(
         str, typer.Option(help="Number format: auto, fp32 or bf16; labels are those of fp32.")
     ] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is there.")] = False,
+    abstain_below: Annotated[
+        float | None, typer.Option(help="Give no label where the likeliest is less probable than this, such as 0.8.")
+    ] = None,
 ) -> None:
     """Add predicted labels and probabilities to a table."""
     from nlp_transfer.data.exchange import check_output, write_table
@@ -180,6 +183,7 @@ def predict(
             batch_size=batch_size,
             progress=advance,
             where="stdin" if table == "-" else table,
+            abstain_below=abstain_below,
         )
     with name_reader():
         write_table(found, out, sys.stdout)

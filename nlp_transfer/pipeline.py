@@ -19,6 +19,7 @@ from nlp_transfer.errors import RecipeError, TransferError
 from nlp_transfer.methods.control import train_control
 from nlp_transfer.methods.outcome import build_record, check_selection, keep_best_seed, score_run
 from nlp_transfer.methods.seed import SeedResult, Workspace, check_machine, clear_progress, make_accelerator, train_seed
+from nlp_transfer.methods.trust import check_trust, describe_trust
 from nlp_transfer.models.encoder import check_vocabulary, load_tokenizer, read_config
 from nlp_transfer.models.sources import resolve_encoder
 from nlp_transfer.publishing.artifact import write_atomically
@@ -166,6 +167,7 @@ def _run_in(folder: RunFolder, source: object | None, state: PartialState, conso
     record = build_record(
         recipe, seeds, results, best, space.splits, scored, encoder=origin, max_length=space.max_length
     )
+    record |= describe_trust(recipe, best, spaces[best.seed].splits)
     labels, model = space.splits.labels, folder.path / "model"
     card = render_card(record, format=best.loader, kind=labels.kind, labels=labels.names, path=model.as_posix())
     write_atomically(model / "README.md", card)
@@ -202,6 +204,7 @@ def _prepare(recipe: Recipe, seeds: Sequence[int], source: object | None, consol
         if recipe.data.shots is not None and len(seeds) > 1:
             splits.facts.notes.append("data.shots: every seed draws its own rows of train, its baselines with it.")
         check_selection(recipe, splits)
+        check_trust(recipe, splits)
         _announce(splits, console)
         spaces[seed] = Workspace(splits, prepared, tokenizer, origin, max_length, console)
     return spaces

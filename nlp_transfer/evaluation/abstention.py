@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from nlp_transfer.errors import ShapeError
+from nlp_transfer.contracts import LabelSpace
+from nlp_transfer.errors import DataError, ShapeError
 from nlp_transfer.evaluation.intervals import wilson_interval
 from nlp_transfer.evaluation.metrics_counts import FloatArray, IntArray
 
-__all__ = ["RiskCoverage", "measure_abstention", "trace_risk"]
+__all__ = ["RiskCoverage", "check_abstention", "measure_abstention", "trace_risk"]
 
 POINTS = 101
 """Most points of a curve that a report keeps; chosen."""
@@ -42,6 +43,32 @@ class RiskCoverage:
         num_wrong = round(float(self.risk[-1]) * num_rows)
         best = np.maximum(np.arange(1, num_rows + 1) - (num_rows - num_wrong), 0) / np.arange(1, num_rows + 1)
         return self.area - float(best.mean())
+
+
+def check_abstention(abstain_below: float | None, space: LabelSpace) -> None:
+    """Refuse a limit that no probability is compared with.
+
+    Args:
+        abstain_below: The limit; None for none.
+        space: The label contract.
+
+    Raises:
+        DataError: It is no share, or the task has no likeliest class.
+
+    Example:
+        >>> check_abstention(80, LabelSpace("classification", ("no", "yes")))
+        Traceback (most recent call last):
+        nlp_transfer.errors.DataError: abstain_below: expected a probability in [0, 1], got 80. Write 0.8 for 80 %.
+    """
+    if abstain_below is None:
+        return
+    if not 0 <= abstain_below <= 1:
+        raise DataError(f"abstain_below: expected a probability in [0, 1], got {abstain_below:g}. Write 0.8 for 80 %.")
+    if not space.is_categorical:
+        raise DataError(
+            f"abstain_below: expected a classifier with one class a text, this one is of task.kind={space.kind}. "
+            "Leave it out."
+        )
 
 
 def trace_risk(confidence: np.ndarray, correct: np.ndarray) -> RiskCoverage:
@@ -81,7 +108,12 @@ def trace_risk(confidence: np.ndarray, correct: np.ndarray) -> RiskCoverage:
 
 
 def measure_abstention(
-    probabilities: FloatArray, labels: IntArray, coverages: Sequence[float], *, confidence: float
+    probabilities: FloatArray,
+    labels: IntArray,
+    coverages: Sequence[float],
+    *,
+    confidence: float,
+    predicted: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Measure what keeping silent would gain, as the report holds it.
 
@@ -90,6 +122,7 @@ def measure_abstention(
         labels: Class ids, int64, shape (N,).
         coverages: Shares of the rows that are answered, each in (0, 1].
         confidence: Coverage of the intervals.
+        predicted: The answers, class ids, int64, shape (N,); the likeliest classes where absent.
 
     Returns:
         ``aurc``, ``e_aurc``, ``n``; ``selective``: a row a coverage with the accuracy among those answered, its
@@ -98,7 +131,7 @@ def measure_abstention(
     Raises:
         ShapeError: The inputs disagree on N, or N is 0.
     """
-    correct = probabilities.argmax(axis=1) == labels
+    correct = (probabilities.argmax(axis=1) if predicted is None else predicted) == labels
     curve = trace_risk(probabilities.max(axis=1), correct)
     num_rows = len(labels)
     selective = []

@@ -9,7 +9,7 @@ from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import DataError, ShapeError
 from nlp_transfer.evaluation.scoring import is_better, score_split
 
-__all__ = ["BUILT_IN", "SliceTable", "bucket_lengths", "find_worst", "score_slices"]
+__all__ = ["BUILT_IN", "SliceTable", "bucket_lengths", "find_worst", "gather_groups", "score_slices"]
 
 BUILT_IN = ("length", "label")
 """Slices that need no column: words of the text in quarters, and the true class."""
@@ -58,7 +58,7 @@ def score_slices(
     *,
     resamples: int,
     confidence: float,
-    thresholds: Sequence[float] | None = None,
+    thresholds: Sequence[float | None] | None = None,
 ) -> dict[str, SliceTable]:
     """Score every group of every column.
 
@@ -70,7 +70,7 @@ def score_slices(
         metric: Report key of one figure.
         resamples: Bootstrap resamples of every interval.
         confidence: Coverage of the intervals.
-        thresholds: One a label, for a multi-label task only.
+        thresholds: As ``predict_labels`` takes them.
 
     Returns:
         Column to its table: ``groups`` from worst to best with ``name``, ``value``, ``low``, ``high``, ``n``; a group
@@ -78,18 +78,13 @@ def score_slices(
 
     Raises:
         ShapeError: A column has another number of rows.
-        DataError: A column has one value only, or a value a row.
+        DataError: Nearly every row of a column has a value of its own.
     """
     found: dict[str, SliceTable] = {}
     for column, values in groups.items():
         if len(values) != len(labels):
             raise ShapeError(f"slices: expected {len(labels)} values of {column!r}, got {len(values)}.")
-        members = _gather(values)
-        if len(members) > max(MOST_GROUPS, len(values) // 2):
-            raise DataError(
-                f"evaluation.slices: expected a column that groups rows, came {column!r} with {len(members)} values "
-                f"in {len(values)} rows. Name another."
-            )
+        members = gather_groups(column, values)
         kept = sorted(members, key=lambda name: (-len(members[name]), name))[:MOST_GROUPS]
         rows = []
         for name in kept:
@@ -119,13 +114,33 @@ def score_slices(
     return found
 
 
-def _gather(values: Sequence[Any]) -> dict[str, list[int]]:
-    """Group name to its rows; a row with a list is in every group that the list names."""
+def gather_groups(column: str, values: Sequence[Any]) -> dict[str, list[int]]:
+    """Collect the rows of every group.
+
+    Args:
+        column: Its name, for messages.
+        values: One a row; a list puts the row into every group that it names, nothing into a group of its own.
+
+    Returns:
+        Group name to row numbers.
+
+    Raises:
+        DataError: Nearly every row has a value of its own, as ids and texts have.
+
+    Example:
+        >>> gather_groups("topic", ["a", None, ["a", "b"]])
+        {'a': [0, 2], '(none)': [1], 'b': [2]}
+    """
     members: dict[str, list[int]] = {}
     for row, value in enumerate(values):
         parts = value if isinstance(value, list | tuple) else [value]
         for part in dict.fromkeys(str(each) for each in parts if each is not None and each != "") or [NO_VALUE]:
             members.setdefault(part, []).append(row)
+    if len(members) > max(MOST_GROUPS, len(values) // 2):
+        raise DataError(
+            f"evaluation.slices: expected a column that groups rows, came {column!r} with {len(members)} values "
+            f"in {len(values)} rows. Name another."
+        )
     return members
 
 

@@ -196,7 +196,7 @@ def _compare(splits: Splits, labelled: Sequence[str], labels_N: np.ndarray, trut
     for split in labelled:
         table = splits.tables[split]
         # A column that would take the label's own name is kept under another.
-        name = f"source_{truth}" if truth in ("label", "text", "id") else truth
+        name = f"source_{truth}" if f"source_{truth}" in table.column_names else truth
         if name not in table.column_names:
             raise DataError(
                 f"truth: expected a column {truth!r} in {split}, came: {', '.join(table.column_names)}. Name one."

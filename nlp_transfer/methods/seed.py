@@ -25,7 +25,8 @@ from nlp_transfer.engine.precision import Precision, choose_device, choose_preci
 from nlp_transfer.errors import MissingExtraError, OutputError, StorageError
 from nlp_transfer.evaluation.calibrators import Calibrator, read_calibrator
 from nlp_transfer.evaluation.predictions import predict_labels
-from nlp_transfer.methods.calibrate import calibrate_artifact, calibrate_splits
+from nlp_transfer.evaluation.thresholds import Choice, read_thresholds
+from nlp_transfer.methods.calibrate import calibrate_artifact, calibrate_splits, settle_thresholds
 from nlp_transfer.methods.fit import Fitted, fit_model, predict_all
 from nlp_transfer.models.sources import EncoderSource
 from nlp_transfer.publishing.artifact import load_artifact, save_artifact, write_atomically
@@ -96,6 +97,8 @@ class SeedResult:
         probabilities: Split name to float64 (N, C), from the saved weights, calibrated where the recipe asks for it.
         raw: The same before calibration.
         calibrator: The map that lies between them.
+        choices: Label name to the threshold chosen for it and what it gave on validation.
+        thresholds: The same as ``predict_labels`` takes them; None where there are none.
     """
 
     seed: int
@@ -106,6 +109,8 @@ class SeedResult:
     probabilities: dict[str, np.ndarray]
     raw: dict[str, np.ndarray] = field(default_factory=dict)
     calibrator: Calibrator | None = None
+    choices: dict[str, Choice] = field(default_factory=dict)
+    thresholds: list[float | None] | None = None
 
 
 def check_machine(recipe: Recipe) -> tuple[str, Precision]:
@@ -186,7 +191,7 @@ def train_seed(recipe: Recipe, seed: int, space: Workspace, folder: Path, consol
         StorageError: The disk is full or failing.
     """
     if (folder / SEED_FILE).is_file() and (folder / PREDICTIONS_FILE).is_file():
-        return _read_seed(folder, seed, space.rows)
+        return _read_seed(folder, seed, space)
     training = recipe.training.model_copy(update={"seed": seed, "seeds": None})
     recipe = recipe.model_copy(update={"training": training})
     accelerator = make_accelerator(recipe, folder)
@@ -223,11 +228,13 @@ def train_seed(recipe: Recipe, seed: int, space: Workspace, folder: Path, consol
     # Scores must be those of what was saved, so the folder is what gets scored.
     saved = load_artifact(folder / "model", trust_remote_code=recipe.encoder.trust_remote_code).model
     raw = predict_all(saved, space.prepared, accelerator, recipe)
-    calibrator = calibrate_artifact(recipe, space.splits, raw, folder / "model", is_main=accelerator.is_main_process)
+    place, is_main = folder / "model", accelerator.is_main_process
+    calibrator = calibrate_artifact(recipe, space.splits, raw, place, is_main=is_main)
     probabilities = calibrate_splits(calibrator, raw)
+    choices, thresholds = settle_thresholds(recipe, space.splits, probabilities, place, is_main=is_main)
     fitted.log.collapsed = _is_collapsed(probabilities, space)
     model["saved_bytes"] = sum(path.stat().st_size for path in (folder / "model").rglob("*") if path.is_file())
-    result = SeedResult(seed, folder, fitted.log, model, loader, probabilities, raw, calibrator)
+    result = SeedResult(seed, folder, fitted.log, model, loader, probabilities, raw, calibrator, choices, thresholds)
     if accelerator.is_main_process:
         _write_seed(result, space)
     accelerator.wait_for_everyone()
@@ -283,13 +290,20 @@ def _is_collapsed(probabilities: dict[str, np.ndarray], space: Workspace) -> boo
     return len(np.unique(found.argmax(axis=1))) == 1
 
 
-def build_predictions(splits: Splits, probabilities: dict[str, np.ndarray], *, with_text: bool = True) -> pd.DataFrame:
+def build_predictions(
+    splits: Splits,
+    probabilities: dict[str, np.ndarray],
+    *,
+    with_text: bool = True,
+    thresholds: Sequence[float | None] | None = None,
+) -> pd.DataFrame:
     """Lay out predictions as a table.
 
     Args:
         splits: Texts, ids and labels.
         probabilities: Split name to float64 (N, C).
         with_text: Whether texts go in.
+        thresholds: As ``predict_labels`` takes them.
 
     Returns:
         Columns ``split``, ``id``, ``text``, ``text_b`` (pairs), ``label``, ``predicted`` and, but for regressions,
@@ -304,7 +318,7 @@ def build_predictions(splits: Splits, probabilities: dict[str, np.ndarray], *, w
         frame.insert(0, "split", split)
         labels = np.asarray(table.with_format("numpy")["label"]) if splits.is_labelled(split) else None
         frame["label"] = None if labels is None else _name_values(labels, splits)
-        frame["predicted"] = _name_values(predict_labels(found, space), splits)
+        frame["predicted"] = _name_values(predict_labels(found, space, thresholds), splits)
         if space.kind != "regression":
             for column, name in enumerate(space.names):
                 frame[f"probability_{name}"] = found[:, column]
@@ -326,7 +340,7 @@ def _name_values(values: np.ndarray, splits: Splits) -> list[Any]:
 
 def _write_seed(result: SeedResult, space: Workspace) -> None:
     """Write predictions, then the file that says the seed is finished."""
-    frame = build_predictions(space.splits, result.probabilities)
+    frame = build_predictions(space.splits, result.probabilities, thresholds=result.thresholds)
     aside = result.folder / f".{PREDICTIONS_FILE}.writing"
     try:
         frame.to_parquet(aside, index=False, compression="zstd")
@@ -339,6 +353,7 @@ def _write_seed(result: SeedResult, space: Workspace) -> None:
         raise StorageError(f"{result.folder}: predictions could not be written: {error}. Free space.") from error
     record = {"rows": space.rows, "log": asdict(result.log), "model": result.model, "loader": result.loader}
     record["calibration"] = None if result.calibrator is None else result.calibrator.to_json()
+    record["choices"] = {name: choice.to_json() for name, choice in result.choices.items()}
     write_atomically(result.folder / SEED_FILE, json.dumps(record))
 
 
@@ -349,19 +364,23 @@ def clear_progress(results: Sequence[SeedResult]) -> None:
             (result.folder / name).unlink(missing_ok=True)
 
 
-def _read_seed(folder: Path, seed: int, rows: str) -> SeedResult:
+def _read_seed(folder: Path, seed: int, space: Workspace) -> SeedResult:
     """Read a finished seed back; one that was trained or scored on other rows is refused."""
     record = json.loads((folder / SEED_FILE).read_text(encoding="utf-8"))
-    if record.get("rows") != rows:
+    if record.get("rows") != space.rows:
         raise OutputError(OTHER_ROWS.format(place=folder))
     log = record["log"]
     log["evaluations"] = [Evaluation(**entry) for entry in log["evaluations"]]
     with np.load(folder / PROBABILITIES_FILE, allow_pickle=False) as stored:
         raw = {split: stored[split] for split in stored.files}
-    num_classes = next(iter(raw.values())).shape[1]
-    calibrator = read_calibrator(record, num_classes=num_classes, where=str(folder / SEED_FILE))
+    labels, place = space.splits.labels, str(folder / SEED_FILE)
+    calibrator = read_calibrator(record, num_classes=labels.num_outputs, where=place)
+    choices = {name: Choice(**entry) for name, entry in (record.get("choices") or {}).items()}
+    numbers = {name: choice.threshold for name, choice in choices.items()} or None
+    thresholds = read_thresholds({"thresholds": numbers}, labels, where=place)
     probabilities = calibrate_splits(calibrator, raw)
-    return SeedResult(seed, folder, RunLog(**log), record["model"], record["loader"], probabilities, raw, calibrator)
+    facts = (seed, folder, RunLog(**log), record["model"], record["loader"])
+    return SeedResult(*facts, probabilities, raw, calibrator, choices, thresholds)
 
 
 def _flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:

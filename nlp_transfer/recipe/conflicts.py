@@ -281,12 +281,21 @@ def _check_metrics(recipe: Recipe) -> Iterator[str]:
 
 
 def _check_trust(recipe: Recipe) -> Iterator[str]:
-    """Calibration is of exclusive classes, and every slice is named once."""
+    """Calibration is of exclusive classes, a threshold has a label, and every slice is named once."""
     evaluation, kind = recipe.evaluation, recipe.task.kind
     if evaluation.calibration != "none" and kind not in ("classification", "ordinal"):
         yield (
             f"evaluation.calibration: {evaluation.calibration} does not apply to task.kind {kind}, whose classes are "
             "not exclusive. Use none."
         )
+    if evaluation.threshold_goal != "none" and kind == "regression":
+        yield "evaluation.threshold_goal: does not apply to task.kind regression. Use none."
+    elif evaluation.threshold_goal != "none" and kind != "multi_label" and evaluation.threshold_label is None:
+        yield (
+            f"evaluation.threshold_goal: task.kind {kind} needs the class that gets the threshold. "
+            "Name it in evaluation.threshold_label."
+        )
+    if evaluation.threshold_goal == "none" and evaluation.threshold_label is not None:
+        yield "evaluation.threshold_label: has no effect with evaluation.threshold_goal none. Set a goal or remove it."
     if repeated := _find_repeated(evaluation.slices):
         yield f"evaluation.slices: {join_choices(repeated)} stands there more than once. Keep one."

@@ -23,7 +23,9 @@ def table(tmp_path_factory):
     for number in range(120):
         name = ("good", "bad")[number % 2]
         given = name if number % 10 else ("bad", "good")[number % 2]
-        rows.append({"text": f"{words[name]} {words[name].split()[number % 4]} {number}", "label": given, "truth": name})
+        rows.append(
+            {"text": f"{words[name]} {words[name].split()[number % 4]} {number}", "label": given, "truth": name}
+        )
     rows[0]["text"] = "=HYPERLINK(1) " + rows[0]["text"]
     path = tmp_path_factory.mktemp("suspects") / "noisy.csv"
     pd.DataFrame(rows).to_csv(path, index=False)

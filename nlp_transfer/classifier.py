@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset
 
 from nlp_transfer.contracts import LabelSpace, Score
+from nlp_transfer.data.checks import check_texts
 from nlp_transfer.data.columns import prepare_inference_table
 from nlp_transfer.data.encode import resolve_max_length
 from nlp_transfer.data.labels import map_labels
@@ -111,6 +112,16 @@ class Classifier:
         return list(self.space.names)
 
     @property
+    def artifact(self) -> LoadedArtifact:
+        """What was loaded, and the folder it came from."""
+        return self._artifact
+
+    @property
+    def scorer(self) -> TextScorer:
+        """What runs the model over texts and gives logits."""
+        return self._texts
+
+    @property
     def space(self) -> LabelSpace:
         """The label contract."""
         return self._artifact.labels
@@ -141,9 +152,9 @@ class Classifier:
         Raises:
             DataError: No list of texts, an empty text, or a second text missing or superfluous.
         """
-        columns: dict[str, list[str]] = {"text": _check_texts(texts, "texts")}
+        columns: dict[str, list[str]] = {"text": check_texts(texts, "texts")}
         if texts_b is not None:
-            columns["text_b"] = _check_texts(texts_b, "texts_b")
+            columns["text_b"] = check_texts(texts_b, "texts_b")
             if len(columns["text_b"]) != len(columns["text"]):
                 raise DataError(f"texts_b: expected {len(texts)} texts, one for each of texts, got {len(texts_b)}.")
         if not columns["text"]:
@@ -379,16 +390,3 @@ def _read_data(artifact: LoadedArtifact) -> DataConfig:
             f"{artifact.folder}: expected the recipe to say where texts and labels stood, came another record "
             f"({reason}). Copy the artefact again, or train it again."
         ) from error
-
-
-def _check_texts(texts: Sequence[str], name: str) -> list[str]:
-    """Refuse what is not a list of texts with something in each."""
-    if isinstance(texts, str):
-        raise DataError(f"{name}: expected a list of texts, got one text. Write [text].")
-    checked = list(texts)
-    for row, text in enumerate(checked):
-        if not isinstance(text, str):
-            raise DataError(f"{name}: item {row}: expected a text, got {type(text).__name__}.")
-        if not text.strip():
-            raise DataError(f"{name}: item {row} is empty. Leave it out.")
-    return checked

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from nlp_transfer.commands.out_of_scope import out_of_scope
 from nlp_transfer.commands.suspects import suspects
 from nlp_transfer.errors import DataError, StorageError, TransferError
 from nlp_transfer.terminal import ReaderGone, complain, name_reader, quiet_libraries, say, show, show_progress
@@ -159,6 +160,9 @@ def predict(
         str, typer.Option(help="Number format: auto, fp32 or bf16; labels are those of fp32.")
     ] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is there.")] = False,
+    ood: Annotated[
+        str | None, typer.Option(help="Add out_of_scope, higher is further out: energy or mahalanobis.")
+    ] = None,
     abstain_below: Annotated[
         float | None, typer.Option(help="Give no label where the likeliest is less probable than this, such as 0.8.")
     ] = None,
@@ -185,6 +189,11 @@ def predict(
             where="stdin" if table == "-" else table,
             abstain_below=abstain_below,
         )
+    if ood is not None:
+        from nlp_transfer.evidence.out_of_scope import add_scope
+
+        with _name_options():
+            found = add_scope(classifier, found, method=ood, text=text, text_b=text_b, batch_size=batch_size)
     with name_reader():
         write_table(found, out, sys.stdout)
 
@@ -292,6 +301,7 @@ def benchmark(
 
 
 app.command()(suspects)
+app.command(name="out-of-scope")(out_of_scope)
 
 
 @app.command()

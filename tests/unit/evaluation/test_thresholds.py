@@ -95,7 +95,7 @@ def test_what_does_not_fit_is_refused():
     space = LabelSpace("classification", ("ham", "spam"))
     with pytest.raises(DataError, match="came 'eggs'"):
         choose_thresholds(probabilities, labels, space, "f1", at=0.9, label="eggs")
-    with pytest.raises(DataError, match="came none. Name it"):
+    with pytest.raises(DataError, match="expected the class that gets"):
         choose_thresholds(probabilities, labels, space, "f1", at=0.9, label=None)
     assert read_thresholds({"thresholds": None}, space, where="model") is None
     damaged = [{"eggs": 0.5}, {}, {"spam": 2}, {"spam": "high"}, [0.5], {"ham": 0.5, "spam": 0.5}]

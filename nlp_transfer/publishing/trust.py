@@ -33,6 +33,8 @@ __all__ = ["collect_trust", "draw_abstention", "draw_calibration", "draw_slices"
 SHOWN_GROUPS = 15
 """Groups of a column that the page shows, from the worst; all are in the JSON."""
 
+SHOWN_THRESHOLDS = 50
+
 
 def collect_trust(record: Mapping[str, Any]) -> dict[str, Any]:
     """Gather what the template of trust shows.
@@ -41,10 +43,11 @@ def collect_trust(record: Mapping[str, Any]) -> dict[str, Any]:
         record: The report.
 
     Returns:
-        ``calibration``, ``abstention`` and ``slices``, each None or empty where the report has none.
+        ``calibration``, ``thresholds``, ``abstention`` and ``slices``, each None or empty where the report has none.
     """
     return {
         "calibration": _collect_calibration(find_section(record, "calibration")),
+        "thresholds": _collect_thresholds(find_section(record, "thresholds")),
         "abstention": _collect_abstention(find_section(record, "abstention")),
         "slices": _collect_slices(find_section(record, "slices")),
     }
@@ -75,6 +78,24 @@ def _collect_calibration(section: Mapping[str, Any]) -> dict[str, Any] | None:
         "rows": rows,
         "svg": Markup(draw_calibration(find_section(before, "bins"), find_section(after, "bins"))),
     }
+
+
+def _collect_thresholds(section: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Rows of the table: label, threshold, precision and recall on validation, whether the goal is met."""
+    labels = find_section(section, "labels")
+    if not labels:
+        return None
+    goal = str(section.get("goal")).replace("_", " ")
+    rows = [
+        (
+            show_text(name, 60),
+            *(format_number(choice.get(key)) for key in ("threshold", "precision", "recall")),
+            bool(choice.get("is_met")),
+        )
+        for name, choice in list(labels.items())[:SHOWN_THRESHOLDS]
+    ]
+    at = "" if section.get("goal") == "f1" else f" {format_number(section.get('at'))}"
+    return {"goal": goal.replace("f1", "F1") + at, "rows": rows, "hidden": len(labels) - len(rows)}
 
 
 def _collect_abstention(section: Mapping[str, Any]) -> dict[str, Any] | None:

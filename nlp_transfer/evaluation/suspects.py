@@ -1,9 +1,9 @@
 """Labels that look wrong: out-of-fold probabilities on fixed vectors, ranked by confident learning."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedKFold
 from nlp_transfer.errors import DataError, MissingExtraError, ShapeError
 from nlp_transfer.evaluation.metrics_counts import FloatArray, IntArray
 
-__all__ = ["Ranking", "estimate_held_out", "rank_suspects"]
+__all__ = ["VIEWS", "Ranking", "View", "estimate_held_out", "rank_suspects"]
 
 STRENGTH, MAX_ITERATIONS, TOLERANCE = 10.0, 200, 1e-3
 """Of the logistic regression: inverse regularization, chosen on trec and sst2 with noise planted at random and where
@@ -27,6 +27,10 @@ SMOOTHING = 0.1
 
 FLOOR = 1e-9
 """Least probability of the regression, so that one that never saw a class can be outvoted; chosen."""
+
+View = Literal["regression", "neighbors"]
+
+VIEWS: tuple[View, ...] = ("regression", "neighbors")
 
 ROWS_AT_ONCE = 1024
 """Rows compared with all others at once, which bounds memory; chosen."""
@@ -56,6 +60,7 @@ def estimate_held_out(
     *,
     seed: int = 0,
     folds: int = 5,
+    views: Sequence[View] = VIEWS,
     progress: Callable[[int], None] | None = None,
 ) -> FloatArray:
     """Say of each row which class it has, asking only the others.
@@ -70,7 +75,8 @@ def estimate_held_out(
         num_classes: C.
         seed: Draws the folds.
         folds: Parts that are left out in turn; fewer where the smallest class has fewer rows.
-        progress: Called with 1 after each of the two views.
+        views: Which are asked: ``regression``, ``neighbors``.
+        progress: Called with 1 after each view.
 
     Returns:
         Float64, shape (N, C); rows sum to 1.
@@ -97,13 +103,16 @@ def estimate_held_out(
         raise DataError("suspects: expected rows of two classes or more, came one class. Add rows of another.")
     units_ND = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
     parts = int(max(2, min(folds, counts[counts > 0].min())))
-    regressed_NC = _regress(units_ND, given, num_classes, parts, seed)
-    if progress is not None:
-        progress(1)
-    voted_NC = _vote(units_ND, np.eye(num_classes)[given])
-    if progress is not None:
-        progress(1)
-    joined_NC = np.sqrt(np.maximum(regressed_NC, FLOOR) * voted_NC)
+    logs_NC = np.zeros((len(given), num_classes))
+    for view in views:
+        if view == "regression":
+            seen_NC = np.maximum(_regress(units_ND, given, num_classes, parts, seed), FLOOR)
+        else:
+            seen_NC = _vote(units_ND, np.eye(num_classes)[given])
+        logs_NC += np.log(seen_NC) / len(views)
+        if progress is not None:
+            progress(1)
+    joined_NC = np.exp(logs_NC)
     return np.asarray(joined_NC / joined_NC.sum(axis=1, keepdims=True))
 
 

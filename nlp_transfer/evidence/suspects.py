@@ -22,10 +22,10 @@ from nlp_transfer.models.encoder import check_vocabulary, load_encoder, load_tok
 from nlp_transfer.models.vectors import drop_pooler, find_layers
 from nlp_transfer.recipe.schema import DataConfig, EncoderConfig, TaskConfig
 
-__all__ = ["LAYERS", "Suspects", "find_suspects", "neutralize_cell"]
+__all__ = ["Suspects", "embed_splits", "find_suspects", "neutralize_cell"]
 
 LAYERS = [-1]
-"""Layers of the encoder whose mean is a row's vector."""
+"""Layer of the encoder that gives a row's vector."""
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 """First letters that make a spreadsheet read a cell as a formula."""
@@ -156,7 +156,7 @@ def find_suspects(
     config = data if isinstance(data, DataConfig) else DataConfig(path=str(data))
     splits = load_splits(config, TaskConfig(kind=kind), seed=seed, source=source)  # type: ignore[arg-type]
     labelled = [name for name in splits.tables if splits.is_labelled(name)]
-    vectors_ND = _extract(splits, labelled, config, encoder, device, track)
+    vectors_ND = embed_splits(splits, labelled, config, encoder=encoder, device=device, track=track)
     labels_N = np.concatenate([np.asarray(splits.tables[name].with_format("numpy")["label"][:]) for name in labelled])
     with track("comparing labels", 2) as advance:
         found_NC = estimate_held_out(vectors_ND, labels_N, splits.labels.num_outputs, seed=seed, progress=advance)
@@ -173,20 +173,42 @@ def find_suspects(
     return Suspects(rows, len(labels_N), int(ranking.flagged.sum()), precision, noise)
 
 
-def _extract(
-    splits: Splits, labelled: Sequence[str], config: DataConfig, name: str, device: str, track: Track
+def embed_splits(
+    splits: Splits,
+    names: Sequence[str],
+    data: DataConfig,
+    *,
+    encoder: str,
+    device: str = "auto",
+    track: Track = track_nothing,
 ) -> np.ndarray:
-    """One vector a row of all labelled splits, (N, D), from the cache where they were made before."""
-    loaded = load_encoder(EncoderConfig(name=name), splits.labels, seed=0)
+    """Give one vector a row, from the cache where they were made before.
+
+    Args:
+        splits: Loaded tables.
+        names: The splits that are read, in this order.
+        data: How texts are read.
+        encoder: Alias, folder or Hub id; it is not trained.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        track: Shows how far it is.
+
+    Returns:
+        Float32, shape (N, D): the mean over the tokens of the last layer.
+
+    Raises:
+        EncoderError: The encoder cannot be loaded.
+        StorageError: The cache cannot be written.
+    """
+    loaded = load_encoder(EncoderConfig(name=encoder), splits.labels, seed=0)
     tokenizer = load_tokenizer(loaded.source)
     check_vocabulary(tokenizer, loaded.model.config, where=f"encoder: {loaded.source.name}")
-    length = resolve_max_length(tokenizer, loaded.model.config, config.max_length)
-    reading = config.model_copy(update={"max_length": length})
-    prepared = encode_splits(splits, tokenizer, reading, splits_to_encode=labelled)
+    length = resolve_max_length(tokenizer, loaded.model.config, data.max_length)
+    reading = data.model_copy(update={"max_length": length})
+    prepared = encode_splits(splits, tokenizer, reading, splits_to_encode=names)
     bare = drop_pooler(getattr(loaded.model, loaded.model.base_model_prefix))
     bare.to(torch.device(choose_device(device)))
     layers = find_layers(bare, LAYERS)
-    parts = [extract_vectors(bare, prepared, split, layers=layers, track=track) for split in labelled]
+    parts = [extract_vectors(bare, prepared, split, layers=layers, track=track) for split in names]
     return np.concatenate(parts)
 
 

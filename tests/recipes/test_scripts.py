@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2] / "recipes" / "scripts"
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
 TRIED = [
     "check_gpu.py",
+    "check_suspects.py",
     "draw_benchmarks.py",
     "measure_data_scale.py",
     "measure_startup.py",
@@ -129,3 +130,17 @@ def test_what_is_for_gpus_runs_small_without_one(run_script, work_dir, monkeypat
     assert "rows are packed, without padding; attention dropout of 0.1" in found["training"][1]["said"]
     assert [row["agreement"] for row in found["prediction"]] == 8 * [1.0]
     assert out.count("imdb: ") == 7
+
+
+def test_suspects_are_checked_on_planted_noise_of_both_kinds(run_script, tiny_encoder, work_dir):
+    rows = [f"{'superb' if row % 2 else 'awful'} meal number {row},{'good' if row % 2 else 'bad'}" for row in range(90)]
+    Path("mine.csv").write_text("\n".join(["review,label", *rows]), encoding="utf-8")
+    arguments = ("mine.csv", "--encoder", tiny_encoder("bert"), "--seeds", 2, "--out", "found.json")
+    status, out = run_script("check_suspects.py", *arguments)
+    assert status == 0
+    found = json.loads(Path("found.json").read_text(encoding="utf-8"))
+    assert {row["noise"] for row in found} == {"random", "ambiguous"}
+    assert {row["views"] for row in found} == {"regression", "neighbors", "regression + neighbors"}
+    assert len(found) == 2 * 2 * 2 * 3
+    assert all(0 <= row["precision"] <= 1 and row["rows"] > 60 for row in found)
+    assert "regression + neighbors" in out

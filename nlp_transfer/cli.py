@@ -160,9 +160,7 @@ def predict(
         str, typer.Option(help="Number format: auto, fp32 or bf16; labels are those of fp32.")
     ] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is there.")] = False,
-    ood: Annotated[
-        str | None, typer.Option(help="Add out_of_scope, higher is further out: energy or mahalanobis.")
-    ] = None,
+    ood: Annotated[str | None, typer.Option(help="Add how far out of scope: energy or mahalanobis.")] = None,
     abstain_below: Annotated[
         float | None, typer.Option(help="Give no label where the likeliest is less probable than this, such as 0.8.")
     ] = None,

@@ -219,27 +219,29 @@ def train_seed(recipe: Recipe, seed: int, space: Workspace, folder: Path, consol
         precision=choose_precision(training.precision, device),
     )
     _tell_resumed(fitted.log, console)
-    model = {
-        "family": fitted.loaded.family,
-        "parameters": fitted.adapted.num_parameters,
-        "trainable": fitted.num_trainable,
-    }
     loader = _save(recipe, fitted, space, folder, accelerator)
-    # Scores must be those of what was saved, so the folder is what gets scored.
-    saved = load_artifact(folder / "model", trust_remote_code=recipe.encoder.trust_remote_code).model
-    raw = predict_all(saved, space.prepared, accelerator, recipe)
     place, is_main = folder / "model", accelerator.is_main_process
+    # Scores must be those of what was saved, so the folder is what gets scored.
+    saved = load_artifact(place, trust_remote_code=recipe.encoder.trust_remote_code).model
+    raw = predict_all(saved, space.prepared, accelerator, recipe)
     calibrator = calibrate_artifact(recipe, space.splits, raw, place, is_main=is_main)
     probabilities = calibrate_splits(calibrator, raw)
-    choices, thresholds = settle_thresholds(recipe, space.splits, probabilities, place, is_main=is_main)
+    settled = settle_thresholds(recipe, space.splits, probabilities, place, is_main=is_main)
     fitted.log.collapsed = _is_collapsed(probabilities, space)
-    model["saved_bytes"] = sum(path.stat().st_size for path in (folder / "model").rglob("*") if path.is_file())
-    result = SeedResult(seed, folder, fitted.log, model, loader, probabilities, raw, calibrator, choices, thresholds)
-    if accelerator.is_main_process:
+    model = _describe_model(fitted, place)
+    result = SeedResult(seed, folder, fitted.log, model, loader, probabilities, raw, calibrator, *settled)
+    if is_main:
         _write_seed(result, space)
     accelerator.wait_for_everyone()
     accelerator.free_memory()
     return result
+
+
+def _describe_model(fitted: Fitted, folder: Path) -> dict[str, Any]:
+    """Facts of the model, and what its folder takes on the disk."""
+    facts = {"family": fitted.loaded.family, "parameters": fitted.adapted.num_parameters}
+    saved_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return {**facts, "trainable": fitted.num_trainable, "saved_bytes": saved_bytes}
 
 
 def _tell_resumed(log: RunLog, console: Console) -> None:

@@ -77,7 +77,7 @@ class Gaussians:
         for mean_D in self.means:
             gaps_ND = values - mean_D
             found = np.minimum(found, np.einsum("nd,nd->n", gaps_ND @ self.precision, gaps_ND))
-        return np.maximum(found, 0.0)
+        return np.asarray(np.maximum(found, 0.0))
 
     def to_bytes(self) -> bytes:
         """The distributions as a safetensors file."""

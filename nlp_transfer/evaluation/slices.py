@@ -86,7 +86,7 @@ def score_slices(
             raise ShapeError(f"slices: expected {len(labels)} values of {column!r}, got {len(values)}.")
         members = gather_groups(column, values)
         kept = sorted(members, key=lambda name: (-len(members[name]), name))[:MOST_GROUPS]
-        rows = []
+        rows: list[dict[str, Any]] = []
         for name in kept:
             own = np.asarray(members[name])
             scores = score_split(
@@ -99,7 +99,7 @@ def score_slices(
                 thresholds=thresholds,
             )
             score = scores.get(metric)
-            figures = {"value": None, "low": None, "high": None}
+            figures: dict[str, float | None] = {"value": None, "low": None, "high": None}
             if score is not None:
                 figures = {"value": score.value, "low": score.low, "high": score.high}
             rows.append({"name": name, **figures, "n": len(own)})

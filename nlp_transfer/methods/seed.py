@@ -353,7 +353,8 @@ def _write_seed(result: SeedResult, space: Workspace) -> None:
     except OSError as error:
         aside.unlink(missing_ok=True)
         raise StorageError(f"{result.folder}: predictions could not be written: {error}. Free space.") from error
-    record = {"rows": space.rows, "log": asdict(result.log), "model": result.model, "loader": result.loader}
+    record: dict[str, Any] = {"rows": space.rows, "log": asdict(result.log), "model": result.model}
+    record["loader"] = result.loader
     record["calibration"] = None if result.calibrator is None else result.calibrator.to_json()
     record["choices"] = {name: choice.to_json() for name, choice in result.choices.items()}
     write_atomically(result.folder / SEED_FILE, json.dumps(record))

@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 
 import nlp_transfer as nt
+from nlp_transfer import pipeline
 from nlp_transfer.errors import DataError, RecipeError
 from nlp_transfer.evaluation.calibration import expected_calibration_error
+from nlp_transfer.methods import seed
 
 SHOPS = ["north", "south", None]
 
@@ -171,3 +173,23 @@ def test_a_threshold_without_its_class_is_refused(tables, tiny_encoder, tmp_path
     extra = {"evaluation__threshold_goal": "f1", "evaluation__threshold_label": "ugly"}
     with pytest.raises(DataError, match="expected one of bad, good, came 'ugly'"):
         run_tiny(tables, tiny_encoder("bert"), tmp_path / "b", **extra)
+
+
+def test_seeds_that_are_read_back_keep_their_maps_and_thresholds(tables, tiny_encoder, tmp_path, monkeypatch):
+    extra = {"evaluation__calibration": "isotonic", "evaluation__threshold_goal": "f1", "training__epochs": 1}
+    extra |= {"evaluation__threshold_label": "bad", "training__seeds": [0, 1]}
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+        broken.setattr(pipeline, "keep_best_seed", stop)
+        run_tiny(tables, tiny_encoder("bert"), tmp_path / "run", **extra)
+    with monkeypatch.context() as watched:
+        # Both seeds are finished: nothing is trained or predicted again.
+        watched.setattr(seed, "fit_model", stop)
+        resumed = run_tiny(tables, tiny_encoder("bert"), tmp_path / "run", **extra)
+    whole = run_tiny(tables, tiny_encoder("bert"), tmp_path / "other", **extra)
+    for section in ("scores", "calibration", "thresholds", "abstention"):
+        assert resumed.record[section] == whole.record[section]
+    assert list(resumed.predictions.predicted) == list(whole.predictions.predicted)

@@ -89,7 +89,8 @@ def describe_trust(recipe: Recipe, best: SeedResult, splits: Splits) -> dict[str
         }
     if config.slices:
         groups = {name: read_groups(splits, shown, name) for name in config.slices}
-        metric = str(recipe.training.select_by)
+        # Averages over classes mean little in a group that lacks some.
+        metric = "accuracy" if space.is_categorical else str(recipe.training.select_by)
         scores = score_slices(
             groups,
             labels[shown],

@@ -74,8 +74,10 @@ def _lay_out_table(rows: list[dict[str, Any]]) -> Any:
     from rich.text import Text
 
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("Score", "Label", "Suggested", "Split", "Id", "Text"):
-        table.add_column(name, overflow="ellipsis", no_wrap=True)
+    for name in ("Score", "Label", "Suggested", "Split", "Id"):
+        table.add_column(name, no_wrap=True)
+    # Only this one may break, so that a narrow terminal shows the labels.
+    table.add_column("Text")
     for row in rows[:SHOWN]:
         shown = " ".join(str(row["text"])[: TEXT_LETTERS * 2].split())[:TEXT_LETTERS]
         cells = (f"{row['score']:.3f}", row["label"], row["suggested"], row["split"], row["id"], shown)

@@ -194,3 +194,11 @@ def test_seeds_that_are_read_back_keep_their_maps_and_thresholds(tables, tiny_en
     for section in ("scores", "calibration", "thresholds", "abstention"):
         assert resumed.record[section] == whole.record[section]
     assert list(resumed.predictions.predicted) == list(whole.predictions.predicted)
+
+
+def test_the_terminal_names_the_error_before_and_after_and_the_worst_groups(finished):
+    shown = " ".join(str(finished).split())
+    kind = finished.record["calibration"]["kind"]
+    assert f"Calibration ({kind}): ECE on test" in shown
+    assert "Worst shop: " in shown
+    assert "Worst length: " in shown

@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset
 
 from nlp_transfer.contracts import LabelSpace, Score
+from nlp_transfer.data.checks import check_texts
 from nlp_transfer.data.columns import prepare_inference_table
 from nlp_transfer.data.encode import resolve_max_length
 from nlp_transfer.data.labels import map_labels
@@ -17,8 +18,11 @@ from nlp_transfer.data.tables import read_table
 from nlp_transfer.engine.precision import choose_device
 from nlp_transfer.engine.texts import Reading, TextScorer
 from nlp_transfer.errors import ArtifactError, DataError, OutputError, StorageError
+from nlp_transfer.evaluation.abstention import check_abstention
+from nlp_transfer.evaluation.calibrators import read_calibrator
 from nlp_transfer.evaluation.predictions import predict_labels, to_probabilities
 from nlp_transfer.evaluation.scoring import score_split
+from nlp_transfer.evaluation.thresholds import read_thresholds
 from nlp_transfer.publishing.artifact import LoadedArtifact, load_artifact
 from nlp_transfer.recipe.schema import DataConfig, EvaluationConfig, Recipe, TaskConfig
 
@@ -72,6 +76,10 @@ class Classifier:
         )
         self._is_pair: bool | None = reading.get("is_pair")
         self._data = _read_data(artifact)
+        self._calibrator = read_calibrator(
+            artifact.metadata, num_classes=artifact.labels.num_outputs, where=str(artifact.folder)
+        )
+        self._thresholds = read_thresholds(artifact.metadata, artifact.labels, where=str(artifact.folder))
 
     @classmethod
     def from_pretrained(
@@ -108,6 +116,16 @@ class Classifier:
         return list(self.space.names)
 
     @property
+    def artifact(self) -> LoadedArtifact:
+        """What was loaded, and the folder it came from."""
+        return self._artifact
+
+    @property
+    def scorer(self) -> TextScorer:
+        """What runs the model over texts and gives logits."""
+        return self._texts
+
+    @property
     def space(self) -> LabelSpace:
         """The label contract."""
         return self._artifact.labels
@@ -138,28 +156,37 @@ class Classifier:
         Raises:
             DataError: No list of texts, an empty text, or a second text missing or superfluous.
         """
-        columns: dict[str, list[str]] = {"text": _check_texts(texts, "texts")}
+        columns: dict[str, list[str]] = {"text": check_texts(texts, "texts")}
         if texts_b is not None:
-            columns["text_b"] = _check_texts(texts_b, "texts_b")
+            columns["text_b"] = check_texts(texts_b, "texts_b")
             if len(columns["text_b"]) != len(columns["text"]):
                 raise DataError(f"texts_b: expected {len(texts)} texts, one for each of texts, got {len(texts_b)}.")
         if not columns["text"]:
             return np.empty((0, self.space.num_outputs))
         return self._score(Dataset.from_dict(columns), batch_size=batch_size, progress=progress)
 
-    def predict(self, texts: Sequence[str], texts_b: Sequence[str] | None = None, *, batch_size: int = 64) -> list[Any]:
+    def predict(
+        self,
+        texts: Sequence[str],
+        texts_b: Sequence[str] | None = None,
+        *,
+        batch_size: int = 64,
+        abstain_below: float | None = None,
+    ) -> list[Any]:
         """Name the label of each text.
 
         Args:
             texts: N texts.
             texts_b: The second texts of pairs.
             batch_size: Texts in one forward pass.
+            abstain_below: Probability of the likeliest class under which no label is given, in [0, 1].
 
         Returns:
-            N label names; lists of names for multi_label; floats for regression.
+            N label names, None where it abstains; lists of names for multi_label; floats for regression.
         """
+        check_abstention(abstain_below, self.space)
         probabilities = self.predict_proba(texts, texts_b, batch_size=batch_size)
-        return self._name(probabilities) if len(probabilities) else []
+        return self._name(probabilities, abstain_below) if len(probabilities) else []
 
     def predict_table(
         self,
@@ -171,6 +198,7 @@ class Classifier:
         batch_size: int = 64,
         progress: Callable[[int], None] | None = None,
         where: str | None = None,
+        abstain_below: float | None = None,
     ) -> Dataset:
         """Add predictions to a table.
 
@@ -182,6 +210,7 @@ class Classifier:
             batch_size: Texts in one forward pass.
             progress: Called with the count of rows done since the last call.
             where: How messages name the table.
+            abstain_below: Probability of the likeliest class under which ``predicted`` stays empty, in [0, 1].
 
         Returns:
             The table with ``predicted`` and ``probability_<label>`` added; rows and columns keep their order.
@@ -189,6 +218,7 @@ class Classifier:
         Raises:
             DataError: The table cannot be read, has no text column, or has a column that would be overwritten.
         """
+        check_abstention(abstain_below, self.space)
         rows = read_table(table, encoding=encoding)
         where = where or (str(table) if isinstance(table, str | Path) else "table")
         text, text_b = self._recall_texts(rows, text, text_b)
@@ -200,7 +230,7 @@ class Classifier:
             raise DataError(f"{where}: already has a column {taken[0]!r}, which would be overwritten. Rename it first.")
         ready = prepare_inference_table(rows, text=text, text_b=text_b, is_pair=self._reads_pairs(text_b), where=where)
         probabilities = self._score(ready, batch_size=batch_size, progress=progress)
-        rows = rows.add_column("predicted", self._name(probabilities))
+        rows = rows.add_column("predicted", self._name(probabilities, abstain_below))
         for column, name in enumerate(added[1:]):
             rows = rows.add_column(name, probabilities[:, column])
         return rows
@@ -267,6 +297,7 @@ class Classifier:
             wanted,
             resamples=settings.resamples,
             confidence=settings.confidence,
+            thresholds=self._thresholds,
         )
 
     def save_pretrained(self, folder: str | Path) -> Path:
@@ -356,14 +387,15 @@ class Classifier:
         """Whether two texts an example are read."""
         return text_b is not None if self._is_pair is None else self._is_pair
 
-    def _name(self, probabilities: np.ndarray) -> list[Any]:
-        """Turn probabilities into label names, lists of names, or numbers."""
-        found = predict_labels(probabilities, self.space)
+    def _name(self, probabilities: np.ndarray, abstain_below: float | None = None) -> list[Any]:
+        """Turn probabilities into label names, lists of names, or numbers; None where it abstains."""
+        found = predict_labels(probabilities, self.space, self._thresholds)
         if self.space.kind == "regression":
             return [float(value) for value in found]
         if self.space.kind == "multi_label":
             return [[name for name, is_on in zip(self.labels, row, strict=True) if is_on] for row in found]
-        return [self.labels[index] for index in found]
+        given = probabilities.max(axis=1) >= (abstain_below or 0.0)
+        return [self.labels[index] if is_given else None for index, is_given in zip(found, given, strict=True)]
 
     def _score(
         self,
@@ -382,7 +414,8 @@ class Classifier:
         texts = table.select_columns(["text", "text_b"] if is_pair else ["text"])
         most: int = EvaluationConfig.model_fields["max_tokens"].default
         logits = self._texts.score(texts, batch_size=batch_size, max_tokens=most, progress=progress, is_exact=is_exact)
-        return to_probabilities(logits, self.space)
+        probabilities = to_probabilities(logits, self.space)
+        return probabilities if self._calibrator is None else self._calibrator.apply(probabilities)
 
 
 def _read_data(artifact: LoadedArtifact) -> DataConfig:
@@ -396,16 +429,3 @@ def _read_data(artifact: LoadedArtifact) -> DataConfig:
             f"{artifact.folder}: expected the recipe to say where texts and labels stood, came another record "
             f"({reason}). Copy the artefact again, or train it again."
         ) from error
-
-
-def _check_texts(texts: Sequence[str], name: str) -> list[str]:
-    """Refuse what is not a list of texts with something in each."""
-    if isinstance(texts, str):
-        raise DataError(f"{name}: expected a list of texts, got one text. Write [text].")
-    checked = list(texts)
-    for row, text in enumerate(checked):
-        if not isinstance(text, str):
-            raise DataError(f"{name}: item {row}: expected a text, got {type(text).__name__}.")
-        if not text.strip():
-            raise DataError(f"{name}: item {row} is empty. Leave it out.")
-    return checked

@@ -16,8 +16,10 @@ from typer.core import TyperGroup
 from nlp_transfer.commands.advise import advise
 from nlp_transfer.commands.compare import compare
 from nlp_transfer.commands.export import export
+from nlp_transfer.commands.out_of_scope import out_of_scope
 from nlp_transfer.commands.push import push
 from nlp_transfer.commands.rank import rank
+from nlp_transfer.commands.suspects import suspects
 from nlp_transfer.commands.tune import tune
 from nlp_transfer.errors import DataError, StorageError, TransferError
 from nlp_transfer.terminal import ReaderGone, complain, name_reader, quiet_libraries, say, show, show_progress
@@ -169,6 +171,10 @@ def predict(
         str, typer.Option(help="Number format: auto, fp32 or bf16; labels are those of fp32.")
     ] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is there.")] = False,
+    ood: Annotated[str | None, typer.Option(help="Add how far out of scope: energy or mahalanobis.")] = None,
+    abstain_below: Annotated[
+        float | None, typer.Option(help="Give no label where the likeliest is less probable than this, such as 0.8.")
+    ] = None,
 ) -> None:
     """Add predicted labels and probabilities to a table."""
     from nlp_transfer.data.exchange import check_output, write_table
@@ -190,7 +196,13 @@ def predict(
             batch_size=batch_size,
             progress=advance,
             where="stdin" if table == "-" else table,
+            abstain_below=abstain_below,
         )
+    if ood is not None:
+        from nlp_transfer.evidence.out_of_scope import add_scope
+
+        with _name_options():
+            found = add_scope(classifier, found, method=ood, text=text, text_b=text_b, batch_size=batch_size)
     with name_reader():
         write_table(found, out, sys.stdout)
 
@@ -301,6 +313,8 @@ app.command()(compare)
 app.command()(advise)
 app.command()(rank)
 app.command()(tune)
+app.command()(suspects)
+app.command(name="out-of-scope")(out_of_scope)
 
 
 @app.command()

@@ -21,6 +21,7 @@ from nlp_transfer.methods.guarding import guard_run
 from nlp_transfer.methods.outcome import build_record, check_selection, keep_best_seed, score_run
 from nlp_transfer.methods.seed import SeedResult, Workspace, check_machine, clear_progress, train_seed
 from nlp_transfer.methods.stages import HookMaker
+from nlp_transfer.methods.trust import check_trust, describe_trust
 from nlp_transfer.models.encoder import check_vocabulary, load_tokenizer, read_config
 from nlp_transfer.models.sources import resolve_encoder
 from nlp_transfer.publishing.artifact import write_atomically
@@ -189,6 +190,7 @@ def _run_in(
     )
     if guarded.record:
         record["transfer"] = guarded.record
+    record |= describe_trust(recipe, best, spaces[best.seed].splits)
     labels, model = space.splits.labels, folder.path / "model"
     card = render_card(record, format=best.loader, kind=labels.kind, labels=labels.names, path=model.as_posix())
     write_atomically(model / "README.md", card)
@@ -241,6 +243,7 @@ def prepare(recipe: Recipe, seeds: Sequence[int], source: object | None, console
         if recipe.data.shots is not None and len(seeds) > 1:
             splits.facts.notes.append("data.shots: every seed draws its own rows of train, its baselines with it.")
         check_selection(recipe, splits)
+        check_trust(recipe, splits)
         _announce(splits, console)
         spaces[seed] = Workspace(splits, prepared, tokenizer, origin, max_length, console)
     return spaces

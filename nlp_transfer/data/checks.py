@@ -7,7 +7,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["count_conflicts", "count_leaks", "find_long_texts", "hash_texts"]
+from nlp_transfer.errors import DataError
+
+__all__ = ["check_texts", "count_conflicts", "count_leaks", "find_long_texts", "hash_texts"]
 
 BATCH_ROWS = 20_000
 LONG_BYTES = 1_000_000
@@ -125,3 +127,31 @@ def find_long_texts(table: pa.Table) -> tuple[int, int]:
         if name in table.column_names:
             sizes = np.maximum(sizes, pc.binary_length(table[name]).fill_null(0).to_numpy())
     return int((sizes > LONG_BYTES).sum()), int(sizes.max(initial=0))
+
+
+def check_texts(texts: Sequence[str], name: str) -> list[str]:
+    """Refuse what is not a list of texts with something in each.
+
+    Args:
+        texts: What came.
+        name: What it is called, for messages.
+
+    Returns:
+        The texts as a list of their own.
+
+    Raises:
+        DataError: It is one text, or an item is empty or no text.
+
+    Example:
+        >>> check_texts(("a joy", "a bore"), "texts")
+        ['a joy', 'a bore']
+    """
+    if isinstance(texts, str):
+        raise DataError(f"{name}: expected a list of texts, got one text. Write [text].")
+    checked = list(texts)
+    for row, text in enumerate(checked):
+        if not isinstance(text, str):
+            raise DataError(f"{name}: item {row}: expected a text, got {type(text).__name__}.")
+        if not text.strip():
+            raise DataError(f"{name}: item {row} is empty. Leave it out.")
+    return checked

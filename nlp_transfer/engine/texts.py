@@ -106,8 +106,15 @@ class TextScorer:
             parts.append(scored)
         return np.concatenate(parts)
 
-    def _open(self, texts: Dataset) -> Feeder:
-        """Tokenize some texts, in memory: they are read once."""
+    def encode(self, texts: Dataset) -> Prepared:
+        """Tokenize some texts, in memory: they are read once.
+
+        Args:
+            texts: Column ``text`` and, for pairs, ``text_b``; at least one row.
+
+        Returns:
+            One split, ``input``.
+        """
         encoded = encode_table(
             texts,
             self._tokenizer,
@@ -119,5 +126,9 @@ class TextScorer:
             in_memory=True,
         )
         pad, side = read_padding(self._tokenizer)
-        prepared = Prepared({"input": encoded}, self._space, pad, side)
+        return Prepared({"input": encoded}, self._space, pad, side)
+
+    def _open(self, texts: Dataset) -> Feeder:
+        """Tokenize some texts and make them ready to be run."""
+        prepared = self.encode(texts)
         return Feeder(prepared, "input", self._device, pad_to_multiple_of=8 if self._device.type == "cuda" else None)

@@ -59,14 +59,15 @@ def _to_columns(values: np.ndarray, space: LabelSpace, what: str) -> FloatArray:
 
 
 def predict_labels(
-    probabilities: np.ndarray, space: LabelSpace, thresholds: Sequence[float] | None = None
+    probabilities: np.ndarray, space: LabelSpace, thresholds: Sequence[float | None] | None = None
 ) -> IntArray | FloatArray:
     """Decide for each example.
 
     Args:
         probabilities: Float, shape (N, C), from ``to_probabilities``.
         space: The label contract.
-        thresholds: One a label, for a multi-label task only; 0.5 where absent.
+        thresholds: One a label for a multi-label task; 0.5 where absent. For exclusive classes a number for one of
+            them and None for the rest: it is given from that probability on, the likeliest other class below it.
 
     Returns:
         Class ids, int64, shape (N,), for exclusive and ordered classes, the first of equals; 0 / 1, int64, shape
@@ -80,20 +81,30 @@ def predict_labels(
         [[1, 0]]
     """
     values = _to_columns(probabilities, space, "probabilities")
-    if thresholds is not None and (space.kind != "multi_label" or len(thresholds) != space.num_outputs):
-        raise ShapeError(
-            f"thresholds: expected one for each of {space.num_outputs} labels of a multi_label task, "
-            f"got {len(thresholds)} for {space.kind}."
-        )
+    if thresholds is not None:
+        numbers = [limit for limit in thresholds if limit is not None]
+        wanted = {"multi_label": space.num_outputs, "regression": -1}.get(space.kind, 1)
+        if len(thresholds) != space.num_outputs or len(numbers) != wanted:
+            raise ShapeError(
+                f"thresholds: expected one for each of {space.num_outputs} labels of a multi_label task, or for one "
+                f"of exclusive classes, got {len(numbers)} for {space.kind}."
+            )
     if space.kind == "regression":
         return values[:, 0]
     if space.kind == "multi_label":
-        return np.asarray(values >= np.asarray(THRESHOLD if thresholds is None else thresholds), dtype=np.int64)
+        limits = np.asarray(THRESHOLD if thresholds is None else thresholds, dtype=np.float64)
+        return np.asarray(values >= limits, dtype=np.int64)
+    if thresholds is not None:
+        column = next(place for place, limit in enumerate(thresholds) if limit is not None)
+        others = values.copy()
+        others[:, column] = -np.inf
+        is_given = values[:, column] >= np.float64(thresholds[column])
+        return np.where(is_given, column, others.argmax(axis=1)).astype(np.int64)
     return np.asarray(values.argmax(axis=1), dtype=np.int64)
 
 
 def gather_sample(
-    labels: np.ndarray, probabilities: np.ndarray, space: LabelSpace, thresholds: Sequence[float] | None
+    labels: np.ndarray, probabilities: np.ndarray, space: LabelSpace, thresholds: Sequence[float | None] | None
 ) -> Sample:
     """Check labels against probabilities and hold them together.
 
@@ -101,7 +112,7 @@ def gather_sample(
         labels: int64 (N,), 0 / 1 (N, C) or float (N,), by kind of task.
         probabilities: Float, shape (N, C), from ``to_probabilities``.
         space: The label contract.
-        thresholds: One a label, for a multi-label task only.
+        thresholds: As ``predict_labels`` takes them.
 
     Returns:
         What the metrics read.

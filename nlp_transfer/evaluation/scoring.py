@@ -37,7 +37,7 @@ def compute_metrics(
     space: LabelSpace,
     metrics: Sequence[str],
     *,
-    thresholds: Sequence[float] | None = None,
+    thresholds: Sequence[float | None] | None = None,
 ) -> dict[str, float]:
     """Compute metrics without intervals, fast enough for every look at validation.
 
@@ -46,7 +46,7 @@ def compute_metrics(
         probabilities: Float, shape (N, C), from ``to_probabilities``.
         space: The label contract.
         metrics: Report keys of ``recipe.schema.METRICS``.
-        thresholds: One a label, for a multi-label task only.
+        thresholds: As ``predict_labels`` takes them.
 
     Returns:
         Report key to figure, ``*_per_class`` spread over the label names; a metric that these labels leave
@@ -102,7 +102,7 @@ def score_split(
     resamples: int,
     confidence: float,
     seed: int = 0,
-    thresholds: Sequence[float] | None = None,
+    thresholds: Sequence[float | None] | None = None,
 ) -> dict[str, Score]:
     """Score a split once, with a percentile bootstrap interval for every figure.
 
@@ -114,7 +114,7 @@ def score_split(
         resamples: Count of bootstrap resamples.
         confidence: Coverage of the intervals, in (0, 1).
         seed: Seed of the resamples; all metrics share them.
-        thresholds: One a label, for a multi-label task only.
+        thresholds: As ``predict_labels`` takes them.
 
     Returns:
         Report key to score, as ``compute_metrics`` names them. An interval always holds its value: where the
@@ -154,7 +154,7 @@ def score_seeds(
     resamples: int,
     confidence: float,
     seed: int = 0,
-    thresholds: Sequence[Sequence[float]] | None = None,
+    thresholds: Sequence[Sequence[float | None]] | None = None,
 ) -> dict[str, Score]:
     """Score one split as several training seeds predicted it.
 
@@ -169,7 +169,7 @@ def score_seeds(
         resamples: Count of bootstrap resamples.
         confidence: Coverage of the intervals, in (0, 1).
         seed: Seed of the resamples.
-        thresholds: One list a seed, for a multi-label task only.
+        thresholds: One list a seed, as ``predict_labels`` takes them.
 
     Returns:
         Report key to score; spread (sample standard deviation) and per_seed are filled from two seeds on.
@@ -208,6 +208,7 @@ def score_gain(
     resamples: int,
     confidence: float,
     seed: int = 0,
+    thresholds: Sequence[Sequence[float | None]] | None = None,
 ) -> dict[str, Score]:
     """Score the difference between two systems on the same resamples of the same examples.
 
@@ -220,6 +221,7 @@ def score_gain(
         resamples: Count of bootstrap resamples.
         confidence: Coverage of the intervals, in (0, 1).
         seed: Seed of the resamples.
+        thresholds: One list a seed of the first system; the second decides without.
 
     Returns:
         Report key to mean of the first minus mean of the second, in the metric's unit and direction; a difference
@@ -231,7 +233,7 @@ def score_gain(
         RecipeError: A metric does not suit the task.
         TransferError: Predictions are not finite.
     """
-    first = _gather_seeds(ours, labels, space, metrics, None)
+    first = _gather_seeds(ours, labels, space, metrics, thresholds)
     second = _gather_seeds(theirs, labels, space, metrics, None)
     n = len(first[0].labels)
 
@@ -254,13 +256,13 @@ def _gather_seeds(
     labels: np.ndarray,
     space: LabelSpace,
     metrics: Sequence[str],
-    thresholds: Sequence[Sequence[float]] | None,
+    thresholds: Sequence[Sequence[float | None]] | None,
 ) -> list[Sample]:
     """Check what every seed predicted."""
     check_metrics(metrics, space)
     if not probabilities or (thresholds is not None and len(thresholds) != len(probabilities)):
         raise ShapeError("scores: expected predictions of at least one seed, and thresholds of as many or none.")
-    of_seed = [None] * len(probabilities) if thresholds is None else thresholds
+    of_seed: Sequence[Sequence[float | None] | None] = [None] * len(probabilities) if thresholds is None else thresholds
     return [gather_sample(labels, values, space, limits) for values, limits in zip(probabilities, of_seed, strict=True)]
 
 

@@ -90,10 +90,11 @@ def score_run(
         rivals["no_transfer"] = {split: control.probabilities[split] for split in labelled}
     rivals |= others or {}
     settings: dict[str, Any] = {"resamples": config.resamples, "confidence": config.confidence}
+    limits = _list_thresholds(results)
     outcome = Outcome(scores={})
     for split in labelled:
         ours = [result.probabilities[split] for result in results]
-        outcome.scores[split] = score_seeds(ours, truth[split], space, metrics, **settings)
+        outcome.scores[split] = score_seeds(ours, truth[split], space, metrics, thresholds=limits, **settings)
         outcome.notes += [f"{split}: {note}" for note in find_undefined_metrics(truth[split], space, metrics).values()]
         for name, found_by in rivals.items():
             scored = score_seeds(found_by[split], truth[split], space, metrics, **settings)
@@ -109,8 +110,14 @@ def score_run(
         outcome.over = _find_best(contenders, rivals, truth["validation"], metric, splits)
         ours = [result.probabilities["test"] for result in results]
         theirs = rivals[outcome.over]["test"]
-        outcome.gain = score_gain(ours, theirs, truth["test"], space, metrics, **settings)
+        outcome.gain = score_gain(ours, theirs, truth["test"], space, metrics, thresholds=limits, **settings)
     return outcome
+
+
+def _list_thresholds(results: Sequence[SeedResult]) -> list[list[float | None]] | None:
+    """Those of every seed; None where there are none."""
+    found = [result.thresholds for result in results if result.thresholds is not None]
+    return found or None
 
 
 def check_selection(recipe: Recipe, splits: Splits) -> None:
@@ -182,7 +189,8 @@ def keep_best_seed(recipe: Recipe, results: Sequence[SeedResult], splits: Splits
     truth = read_labels(splits, "validation")
     best, best_value = results[0], float("nan")
     for number, result in enumerate(results):
-        found = compute_metrics(truth, result.probabilities["validation"], splits.labels, [metric])[metric]
+        ours, limits = result.probabilities["validation"], result.thresholds
+        found = compute_metrics(truth, ours, splits.labels, [metric], thresholds=limits)[metric]
         if number == 0 or is_better(metric, found, best_value):
             best, best_value = result, found
     stage = folder / ".model.writing"

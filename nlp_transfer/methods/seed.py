@@ -4,7 +4,7 @@ import json
 import platform
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -23,7 +23,10 @@ from nlp_transfer.engine.hooks import TrackerHook, build_progress, track_work, w
 from nlp_transfer.engine.loop import OTHER_ROWS
 from nlp_transfer.engine.precision import Precision, choose_device, choose_precision, count_processes
 from nlp_transfer.errors import MissingExtraError, OutputError, StorageError
+from nlp_transfer.evaluation.calibrators import Calibrator, read_calibrator
 from nlp_transfer.evaluation.predictions import predict_labels
+from nlp_transfer.evaluation.thresholds import Choice, read_thresholds
+from nlp_transfer.methods.calibrate import calibrate_artifact, calibrate_splits, settle_thresholds
 from nlp_transfer.methods.fit import Fitted, fit_model, predict_all
 from nlp_transfer.methods.stages import HookMaker
 from nlp_transfer.models.sources import EncoderSource
@@ -96,7 +99,11 @@ class SeedResult:
         log: What happened while training.
         model: Facts of the model: family, parameters, trainable, saved_bytes.
         loader: ``transformers``, ``peft`` or ``nlp_transfer``.
-        probabilities: Split name to float64 (N, C), from the saved weights.
+        probabilities: Split name to float64 (N, C), from the saved weights, calibrated where the recipe asks for it.
+        raw: The same before calibration.
+        calibrator: The map that lies between them.
+        choices: Label name to the threshold chosen for it and what it gave on validation.
+        thresholds: The same as ``predict_labels`` takes them; None where there are none.
     """
 
     seed: int
@@ -105,6 +112,10 @@ class SeedResult:
     model: dict[str, Any]
     loader: Loader
     probabilities: dict[str, np.ndarray]
+    raw: dict[str, np.ndarray] = field(default_factory=dict)
+    calibrator: Calibrator | None = None
+    choices: dict[str, Choice] = field(default_factory=dict)
+    thresholds: list[float | None] | None = None
 
 
 def check_machine(recipe: Recipe) -> tuple[str, Precision]:
@@ -185,7 +196,7 @@ def train_seed(recipe: Recipe, seed: int, space: Workspace, folder: Path, consol
         StorageError: The disk is full or failing.
     """
     if (folder / SEED_FILE).is_file() and (folder / PREDICTIONS_FILE).is_file():
-        return _read_seed(folder, seed, space.rows)
+        return _read_seed(folder, seed, space)
     training = recipe.training.model_copy(update={"seed": seed, "seeds": None})
     recipe = recipe.model_copy(update={"training": training})
     accelerator = make_accelerator(recipe, folder)
@@ -213,24 +224,29 @@ def train_seed(recipe: Recipe, seed: int, space: Workspace, folder: Path, consol
         precision=choose_precision(training.precision, device),
     )
     _tell_resumed(fitted.log, console)
-    model = {
-        "family": fitted.loaded.family,
-        "parameters": fitted.adapted.num_parameters,
-        "trainable": fitted.num_trainable,
-    }
-    loader, log = _save(recipe, fitted, space, folder, accelerator), fitted.log
+    loader, log, model = _save(recipe, fitted, space, folder, accelerator), fitted.log, _describe_model(fitted)
     del fitted
+    place, is_main = folder / "model", accelerator.is_main_process
     # Scores must be those of what was saved, so the folder is what gets scored.
-    saved = load_artifact(folder / "model", trust_remote_code=recipe.encoder.trust_remote_code).model
-    probabilities = predict_all(saved, space.prepared, accelerator, recipe)
+    saved = load_artifact(place, trust_remote_code=recipe.encoder.trust_remote_code).model
+    raw = predict_all(saved, space.prepared, accelerator, recipe)
+    calibrator = calibrate_artifact(recipe, space.splits, raw, place, is_main=is_main)
+    probabilities = calibrate_splits(calibrator, raw)
+    settled = settle_thresholds(recipe, space.splits, probabilities, place, is_main=is_main)
     log.collapsed = _is_collapsed(probabilities, space)
-    model["saved_bytes"] = sum(path.stat().st_size for path in (folder / "model").rglob("*") if path.is_file())
-    result = SeedResult(seed, folder, log, model, loader, probabilities)
-    if accelerator.is_main_process:
+    model["saved_bytes"] = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
+    result = SeedResult(seed, folder, log, model, loader, probabilities, raw, calibrator, *settled)
+    if is_main:
         _write_seed(result, space)
     accelerator.wait_for_everyone()
     accelerator.free_memory()
     return result
+
+
+def _describe_model(fitted: Fitted) -> dict[str, Any]:
+    """Facts of the model."""
+    facts = {"family": fitted.loaded.family, "parameters": fitted.adapted.num_parameters}
+    return {**facts, "trainable": fitted.num_trainable}
 
 
 def _tell_resumed(log: RunLog, console: Console) -> None:
@@ -281,13 +297,20 @@ def _is_collapsed(probabilities: dict[str, np.ndarray], space: Workspace) -> boo
     return len(np.unique(found.argmax(axis=1))) == 1
 
 
-def build_predictions(splits: Splits, probabilities: dict[str, np.ndarray], *, with_text: bool = True) -> pd.DataFrame:
+def build_predictions(
+    splits: Splits,
+    probabilities: dict[str, np.ndarray],
+    *,
+    with_text: bool = True,
+    thresholds: Sequence[float | None] | None = None,
+) -> pd.DataFrame:
     """Lay out predictions as a table.
 
     Args:
         splits: Texts, ids and labels.
         probabilities: Split name to float64 (N, C).
         with_text: Whether texts go in.
+        thresholds: As ``predict_labels`` takes them.
 
     Returns:
         Columns ``split``, ``id``, ``text``, ``text_b`` (pairs), ``label``, ``predicted`` and, but for regressions,
@@ -302,7 +325,7 @@ def build_predictions(splits: Splits, probabilities: dict[str, np.ndarray], *, w
         frame.insert(0, "split", split)
         labels = np.asarray(table.with_format("numpy")["label"]) if splits.is_labelled(split) else None
         frame["label"] = None if labels is None else _name_values(labels, splits)
-        frame["predicted"] = _name_values(predict_labels(found, space), splits)
+        frame["predicted"] = _name_values(predict_labels(found, space, thresholds), splits)
         if space.kind != "regression":
             for column, name in enumerate(space.names):
                 frame[f"probability_{name}"] = found[:, column]
@@ -324,18 +347,21 @@ def _name_values(values: np.ndarray, splits: Splits) -> list[Any]:
 
 def _write_seed(result: SeedResult, space: Workspace) -> None:
     """Write predictions, then the file that says the seed is finished."""
-    frame = build_predictions(space.splits, result.probabilities)
+    frame = build_predictions(space.splits, result.probabilities, thresholds=result.thresholds)
     aside = result.folder / f".{PREDICTIONS_FILE}.writing"
     try:
         frame.to_parquet(aside, index=False, compression="zstd")
         aside.replace(result.folder / PREDICTIONS_FILE)
-        raw = {split: np.asarray(values) for split, values in result.probabilities.items()}
+        raw = {split: np.asarray(values) for split, values in result.raw.items()}
         with (result.folder / PROBABILITIES_FILE).open("wb") as file:
             np.savez(file, **raw)  # type: ignore[arg-type]
     except OSError as error:
         aside.unlink(missing_ok=True)
         raise StorageError(f"{result.folder}: predictions could not be written: {error}. Free space.") from error
-    record = {"rows": space.rows, "log": asdict(result.log), "model": result.model, "loader": result.loader}
+    record: dict[str, Any] = {"rows": space.rows, "log": asdict(result.log), "model": result.model}
+    record["loader"] = result.loader
+    record["calibration"] = None if result.calibrator is None else result.calibrator.to_json()
+    record["choices"] = {name: choice.to_json() for name, choice in result.choices.items()}
     write_atomically(result.folder / SEED_FILE, json.dumps(record))
 
 
@@ -346,16 +372,23 @@ def clear_progress(results: Sequence[SeedResult]) -> None:
             (result.folder / name).unlink(missing_ok=True)
 
 
-def _read_seed(folder: Path, seed: int, rows: str) -> SeedResult:
+def _read_seed(folder: Path, seed: int, space: Workspace) -> SeedResult:
     """Read a finished seed back; one that was trained or scored on other rows is refused."""
     record = json.loads((folder / SEED_FILE).read_text(encoding="utf-8"))
-    if record.get("rows") != rows:
+    if record.get("rows") != space.rows:
         raise OutputError(OTHER_ROWS.format(place=folder))
     log = record["log"]
     log["evaluations"] = [Evaluation(**entry) for entry in log["evaluations"]]
     with np.load(folder / PROBABILITIES_FILE, allow_pickle=False) as stored:
-        probabilities = {split: stored[split] for split in stored.files}
-    return SeedResult(seed, folder, RunLog(**log), record["model"], record["loader"], probabilities)
+        raw = {split: stored[split] for split in stored.files}
+    labels, place = space.splits.labels, str(folder / SEED_FILE)
+    calibrator = read_calibrator(record, num_classes=labels.num_outputs, where=place)
+    choices = {name: Choice(**entry) for name, entry in (record.get("choices") or {}).items()}
+    numbers = {name: choice.threshold for name, choice in choices.items()} or None
+    thresholds = read_thresholds({"thresholds": numbers}, labels, where=place)
+    probabilities = calibrate_splits(calibrator, raw)
+    facts = (seed, folder, RunLog(**log), record["model"], record["loader"])
+    return SeedResult(*facts, probabilities, raw, calibrator, choices, thresholds)
 
 
 def _flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -28,6 +28,8 @@ from nlp_transfer.publishing.summary import (
     choose_split,
     find_section,
     format_count,
+    format_interval,
+    format_number,
     name_baseline,
     name_metric,
     name_place,
@@ -325,9 +327,36 @@ def _list_limits(record: Mapping[str, Any], kind: TaskKind) -> list[str]:
         limits.append("The no-transfer control (same encoder, random weights) was not trained.")
     if "tfidf" not in baselines:
         limits.append("TF-IDF with logistic regression was not scored.")
-    if kind in ("classification", "ordinal"):
+    if kind in ("classification", "ordinal") and not record.get("calibration"):
         limits.append("Probabilities are the model's own; ECE, where it is listed, says how far they can be trusted.")
-    limits.append("Fairness across groups, robustness to attack and toxicity of content were not measured.")
+    return limits + _list_trust_limits(record)
+
+
+def _list_trust_limits(record: Mapping[str, Any]) -> list[str]:
+    """Say what only nlp_transfer applies, and on which groups the model does worst."""
+    limits = []
+    if record.get("calibration"):
+        how = find_section(record, "calibration").get("kind")
+        limits.append(
+            f"Probabilities were calibrated ({how}, fitted on validation) and the scores are of those. nlp_transfer "
+            "applies the map; the calls of transformers and peft give the probabilities before it."
+        )
+    if record.get("thresholds"):
+        limits.append(
+            "Labels are given from thresholds chosen on validation, which nlp_transfer applies; transformers and peft "
+            "do not know them."
+        )
+    slices = find_section(record, "slices", "columns")
+    unmeasured = "Robustness" if slices else "Fairness across groups, robustness"
+    limits.append(f"{unmeasured} to attack and toxicity of content were not measured.")
+    for column, table in slices.items():
+        if table.get("worst") is not None:
+            worst = next(row for row in table["groups"] if row["name"] == table["worst"])
+            limits.append(
+                f"By {show_text(column, 40)} it does worst on {show_text(worst['name'], 60)}: "
+                f"{name_metric(str(table['metric']))} {format_number(worst['value'])} {format_interval(worst)} on "
+                f"{format_count(worst['n'])} rows."
+            )
     return limits
 
 

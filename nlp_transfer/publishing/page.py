@@ -40,6 +40,7 @@ from nlp_transfer.publishing.summary import (
     write_headline,
 )
 from nlp_transfer.publishing.tables import show_path
+from nlp_transfer.publishing.trust import collect_trust
 
 __all__ = ["render_fragment", "render_page"]
 
@@ -147,6 +148,7 @@ def _collect(record: Mapping[str, Any], predictions: pd.DataFrame | None, folder
         "many_classes": len(names) > MANY_CLASSES,
         "kept_seed": find_section(record, "training").get("seed") if record.get("seeds") else None,
         "shown_split": shown,
+        "trust": collect_trust(record),
         "errors": _list_errors(record, labelled, names, kind),
         "has_test": "test" in find_section(record, "data", "rows"),
         "max_text": MAX_TEXT,

@@ -19,6 +19,8 @@ from nlp_transfer.publishing.summary import (
     format_bytes,
     format_count,
     format_duration,
+    format_interval,
+    format_number,
     list_splits,
     name_baseline,
     name_title,
@@ -114,9 +116,32 @@ def facts_lines(record: Mapping[str, Any]) -> list[str]:
         parts += [f"{speed:,.0f} examples/s"] if speed else []
         parts += [f"peak {format_bytes(training['peak_memory_bytes'])}"] if training.get("peak_memory_bytes") else []
         lines.append(f"Training: {', '.join(parts)}")
+    lines += _list_trust_lines(record)
     if training.get("collapsed"):
         lines.append("Note: the model gives one class to every validation example: it learned nothing.")
     lines += [f"Note: {show_text(warning, 300)}" for warning in data.get("warnings") or []]
+    return lines
+
+
+def _list_trust_lines(record: Mapping[str, Any]) -> list[str]:
+    """What calibration did to the error of the probabilities, and the group on which the model does worst."""
+    lines = []
+    calibration = find_section(record, "calibration")
+    splits = find_section(calibration, "splits")
+    if splits:
+        split = "test" if "test" in splits else next(iter(splits))
+        before, after = (find_section(splits, split, side, "scores", "ece") for side in ("before", "after"))
+        ends = f"{format_number(before.get('value'))} before, {format_number(after.get('value'))} after"
+        lines.append(f"Calibration ({calibration.get('kind')}): ECE on {show_text(split)} {ends}; no decision changed")
+    for name, choice in find_section(record, "thresholds", "labels").items():
+        if not choice.get("is_met"):
+            wanted = str(find_section(record, "thresholds").get("goal")).rpartition("_")[2]
+            lines.append(f"Note: no threshold of {show_text(name, 40)} reaches the {wanted} that is wanted.")
+    for column, table in find_section(record, "slices", "columns").items():
+        worst = next((row for row in table["groups"] if row["name"] == table["worst"]), None)
+        if worst is not None:
+            figures = f"{format_number(worst['value'])} {format_interval(worst)} on {format_count(worst['n'])} rows"
+            lines.append(f"Worst {show_text(column, 40)}: {show_text(worst['name'], 40)}, {figures}")
     return lines
 
 

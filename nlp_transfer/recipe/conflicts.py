@@ -61,7 +61,7 @@ def find_conflicts(recipe: Recipe) -> list[str]:
     """
     checks = (_check_labels, _check_encoder, _check_columns, _check_rows)
     strategies = (_check_strategy, _check_prompts, _check_zero_shot, _check_distill)
-    later = (_check_loss, _check_class_weights, _check_batches, _check_metrics)
+    later = (_check_loss, _check_class_weights, _check_batches, _check_metrics, _check_trust)
     return [problem for check in (*checks, *strategies, *later) for problem in check(recipe)]
 
 
@@ -278,3 +278,24 @@ def _check_metrics(recipe: Recipe) -> Iterator[str]:
             yield f'evaluation.metrics: "{name}" is not a metric of task.kind {kind}.{nearest}'
     if repeated := _find_repeated(metrics):
         yield f"evaluation.metrics: {join_choices(repeated)} stands there more than once. Keep one."
+
+
+def _check_trust(recipe: Recipe) -> Iterator[str]:
+    """Calibration is of exclusive classes, a threshold has a label, and every slice is named once."""
+    evaluation, kind = recipe.evaluation, recipe.task.kind
+    if evaluation.calibration != "none" and kind not in ("classification", "ordinal"):
+        yield (
+            f"evaluation.calibration: {evaluation.calibration} does not apply to task.kind {kind}, whose classes are "
+            "not exclusive. Use none."
+        )
+    if evaluation.threshold_goal != "none" and kind == "regression":
+        yield "evaluation.threshold_goal: does not apply to task.kind regression. Use none."
+    elif evaluation.threshold_goal != "none" and kind != "multi_label" and evaluation.threshold_label is None:
+        yield (
+            f"evaluation.threshold_goal: task.kind {kind} needs the class that gets the threshold. "
+            "Name it in evaluation.threshold_label."
+        )
+    if evaluation.threshold_goal == "none" and evaluation.threshold_label is not None:
+        yield "evaluation.threshold_label: has no effect with evaluation.threshold_goal none. Set a goal or remove it."
+    if repeated := _find_repeated(evaluation.slices):
+        yield f"evaluation.slices: {join_choices(repeated)} stands there more than once. Keep one."

@@ -293,6 +293,26 @@ class EvaluationConfig(Section):
         min_length=1,
         description="Rates the control is tried with; validation chooses. Chosen: what random encoders need.",
     )
+    calibration: Literal["none", "temperature", "isotonic"] = Field(
+        "none", description="Map on probabilities, fitted on validation and kept with the model; no decision changes."
+    )
+    threshold_goal: Literal["none", "f1", "precision_at_recall", "recall_at_precision"] = Field(
+        "none", description="Choose the probability from which a label is given, on validation, for this goal."
+    )
+    threshold_at: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.9, description="The recall, or precision, that threshold_goal holds. Chosen."
+    )
+    threshold_label: str | None = Field(
+        None, description="The class that gets the threshold; every label of multi_label where absent."
+    )
+    coverages: list[Annotated[float, Field(gt=0.0, le=1.0)]] = Field(
+        default_factory=lambda: [0.5, 0.7, 0.8, 0.9, 0.95, 1.0],
+        description="Shares of the rows, the surest, whose accuracy the report shows; [] for none. Chosen.",
+    )
+    slices: list[str] = Field(
+        default_factory=list,
+        description="Columns of the data whose groups are scored one by one; length (words) and label need no column.",
+    )
     worst_errors: Annotated[int, Field(ge=0)] = Field(20, description="Most confident mistakes shown in the report.")
 
 

@@ -23,7 +23,7 @@ from nlp_transfer.data.exchange import read_split
 from nlp_transfer.evaluation.predictions import predict_labels
 from nlp_transfer.publishing.artifact import load_artifact
 from nlp_transfer.publishing.checking import compare_logits, compute_batches, read_batches
-from nlp_transfer.publishing.export import LEAST_AGREEMENT, TOLERANCE
+from nlp_transfer.publishing.export import LEAST_AGREEMENT, TOLERANCE, export_artifact
 
 WAYS = [(to, int8) for to in ("onnx", "openvino") for int8 in (False, True)]
 
@@ -54,7 +54,7 @@ def main() -> int:
         name = f"{to} {'int8' if int8 else 'fp32'}"
         folder = arguments.out / name.replace(" ", "-")
         if not folder.exists():
-            nt.export_artifact(run, to=to, int8=int8, out=folder, data=validation, agreement=0.0)
+            export_artifact(run, to=to, int8=int8, out=folder, data=validation, agreement=0.0)
         folders[name] = folder
     rows = measure(folders, table, rounds=arguments.rounds)
     print(f"{len(table)} texts, best of {arguments.rounds} rounds")

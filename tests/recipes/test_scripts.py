@@ -19,6 +19,7 @@ TRIED = [
     "check_gpu.py",
     "check_guard.py",
     "check_rank.py",
+    "check_suspects.py",
     "draw_benchmarks.py",
     "make_zoo.py",
     "measure_compare.py",
@@ -169,3 +170,17 @@ def test_the_guard_is_counted_over_planted_and_healthy_cases(run_script, tiny_en
     assert len(out.splitlines()) == 5
     # Another setting is not taken for the same.
     assert "Name another --out" in run_script("check_guard.py", *arguments, *more, "--epochs", 2)[0]
+
+
+def test_suspects_are_checked_on_planted_noise_of_both_kinds(run_script, tiny_encoder, work_dir):
+    rows = [f"{'superb' if row % 2 else 'awful'} meal number {row},{'good' if row % 2 else 'bad'}" for row in range(90)]
+    Path("mine.csv").write_text("\n".join(["review,label", *rows]), encoding="utf-8")
+    arguments = ("mine.csv", "--encoder", tiny_encoder("bert"), "--seeds", 2, "--out", "found.json")
+    status, out = run_script("check_suspects.py", *arguments)
+    assert status == 0
+    found = json.loads(Path("found.json").read_text(encoding="utf-8"))
+    assert {row["noise"] for row in found} == {"random", "ambiguous"}
+    assert {row["views"] for row in found} == {"regression", "neighbors", "regression + neighbors"}
+    assert len(found) == 2 * 2 * 2 * 3
+    assert all(0 <= row["precision"] <= 1 and row["rows"] > 60 for row in found)
+    assert "regression + neighbors" in out

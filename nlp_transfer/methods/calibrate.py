@@ -1,0 +1,108 @@
+"""Calibrate a trained seed on validation and choose its thresholds, and keep both in its artefact."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from nlp_transfer.contracts import Splits
+from nlp_transfer.evaluation.calibrators import Calibrator, fit_calibrator
+from nlp_transfer.evaluation.thresholds import Choice, choose_thresholds, read_thresholds
+from nlp_transfer.models.sources import ARTIFACT_FILE
+from nlp_transfer.publishing.artifact import write_atomically
+from nlp_transfer.recipe.schema import Recipe
+
+__all__ = ["calibrate_artifact", "calibrate_splits", "settle_thresholds"]
+
+
+def calibrate_splits(calibrator: Calibrator | None, raw: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Map the probabilities of every split.
+
+    Args:
+        calibrator: The map; None leaves everything as it is.
+        raw: Split name to float64 (N, C).
+
+    Returns:
+        The same splits.
+    """
+    return {split: values if calibrator is None else calibrator.apply(values) for split, values in raw.items()}
+
+
+def calibrate_artifact(
+    recipe: Recipe, splits: Splits, raw: Mapping[str, np.ndarray], folder: Path, *, is_main: bool
+) -> Calibrator | None:
+    """Fit the map that the recipe asks for on validation, and write it into ``nlp_transfer.json``.
+
+    The weights do not change: plain transformers and peft give the logits of the training, `Classifier` maps them.
+
+    Args:
+        recipe: Says which map.
+        splits: Labels of validation.
+        raw: Split name to float64 (N, C), from the saved weights.
+        folder: The ``model/`` folder.
+        is_main: Whether this process writes.
+
+    Returns:
+        The map; None where the recipe asks for none.
+
+    Raises:
+        DataError: Validation has too few rows for it.
+        StorageError: The disk is full or failing.
+    """
+    kind = recipe.evaluation.calibration
+    if kind == "none":
+        return None
+    calibrator = fit_calibrator(kind, raw["validation"], _read_validation(splits), splits.labels)
+    if is_main:
+        temperature = calibrator.temperature if kind == "temperature" else None
+        _amend(folder, {"calibration": calibrator.to_json(), "temperature": temperature})
+    return calibrator
+
+
+def settle_thresholds(
+    recipe: Recipe, splits: Splits, probabilities: Mapping[str, np.ndarray], folder: Path, *, is_main: bool
+) -> tuple[dict[str, Choice], list[float | None] | None]:
+    """Choose the thresholds that the recipe asks for on validation, and write them into ``nlp_transfer.json``.
+
+    Args:
+        recipe: Says for which goal.
+        splits: Labels of validation.
+        probabilities: Split name to float64 (N, C), calibrated.
+        folder: The ``model/`` folder.
+        is_main: Whether this process writes.
+
+    Returns:
+        Label name to choice, and the thresholds as ``predict_labels`` takes them; None where there are none.
+
+    Raises:
+        DataError: There is no such label, or validation has no rows of it.
+        StorageError: The disk is full or failing.
+    """
+    config = recipe.evaluation
+    if config.threshold_goal == "none":
+        return {}, None
+    choices = choose_thresholds(
+        probabilities["validation"],
+        _read_validation(splits),
+        splits.labels,
+        config.threshold_goal,
+        at=config.threshold_at,
+        label=config.threshold_label,
+    )
+    numbers = {name: choice.threshold for name, choice in choices.items()} or None
+    if is_main and numbers:
+        _amend(folder, {"thresholds": numbers})
+    return choices, read_thresholds({"thresholds": numbers}, splits.labels, where=str(folder))
+
+
+def _read_validation(splits: Splits) -> np.ndarray:
+    """Labels of validation as an array."""
+    return np.asarray(splits.tables["validation"].select_columns(["label"]).with_format("numpy")["label"][:])
+
+
+def _amend(folder: Path, changes: Mapping[str, object]) -> None:
+    """Write further entries into the artefact's own record, whole or not at all."""
+    place = folder / ARTIFACT_FILE
+    record = {**json.loads(place.read_text(encoding="utf-8")), **changes}
+    write_atomically(place, json.dumps(record, indent=2, ensure_ascii=False) + "\n")

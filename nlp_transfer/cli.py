@@ -60,14 +60,19 @@ VERBOSE = ("-v", "--verbose")
 def run(
     recipe: Annotated[str, typer.Argument(help="Shipped name, such as sentiment/lora, or a file.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Dotted keys: training.epochs=2 data.path=DIR")] = None,
+    guard: Annotated[
+        bool, typer.Option("--guard", help="Train the control, and keep the better model where transfer does harm.")
+    ] = False,
 ) -> None:
     """Run a recipe: train, score, report, save."""
     from nlp_transfer.recipe.load import list_dropped, load_recipe
 
+    overrides = [*(overrides or []), *(["evaluation.guard=true"] if guard else [])]
+
     # A recipe with a mistake is told at once, before the libraries are loaded.
-    loaded = load_recipe(recipe, overrides or [])
+    loaded = load_recipe(recipe, overrides)
     is_first = os.environ.get("LOCAL_RANK", "0") == "0"
-    for note in list_dropped(recipe, overrides or []) if is_first else ():
+    for note in list_dropped(recipe, overrides) if is_first else ():
         print(f"note: {note}", file=sys.stderr)
     from rich.console import Console
 

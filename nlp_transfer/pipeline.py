@@ -16,9 +16,10 @@ from nlp_transfer.data.encode import encode_splits, resolve_max_length
 from nlp_transfer.data.load import load_splits
 from nlp_transfer.engine.precision import choose_device, count_processes
 from nlp_transfer.errors import RecipeError, TransferError
-from nlp_transfer.methods.control import train_control
+from nlp_transfer.methods.guard import adopt_result
+from nlp_transfer.methods.guarding import guard_run
 from nlp_transfer.methods.outcome import build_record, check_selection, keep_best_seed, score_run
-from nlp_transfer.methods.seed import SeedResult, Workspace, check_machine, clear_progress, make_accelerator, train_seed
+from nlp_transfer.methods.seed import SeedResult, Workspace, check_machine, clear_progress, train_seed
 from nlp_transfer.methods.trust import check_trust, describe_trust
 from nlp_transfer.models.encoder import check_vocabulary, load_tokenizer, read_config
 from nlp_transfer.models.sources import resolve_encoder
@@ -153,27 +154,29 @@ def _run_in(folder: RunFolder, source: object | None, state: PartialState, conso
     for seed in seeds:
         place = folder.path if len(seeds) == 1 else folder.path / f"seed-{seed}"
         results.append(train_seed(recipe, seed, spaces[seed], place, console))
-    space = spaces[seeds[0]]
-    control = None
-    if recipe.evaluation.control:
-        tables = {seed: (spaces[seed].splits, spaces[seed].prepared) for seed in seeds}
-        control = train_control(recipe, seeds, tables, lambda: make_accelerator(recipe), make_hooks=space.make_hooks)
+    space, tables = spaces[seeds[0]], [spaces[seed].splits for seed in seeds]
+    guarded = guard_run(recipe, seeds, spaces, results, folder.path, state, console)
     if not state.is_main_process:
         state.wait_for_everyone()
         return Report.load(folder.path)
-    best = keep_best_seed(recipe, results, space.splits, folder.path)
-    scored = score_run(recipe, results, [spaces[seed].splits for seed in seeds], control)
-    origin = {"name": space.source.name, "hub_id": space.source.hub_id, "revision": space.source.revision}
+    kept = guarded.results
+    best = keep_best_seed(recipe, kept, space.splits, folder.path)
+    if guarded.has_fallen_back and len(seeds) == 1:
+        adopt_result(best, folder.path)
+    scored = score_run(recipe, kept, tables, guarded.control, guarded.others)
     record = build_record(
-        recipe, seeds, results, best, space.splits, scored, encoder=origin, max_length=space.max_length
+        recipe, seeds, kept, best, space.splits, scored, encoder=guarded.origin, max_length=space.max_length
     )
     record |= describe_trust(recipe, best, spaces[best.seed].splits)
+    if guarded.record:
+        record["transfer"] = guarded.record
     labels, model = space.splits.labels, folder.path / "model"
     card = render_card(record, format=best.loader, kind=labels.kind, labels=labels.names, path=model.as_posix())
     write_atomically(model / "README.md", card)
     report = Report(record, folder.path)
     report.save()
-    clear_progress(results)
+    clear_progress([*results, *kept])
+    guarded.clear()
     state.wait_for_everyone()
     return report
 

@@ -10,7 +10,7 @@ from datasets import Dataset
 from nlp_transfer.contracts import Encoded
 from nlp_transfer.errors import ShapeError
 
-__all__ = ["Collator", "TokenStore", "plan_epoch", "plan_inference", "plan_packed", "split_window"]
+__all__ = ["Collator", "TokenStore", "plan_epoch", "plan_inference", "plan_packed", "round_width", "split_window"]
 
 WINDOWS_PER_GROUP = 50
 """Windows whose examples are sorted together: enough for little padding, few enough to stay shuffled; chosen."""
@@ -208,6 +208,26 @@ def _view_lists(chunk: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:
     return chunk.values.to_numpy(zero_copy_only=True), chunk.offsets.to_numpy(zero_copy_only=True)
 
 
+def round_width(width: int) -> int:
+    """Round a batch's length up, so that there are few different ones.
+
+    A processor's bf16 kernels are compiled for each shape, which takes a third of a step and half a megabyte for every
+    matrix product, and they are kept.
+
+    Args:
+        width: Tokens of the longest row.
+
+    Returns:
+        At most an eighth more; up to 16 tokens the same.
+
+    Example:
+        >>> [round_width(width) for width in (7, 15, 17, 33, 100, 256)]
+        [7, 15, 18, 36, 104, 256]
+    """
+    step = max(1, 1 << width.bit_length() >> 4)
+    return -(-width // step) * step
+
+
 class Collator:
     """Pads rows to one length, as the tokenizer does.
 
@@ -215,6 +235,9 @@ class Collator:
         pad: Column name to the value that pads it.
         padding_side: ``"right"`` or ``"left"``.
         pad_to_multiple_of: Rounds the length up; None keeps the longest row's.
+
+    Attributes:
+        has_few_widths: Whether lengths are rounded up by `round_width`, to no more than the longest row of the split.
 
     Example:
         >>> rows = Dataset.from_dict({"input_ids": [[1, 2], [3]]})
@@ -227,6 +250,7 @@ class Collator:
         self.pad = dict(pad)
         self.padding_side = padding_side
         self.pad_to_multiple_of = pad_to_multiple_of
+        self.has_few_widths = False
         self._store: TokenStore | None = None
         self._stored: Dataset | None = None
 
@@ -264,6 +288,8 @@ class Collator:
         width = int(counts_R.max())
         if self.pad_to_multiple_of:
             width = -(-width // self.pad_to_multiple_of) * self.pad_to_multiple_of
+        elif self.has_few_widths:
+            width = min(round_width(width), int(encoded.lengths.max()))
         places_L = np.arange(width)
         if self.padding_side == "left":
             is_real_RL = places_L >= (width - counts_R)[:, None]

@@ -64,6 +64,8 @@ def load_splits(data: DataConfig, task: TaskConfig, *, seed: int, source: object
     if data.leaks == "drop":
         _drop_leaks(parts, facts)
     _narrow_train(parts, data, space, seed, facts)
+    if data.permute_labels:
+        parts["train"] = _permute_labels(parts["train"], data.seed, facts)
     # Counted in what is handed on: nothing between train and the others after a drop.
     facts.leaked = _count_leaks(parts)
     _warn_leaks(facts)
@@ -203,6 +205,17 @@ def _narrow_train(parts: dict[str, Part], data: DataConfig, space: LabelSpace, s
             raise DataError(f"data.limit: expected rows of two classes or more, {data.limit} leaves one. Raise it.")
         if lost:
             facts.warnings.append(f"data.limit={data.limit} leaves no train rows of {list_names(lost)}.")
+
+
+def _permute_labels(train: Part, seed: int, facts: DataFacts) -> Part:
+    """Give every train row the label of another one drawn at random; how often each label occurs stays."""
+    assert train.labels is not None
+    facts.warnings.append(
+        f"data.permute_labels: the labels of train were permuted (seed {seed}), so they say nothing about the texts. "
+        "What is trained on them is for trying out guards, and for nothing else."
+    )
+    order = np.random.default_rng(seed).permutation(len(train.labels))
+    return replace(train, labels=train.labels[order])
 
 
 def _count_rows(parts: dict[str, Part], space: LabelSpace, facts: DataFacts) -> None:

@@ -153,6 +153,10 @@ class Feeder:
         owners = np.repeat(np.arange(len(examples)), counts)
         return np.concatenate([np.arange(self._starts[i], self._starts[i + 1]) for i in examples]), owners
 
+    def pad_to_few_widths(self) -> None:
+        """Round the lengths of batches up from now on, so that few kernels are compiled."""
+        self._collate.has_few_widths = True
+
     def feed(self, examples: np.ndarray) -> Microbatch:
         """Collate examples.
 

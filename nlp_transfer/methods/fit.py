@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
@@ -149,12 +150,16 @@ def _train(
     elif precision.format == "bf16":
         setup.half = not setup.guides
         precision = precision if setup.half else Precision("fp32", "the strategy steers weights where they are")
+    if setup.half:
+        setup.feeder.pad_to_few_widths()
     setup.evaluate = (stage.look or setup.evaluate) if stage.looks else None
     if make_hooks is not None:
         setup.hooks = make_hooks(count_steps(setup.feeder.encoded.num_examples, training), label)
     if checkpoints is not None:
         setup.store = CheckpointStore(checkpoints, keep=training.keep_checkpoints, rank=accelerator.process_index)
     log = _run_fast(setup, loaded, is_half=precision.format in ("bf16", "fp16"))
+    # The accelerator would hold the optimizer's moments, twice the weights, while what was saved is scored.
+    accelerator.free_memory()
     log.seconds += cache_seconds
     log.precision, log.precision_reason = precision
     if cache is not None:
@@ -258,6 +263,8 @@ def predict_split(
     multiple = 8 if accelerator.device.type == "cuda" else None
     feeder = Feeder(prepared, split, accelerator.device, pad_to_multiple_of=multiple, cache=cache)
     feeder.packing = find_packing(model)
+    if accelerator.device.type == "cpu" and any(each.dtype == torch.bfloat16 for each in model.parameters()):
+        feeder.pad_to_few_widths()
     logits = predict_logits(
         model.to(accelerator.device),
         feeder,

@@ -3,7 +3,7 @@
 import math
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -52,7 +52,11 @@ def read_labels(splits: Splits, split: str) -> np.ndarray:
 
 
 def score_run(
-    recipe: Recipe, results: Sequence[SeedResult], tables: Sequence[Splits], control: Control | None
+    recipe: Recipe,
+    results: Sequence[SeedResult],
+    tables: Sequence[Splits],
+    control: Control | None,
+    others: Mapping[str, dict[str, list[np.ndarray]]] | None = None,
 ) -> Outcome:
     """Score the model and its baselines on every labelled split but train.
 
@@ -61,6 +65,7 @@ def score_run(
         results: One a seed.
         tables: Labels and texts, one a seed; seeds that draw their own rows have their own baselines.
         control: The no-transfer control, if it was trained.
+        others: Further models that are scored beside it, by key.
 
     Returns:
         Scores with intervals, and the gain over the baseline that does best on validation.
@@ -83,6 +88,7 @@ def score_run(
         rivals["tfidf"] = {split: [each[split] for each in found] for split in labelled}
     if control is not None:
         rivals["no_transfer"] = {split: control.probabilities[split] for split in labelled}
+    rivals |= others or {}
     settings: dict[str, Any] = {"resamples": config.resamples, "confidence": config.confidence}
     limits = _list_thresholds(results)
     outcome = Outcome(scores={})

@@ -13,10 +13,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from nlp_transfer.contracts import Loader, TaskKind
 from nlp_transfer.models.sources import ALIASES, is_hub_id
+from nlp_transfer.publishing.harm import describe_outcome, list_warnings
 from nlp_transfer.publishing.scoreboard import collect_class_scores, collect_scores
 from nlp_transfer.publishing.summary import (
     choose_split,
-    describe_gain,
     find_section,
     format_count,
     format_interval,
@@ -144,7 +144,8 @@ def render_card(
         name_baseline=partial(name_baseline, record),
         title=name_title(record),
         headline=write_headline(record),
-        gain=describe_gain(record),
+        gain=describe_outcome(record),
+        harms=list_warnings(record),
         model=find_section(record, "model"),
         base=_name_encoder(record)[0],
         data=find_section(record, "data"),

@@ -16,12 +16,12 @@ from markupsafe import Markup, escape
 from nlp_transfer.contracts import Loader, TaskKind
 from nlp_transfer.publishing import outcomes, plots
 from nlp_transfer.publishing.card import describe_reading, write_loading_code
+from nlp_transfer.publishing.harm import describe_outcome, list_warnings
 from nlp_transfer.publishing.scoreboard import collect_class_scores, collect_scores
 from nlp_transfer.publishing.summary import (
     choose_metric,
     choose_split,
     count_updates,
-    describe_gain,
     find_kind,
     find_section,
     format_bytes,
@@ -126,7 +126,7 @@ def _collect(record: Mapping[str, Any], predictions: pd.DataFrame | None, folder
     columns = [] if predictions is None else list(predictions.columns)
     names = name_label_columns(record, columns)
     labelled, shown = _select_rows(record, predictions)
-    verdict, gain = describe_gain(record)
+    verdict, gain = describe_outcome(record)
     return {
         "title": name_title(record),
         "headline": write_headline(record),
@@ -135,6 +135,7 @@ def _collect(record: Mapping[str, Any], predictions: pd.DataFrame | None, folder
         "verdict_name": VERDICTS[verdict],
         # The verdict stands above the sentence, so it is not said twice.
         "gain": gain if verdict == "unknown" else gain.partition(": ")[2],
+        "harms": list_warnings(record),
         "chips": _list_chips(record, kind, names),
         "cards": _list_cards(record),
         "tables": collect_scores(record),

@@ -42,6 +42,8 @@ __all__ = [
 ]
 
 BASELINES = {
+    "refused": "Refused transfer",
+    "without_link": "Without the last transfer",
     "tfidf": "TF-IDF + logistic regression",
     "no_transfer": "No transfer (random weights)",
     "majority": "Majority class",

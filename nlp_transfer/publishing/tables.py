@@ -11,10 +11,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from nlp_transfer.publishing.harm import describe_outcome, list_warnings
 from nlp_transfer.publishing.scoreboard import collect_scores
 from nlp_transfer.publishing.summary import (
     count_updates,
-    describe_gain,
     find_section,
     format_bytes,
     format_count,
@@ -155,13 +155,14 @@ def result_block(record: Mapping[str, Any], folder: Path) -> RenderableType:
     Returns:
         Something rich can print.
     """
-    verdict, sentence = describe_gain(record)
+    verdict, sentence = describe_outcome(record)
     place = show_path(folder)
     model = os.path.join(place, str(record.get("artifact") or "model"))
     parts: list[RenderableType] = [
         Text(name_title(record), style="bold"),
         Text(write_headline(record), style="bold cyan"),
         Text(sentence, style=VERDICT_STYLES[verdict]),
+        *(Text(f"!! {line}", style="bold red") for line in list_warnings(record)),
         Text(),
     ]
     if list_splits(record):

@@ -177,6 +177,11 @@ class DataConfig(Section):
     )
     encoding: str = Field("utf-8", description="Character encoding of csv, tsv and jsonl files.")
     label_separator: str = Field(",", min_length=1, description="Splits a text cell that holds several labels.")
+    permute_labels: bool = Field(
+        False,
+        description="Permute the labels of train with data.seed: makes an encoder that a guard must refuse, and "
+        "nothing of use.",
+    )
     invalid: Literal["error", "drop"] = Field(
         "error", description="What happens to rows with an empty text or a missing label; drops are counted."
     )
@@ -275,7 +280,14 @@ class EvaluationConfig(Section):
     resamples: Annotated[int, Field(ge=100)] = Field(1000, description="Bootstrap resamples of every interval.")
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(0.95, description="Coverage of the intervals.")
     tfidf: bool = Field(True, description="Score TF-IDF with logistic regression on the same splits.")
-    control: bool = Field(False, description="Train the no-transfer control: same encoder, random weights.")
+    control: bool = Field(
+        False,
+        description="Train the no-transfer control: same encoder, random weights. Of an earlier artefact also the same "
+        "run from the encoder that it started from.",
+    )
+    guard: bool = Field(
+        False, description="Keep the better model where the transfer does harm; trains the control for it."
+    )
     control_learning_rates: list[Annotated[float, Field(gt=0)]] = Field(
         default_factory=lambda: [1e-4, 3e-4, 1e-3],
         min_length=1,
@@ -345,7 +357,12 @@ class Recipe(Section):
             training["select_by"] = SELECTION_METRICS[kind]
         if training:
             object.__setattr__(self, "training", self.training.model_copy(update=training))
+        evaluation: dict[str, Any] = {}
         if self.evaluation.metrics is None:
-            metrics = {"metrics": list(DEFAULT_METRICS[kind])}
-            object.__setattr__(self, "evaluation", self.evaluation.model_copy(update=metrics))
+            evaluation["metrics"] = list(DEFAULT_METRICS[kind])
+        if self.evaluation.guard and not self.evaluation.control:
+            # There is nothing to fall back on without it.
+            evaluation["control"] = True
+        if evaluation:
+            object.__setattr__(self, "evaluation", self.evaluation.model_copy(update=evaluation))
         return self

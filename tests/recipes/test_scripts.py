@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import ClassLabel
 
 from nlp_transfer import Classifier, Report
+from tests.tiny import make_splits
 
 ROOT = Path(__file__).parents[2] / "recipes" / "scripts"
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
 TRIED = [
     "check_gpu.py",
+    "check_guard.py",
     "check_suspects.py",
     "draw_benchmarks.py",
     "measure_data_scale.py",
@@ -144,3 +147,24 @@ def test_suspects_are_checked_on_planted_noise_of_both_kinds(run_script, tiny_en
     assert len(found) == 2 * 2 * 2 * 3
     assert all(0 <= row["precision"] <= 1 and row["rows"] > 60 for row in found)
     assert "regression + neighbors" in out
+
+
+def test_the_guard_is_counted_over_planted_and_healthy_cases(run_script, tiny_encoder, work_dir):
+    table = make_splits(64, 2)
+    Path("set").mkdir()
+    for split, rows in table.tables.items():
+        rows.cast_column("label", ClassLabel(names=list(table.labels.names))).to_parquet(f"set/{split}.parquet")
+    arguments = ["set", "--encoder", tiny_encoder("bert"), "--seeds", 1, "--healthy-seeds", 2, "--limit", 16]
+    more = ["--link-limit", 16, "--out", "runs/guard"]
+    status, out = run_script("check_guard.py", *arguments, *more)
+    found = json.loads(Path("runs/guard/check_guard.json").read_text(encoding="utf-8"))
+    assert [case["kind"] for case in found["cases"]] == ["planted", "linked", "plain"]
+    assert [case["link"] is None for case in found["cases"]] == [False, False, True]
+    assert f"planted harm found in {found['found']} of 1 seeds" in out
+    assert status == (0 if found["found"] == 1 and found["false"] == 0 else 1)
+    # A finished case is read back, not run again.
+    again, out = run_script("check_guard.py", *arguments, *more)
+    assert again == status
+    assert len(out.splitlines()) == 5
+    # Another setting is not taken for the same.
+    assert "Name another --out" in run_script("check_guard.py", *arguments, *more, "--epochs", 2)[0]

@@ -234,6 +234,20 @@ def start(arguments, stdout=subprocess.PIPE):
     return subprocess.Popen(command, cwd=ROOT, stdout=stdout, stderr=subprocess.PIPE, text=True)
 
 
+def test_run_hands_the_guard_on(call, monkeypatch):
+    seen = []
+
+    def watch(recipe, console):
+        seen.append((recipe.evaluation.guard, recipe.evaluation.control, recipe.training.epochs))
+        return "done"
+
+    monkeypatch.setattr("nlp_transfer.pipeline.run", watch)
+    assert call("run", "sentiment/full", "--guard", "training.epochs=2")[0] == 0
+    assert call("run", "sentiment/full", "training.epochs=2", "--guard")[0] == 0
+    assert call("run", "sentiment/full")[0] == 0
+    assert seen == [(True, True, 2.0), (True, True, 2.0), (False, False, 3.0)]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_an_interrupted_run_says_how_to_go_on(tiny_encoder, tmp_path):
     steps = ("training.max_steps=100000", "training.checkpoint_every=2", "evaluation.tfidf=false")

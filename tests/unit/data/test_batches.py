@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from transformers import DataCollatorWithPadding
 
 from nlp_transfer.contracts import Encoded
-from nlp_transfer.data.batches import Collator, TokenStore, plan_epoch, plan_inference, split_window
+from nlp_transfer.data.batches import Collator, TokenStore, plan_epoch, plan_inference, round_width, split_window
 from nlp_transfer.data.encode import encode_table, read_padding
 from nlp_transfer.errors import ShapeError
 from tests import tiny
@@ -211,3 +211,17 @@ def test_a_sliced_chunk_keeps_its_own_offsets():
     table = Dataset.from_dict({"input_ids": [[1, 2], [3], [4, 5], [6]]}).select(range(2, 4))
     flat, counts = TokenStore(table).gather("input_ids", [0, 1])
     assert (flat.tolist(), counts.tolist()) == ([4, 5, 6], [2, 1])
+
+
+def test_few_widths_are_no_shorter_than_the_rows_and_no_longer_than_the_longest():
+    lengths = np.array([17, 3, 18, 33])
+    rows = Dataset.from_dict({"input_ids": [[1] * int(length) for length in lengths]})
+    encoded = Encoded(rows, lengths, np.arange(4), None, num_examples=4, truncated=0)
+    collator = Collator({"input_ids": 0}, "right")
+    collator.has_few_widths = True
+    widths = {row: collator(encoded, [row])["input_ids"].shape[1] for row in range(4)}
+    assert widths == {0: 18, 1: 3, 2: 18, 3: 33}
+    assert collator(encoded, [0])["attention_mask"].sum() == 17
+    rounded = [round_width(width) for width in range(1, 513)]
+    assert all(width <= found <= width * 1.125 for width, found in enumerate(rounded, start=1))
+    assert len(set(rounded)) == 16 + 5 * 8

@@ -390,3 +390,20 @@ def test_an_input_is_never_changed():
     load(source, leaks="drop", invalid="drop", limit=10)
     for split, frame in source.items():
         pd.testing.assert_frame_equal(frame, before[split])
+
+
+def test_permuted_labels_keep_their_counts_and_lose_their_texts():
+    def permute(**data):
+        return load_splits(DataConfig(**data), TaskConfig(), seed=0, source=make_splits())
+
+    plain, one, same = permute(), permute(permute_labels=True), permute(permute_labels=True)
+    other = permute(permute_labels=True, seed=1)
+    labels = [splits.tables["train"]["label"][:] for splits in (plain, one, same, other)]
+    assert labels[0] != labels[1] == labels[2] != labels[3]
+    assert sorted(labels[0]) == sorted(labels[1]) == sorted(labels[3])
+    assert one.tables["train"]["text"][:] == plain.tables["train"]["text"][:]
+    for split in ("validation", "test"):
+        assert one.tables[split]["label"][:] == plain.tables[split]["label"][:]
+    assert any("permuted (seed 0)" in warning for warning in one.facts.warnings)
+    assert any("permuted (seed 1)" in warning for warning in other.facts.warnings)
+    assert not any("permuted" in warning for warning in plain.facts.warnings)

@@ -42,16 +42,23 @@ def test_interval_of_a_mean_is_close_to_scipys() -> None:
     assert ours.high == pytest.approx(theirs.high, abs=0.015)
 
 
-def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+def test_95_percent_intervals_of_accuracy_cover_the_truth_in_93_to_97_percent_of_1000_test_sets() -> None:
+    truth, n, trials = 0.8, 300, 1000
     rng = np.random.default_rng(0)
-    covered = 0
-    for trial in range(200):
-        values = (rng.random(150) < 0.7).astype(float)
+    covered = {"bootstrap": 0, "wilson": 0, "too narrow": 0}
+    for trial in range(trials):
+        right = (rng.random(n) < truth).astype(float)
         found = bootstrap_interval(
-            lambda weights, values=values: values @ weights / 150, 150, resamples=300, confidence=0.9, seed=trial
+            lambda weights, right=right: right @ weights / n, n, resamples=400, confidence=0.95, seed=trial
         )
-        covered += found.low <= 0.7 <= found.high
-    assert 0.83 <= covered / 200 <= 0.97
+        covered["bootstrap"] += found.low <= truth <= found.high
+        wilson = wilson_interval(int(right.sum()), n, 0.95)
+        covered["wilson"] += wilson.low <= truth <= wilson.high
+        # What the test must refuse: an interval of half the width.
+        covered["too narrow"] += abs(right.mean() - truth) <= (found.high - found.low) / 4
+    assert 0.93 <= covered["bootstrap"] / trials <= 0.97, covered
+    assert 0.93 <= covered["wilson"] / trials <= 0.97, covered
+    assert covered["too narrow"] / trials < 0.8, covered
 
 
 def test_paired_interval_is_close_to_scipys_and_narrower_than_unpaired() -> None:

@@ -240,3 +240,10 @@ def test_loading_a_recipe_imports_no_heavy_library():
     root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "['pydantic', 'yaml']"
+
+
+def test_the_guard_brings_the_control_that_it_needs():
+    for control in ({}, {"control": False}):
+        evaluation = load_recipe({"evaluation": {"guard": True, **control}}).evaluation
+        assert (evaluation.guard, evaluation.control) == (True, True)
+    assert not load_recipe({}, ["evaluation.control=false"]).evaluation.control

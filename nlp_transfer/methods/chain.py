@@ -1,0 +1,177 @@
+"""Chains of transfers: which encoder an earlier artefact started from, and the same run without that link."""
+
+import copy
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from nlp_transfer.data.encode import encode_splits, resolve_max_length
+from nlp_transfer.errors import DivergedError, EncoderError, RecipeError
+from nlp_transfer.methods.seed import SeedResult, Workspace, train_seed
+from nlp_transfer.models.encoder import load_tokenizer, read_config
+from nlp_transfer.models.sources import ARTIFACT_FILE, EncoderSource, resolve_encoder
+from nlp_transfer.recipe.schema import EncoderConfig, Recipe
+
+__all__ = ["CONTROLS_FOLDER", "Chain", "Link", "trace_chain", "train_chain"]
+
+CONTROLS_FOLDER = "controls"
+"""Where the runs without a link lie, inside the run's own folder, while they are needed."""
+
+MOST_LINKS = 10
+"""Links that are followed; chosen: it also ends a chain that bites its own tail."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """One earlier transfer that an encoder went through.
+
+    Attributes:
+        name: The artefact, as it was named.
+        without: The encoder that this transfer started from.
+        facts: The recipe that made the artefact, without its places.
+    """
+
+    name: str
+    without: EncoderConfig
+    facts: Mapping[str, Any]
+
+
+@dataclass
+class Chain:
+    """The links of an encoder, each with the same run without it.
+
+    Attributes:
+        links: The last transfer first.
+        results: For each link, the run from its own encoder, one result a seed.
+        sources: For each link, where its own encoder comes from.
+        notes: Links that could not be judged, and why.
+    """
+
+    links: list[Link] = field(default_factory=list)
+    results: list[list[SeedResult]] = field(default_factory=list)
+    sources: list[EncoderSource] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def trace_chain(config: EncoderConfig) -> tuple[list[Link], list[str]]:
+    """List the earlier transfers that an encoder went through.
+
+    Args:
+        config: The recipe's encoder section.
+
+    Returns:
+        Links, the last transfer first; none for an encoder that is no artefact of ours. And a sentence where the
+        chain goes on but cannot be followed.
+
+    Raises:
+        EncoderError: The encoder itself is not here.
+
+    Example:
+        >>> trace_chain(EncoderConfig(name="google-bert/bert-base-uncased"))
+        ([], [])
+    """
+    links: list[Link] = []
+    source = resolve_encoder(config)
+    while source.is_artifact and len(links) < MOST_LINKS:
+        try:
+            record = json.loads((Path(source.location) / ARTIFACT_FILE).read_text(encoding="utf-8"))
+            origin, recipe = dict(record["encoder"]), dict(record.get("recipe") or {})
+        except (OSError, ValueError, KeyError, TypeError):
+            return links, [f"{source.name}: it does not say which encoder it started from, so it is not judged alone."]
+        if dict(recipe.get("encoder") or {}).get("init") == "random":
+            # What came before it is random weights: the no-transfer control itself.
+            break
+        without = _find_origin(origin, Path(source.location), config)
+        if without is None:
+            return links, [
+                f"{source.name}: the encoder it started from, {origin.get('name')}, is not here, so the link is not "
+                "judged alone. Put it back, or run where it is."
+            ]
+        links.append(Link(source.name, without, recipe))
+        source = resolve_encoder(without)
+    return links, []
+
+
+def _find_origin(origin: Mapping[str, Any], folder: Path, config: EncoderConfig) -> EncoderConfig | None:
+    """Find the encoder an artefact started from: as it was named, beside the artefact, or by its Hub id."""
+    name, hub_id = str(origin.get("name") or ""), origin.get("hub_id")
+    places = [name, str(folder.parent / name)] if name else []
+    for place in [*places, *([str(hub_id)] if hub_id else [])]:
+        wanted = config.model_copy(update={"name": place, "revision": origin.get("revision")})
+        try:
+            found = resolve_encoder(wanted)
+        except EncoderError:
+            continue
+        # A folder that is gone can look like the name of a repository that has nothing to do with it.
+        if found.kind != "hub" or hub_id:
+            return wanted
+    return None
+
+
+def train_chain(
+    recipe: Recipe,
+    seeds: Sequence[int],
+    spaces: Mapping[int, Workspace],
+    folder: Path,
+    console: Console,
+    *,
+    one_first: Callable[[], AbstractContextManager[Any]],
+) -> Chain:
+    """Run the same recipe from the encoder that each link of the chain started from.
+
+    Args:
+        recipe: The run with all of its links.
+        seeds: Training seeds.
+        spaces: Data and tokenizer of each seed.
+        folder: The run's folder.
+        console: Where progress is shown.
+        one_first: Lets the main process tokenize before the others.
+
+    Returns:
+        The chain. A link whose own encoder cannot be trained is told in the notes and ends it.
+
+    Raises:
+        StorageError: The disk is full or failing.
+    """
+    links, notes = trace_chain(recipe.encoder)
+    chain = Chain(notes=notes)
+    for number, link in enumerate(links, 1):
+        changed = recipe.model_copy(update={"encoder": link.without})
+        console.print(f"without the link {link.name}: from {link.without.name}", highlight=False, markup=False)
+        try:
+            with one_first():
+                without = {id(space): _prepare(space, link.without, recipe) for space in spaces.values()}
+            results = [
+                train_seed(
+                    changed,
+                    seed,
+                    without[id(spaces[seed])],
+                    folder / CONTROLS_FOLDER / f"without-link-{number}" / f"seed-{seed}",
+                    console,
+                )
+                for seed in seeds
+            ]
+        except (EncoderError, RecipeError, DivergedError) as error:
+            chain.notes.append(f"{link.name}: the run without this link did not come off, so it is not judged: {error}")
+            break
+        chain.links.append(link)
+        chain.results.append(results)
+        chain.sources.append(next(iter(without.values())).source)
+    return chain
+
+
+def _prepare(space: Workspace, encoder: EncoderConfig, recipe: Recipe) -> Workspace:
+    """The same rows, read by another encoder's tokenizer."""
+    source = resolve_encoder(encoder)
+    tokenizer = load_tokenizer(source, trust_remote_code=encoder.trust_remote_code)
+    settings = read_config(source, trust_remote_code=encoder.trust_remote_code)
+    max_length = resolve_max_length(tokenizer, settings, space.max_length)
+    # Tokenizing fills in facts, which are those of the run itself.
+    splits = replace(space.splits, facts=copy.deepcopy(space.splits.facts))
+    prepared = encode_splits(splits, tokenizer, recipe.data.model_copy(update={"max_length": max_length}))
+    return Workspace(splits, prepared, tokenizer, source, max_length, space.console)

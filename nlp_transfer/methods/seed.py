@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from accelerate import Accelerator
 from rich.console import Console
 from transformers import PreTrainedTokenizerBase
@@ -24,10 +23,10 @@ from nlp_transfer.engine.loop import OTHER_ROWS
 from nlp_transfer.engine.precision import Precision, choose_device, choose_precision, count_processes
 from nlp_transfer.errors import MissingExtraError, OutputError, StorageError
 from nlp_transfer.evaluation.calibrators import Calibrator, read_calibrator
-from nlp_transfer.evaluation.predictions import predict_labels
 from nlp_transfer.evaluation.thresholds import Choice, read_thresholds
 from nlp_transfer.methods.calibrate import calibrate_artifact, calibrate_splits, settle_thresholds
 from nlp_transfer.methods.fit import Fitted, fit_model, predict_all
+from nlp_transfer.methods.predictions import build_predictions
 from nlp_transfer.methods.stages import HookMaker
 from nlp_transfer.models.sources import EncoderSource
 from nlp_transfer.publishing.artifact import load_artifact, save_artifact, write_atomically
@@ -224,9 +223,10 @@ def train_seed(recipe: Recipe, seed: int, space: Workspace, folder: Path, consol
         precision=choose_precision(training.precision, device),
     )
     _tell_resumed(fitted.log, console)
-    loader, log, model = _save(recipe, fitted, space, folder, accelerator), fitted.log, _describe_model(fitted)
-    del fitted
+    loader, log = _save(recipe, fitted, space, folder, accelerator), fitted.log
     place, is_main = folder / "model", accelerator.is_main_process
+    model = _describe_model(fitted)
+    del fitted
     # Scores must be those of what was saved, so the folder is what gets scored.
     saved = load_artifact(place, trust_remote_code=recipe.encoder.trust_remote_code).model
     raw = predict_all(saved, space.prepared, accelerator, recipe)
@@ -295,54 +295,6 @@ def _is_collapsed(probabilities: dict[str, np.ndarray], space: Workspace) -> boo
     if found is None or not labels.is_categorical or len(found) < 2:
         return False
     return len(np.unique(found.argmax(axis=1))) == 1
-
-
-def build_predictions(
-    splits: Splits,
-    probabilities: dict[str, np.ndarray],
-    *,
-    with_text: bool = True,
-    thresholds: Sequence[float | None] | None = None,
-) -> pd.DataFrame:
-    """Lay out predictions as a table.
-
-    Args:
-        splits: Texts, ids and labels.
-        probabilities: Split name to float64 (N, C).
-        with_text: Whether texts go in.
-        thresholds: As ``predict_labels`` takes them.
-
-    Returns:
-        Columns ``split``, ``id``, ``text``, ``text_b`` (pairs), ``label``, ``predicted`` and, but for regressions,
-        ``probability_<label>``; labels as names, lists of names (multi_label) or numbers (regression).
-    """
-    space = splits.labels
-    frames = []
-    for split, found in probabilities.items():
-        table = splits.tables[split]
-        texts = [name for name in ("text", "text_b") if name in table.column_names] if with_text else []
-        frame = table.select_columns(["id", *texts]).to_pandas()
-        frame.insert(0, "split", split)
-        labels = np.asarray(table.with_format("numpy")["label"]) if splits.is_labelled(split) else None
-        frame["label"] = None if labels is None else _name_values(labels, splits)
-        frame["predicted"] = _name_values(predict_labels(found, space, thresholds), splits)
-        if space.kind != "regression":
-            for column, name in enumerate(space.names):
-                frame[f"probability_{name}"] = found[:, column]
-        frames.append(frame)
-    joined: pd.DataFrame = pd.concat(frames, ignore_index=True)
-    return joined
-
-
-def _name_values(values: np.ndarray, splits: Splits) -> list[Any]:
-    """Turn class ids or multi-hot rows into names; numbers stay numbers."""
-    space = splits.labels
-    if space.kind == "regression":
-        return [float(value) for value in values]
-    names = np.asarray(space.names, dtype=object)
-    if space.kind == "multi_label":
-        return [names[row.astype(bool)].tolist() for row in values]
-    return list(names[values])
 
 
 def _write_seed(result: SeedResult, space: Workspace) -> None:

@@ -122,7 +122,7 @@ def score_h(features_ND: ArrayLike, labels_N: ArrayLike) -> float:
 
     Example:
         >>> features, labels = [[0.0, 1.0], [0.0, -1.0], [4.0, 1.0], [4.0, -1.0]], [0, 0, 1, 1]
-        >>> score_h(features, labels) > 10 * score_h(features, [0, 1, 0, 1])
+        >>> score_h(features, labels) > 10 * score_h(features, [0, 1, 1, 0])
         True
     """
     features, labels = check_features(features_ND, labels_N)
@@ -163,7 +163,7 @@ def score_h_even(features_ND: ArrayLike, labels_N: ArrayLike, *, rows_a_dimensio
 
     Example:
         >>> features, labels = [[0.0, 1.0], [0.0, -1.0], [4.0, 1.0], [4.0, -1.0]], [0, 0, 1, 1]
-        >>> score_h_even(features, labels) > 10 * score_h_even(features, [0, 1, 0, 1])
+        >>> score_h_even(features, labels) > 10 * score_h_even(features, [0, 1, 1, 0])
         True
     """
     features, labels = check_features(features_ND, labels_N)
@@ -278,7 +278,7 @@ def score_transrate(features_ND: ArrayLike, labels_N: ArrayLike, *, distortion: 
         in the paper's definition; its code weighs them alike.
 
     Example:
-        >>> features, labels = [[0.0, 1.0], [0.0, -1.0], [4.0, 1.0], [4.0, -1.0]], [0, 0, 1, 1]
+        >>> features, labels = [[3.0, 0.0], [-3.0, 0.0], [0.0, 3.0], [0.0, -3.0]], [0, 0, 1, 1]
         >>> score_transrate(features, labels) > score_transrate(features, [0, 1, 0, 1])
         True
     """
@@ -286,7 +286,7 @@ def score_transrate(features_ND: ArrayLike, labels_N: ArrayLike, *, distortion: 
     centered_ND = features - features.mean(axis=0)
     rate = _measure_rate(centered_ND, distortion)
     for label, count in enumerate(np.bincount(labels)):
-        rate -= count / len(labels) * _measure_rate(centered_ND[labels == label], distortion)
+        rate -= float(count) / len(labels) * _measure_rate(centered_ND[labels == label], distortion)
     return rate
 
 
@@ -318,7 +318,7 @@ def score_gbc(features_ND: ArrayLike, labels_N: ArrayLike, *, dimensions: int = 
 
     Example:
         >>> features, labels = [[0.0, 1.0], [0.0, -1.0], [4.0, 1.0], [4.0, -1.0]], [0, 0, 1, 1]
-        >>> score_gbc(features, labels) > score_gbc(features, [0, 1, 0, 1])
+        >>> score_gbc(features, labels) > score_gbc(features, [0, 1, 1, 0])
         True
     """
     features, labels = check_features(features_ND, labels_N)

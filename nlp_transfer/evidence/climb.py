@@ -80,7 +80,7 @@ class Climb:
     def keep(self, rung: Rung, trial: Trial) -> None:
         """Take a finished fit in, and say what it gave."""
         self.trials.setdefault(rung.name, []).append(trial)
-        self.costs.learn(rung, trial.seconds, trial.training_seconds)
+        self.costs.learn(rung, trial.seconds, trial.training_seconds, trial.after_seconds)
         truth, found = self.reference.labels["validation"], trial.probabilities["validation"]
         value = compute_metrics(truth, found, self.reference.space, [self.select_by]).get(self.select_by)
         spent = "" if self.clock.budget is None else f" ({self.clock.elapsed:.0f} s of {self.clock.budget:.0f} s)"
@@ -135,7 +135,7 @@ def climb_ladder(climb: Climb, rungs: Sequence[Rung], seeds: int) -> None:
         later = [each for each in tasks if each.rung is task.rung]
         try:
             recipe = build_recipe(task.rung, climb.facts, seed=task.seed, folder=climb.place(task.rung, task.seed))
-            after = climb.costs.predict_after()
+            after = climb.costs.predict_ending()
             climb.keep(task.rung, run_trial(task.rung, recipe, climb.reference, climb.source, climb.clock, after))
         except (OutOfTimeError, DivergedError, EncoderError, RecipeError) as error:
             climb.omit(task.rung, [task.seed, *(each.seed for each in later)], str(error).rstrip("."))

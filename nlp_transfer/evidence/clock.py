@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from nlp_transfer.contracts import Evaluation, Hook, RunLog
 from nlp_transfer.errors import OutOfTimeError, RecipeError
 
-__all__ = ["Clock", "DeadlineHook", "StepTimer", "parse_budget", "watch_deadline"]
+__all__ = ["Clock", "DeadlineHook", "FitWatch", "StepTimer", "parse_budget"]
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -122,16 +122,25 @@ class DeadlineHook:
         """Nothing to put away."""
 
 
-def watch_deadline(end: float) -> Callable[[int, str], Sequence[Hook]]:
-    """Make what gives each fit of a run its `DeadlineHook`.
+class FitWatch:
+    """Gives each fit of a run its `DeadlineHook`, and knows when training was last at work: what `run` takes as watch.
 
     Args:
-        end: When training has to be through, on the monotonic clock.
-
-    Returns:
-        What `pipeline.run` takes as ``watch``.
+        end: When training has to be through, on the monotonic clock; infinite for no deadline.
     """
-    return lambda num_steps, _: (DeadlineHook(num_steps, end),)
+
+    def __init__(self, end: float) -> None:
+        self.end = end
+        self.last: float | None = None
+
+    def __call__(self, num_steps: int, _label: str, /) -> Sequence[Hook]:
+        """Give the watchers of one fit."""
+        return (DeadlineHook(num_steps, self.end, self.look),)
+
+    def look(self) -> float:
+        """Tell the time, and remember it."""
+        self.last = time.monotonic()
+        return self.last
 
 
 class StepTimer:

@@ -50,6 +50,7 @@ class Costs:
         num_validation: Rows of validation, looked at after every pass.
         step_seconds: Of a step of full fine-tuning; None where it was not measured.
         overhead: Seconds of a run beside its training, as measured, newest last.
+        endings: Seconds of a run after its training: saving, loading what was saved, predicting; newest last.
         measured: Rung to wall seconds of its fits.
         correction: Factor on what is foreseen for training, from what full really took.
     """
@@ -59,6 +60,7 @@ class Costs:
     num_validation: int
     step_seconds: float | None = None
     overhead: list[float] = field(default_factory=list)
+    endings: list[float] = field(default_factory=list)
     measured: dict[str, list[float]] = field(default_factory=dict)
     correction: float = 1.0
 
@@ -77,6 +79,10 @@ class Costs:
             return AGAIN * max(self.overhead[-3:])
         return FIRST_OVERHEAD + self._pass_over(self.num_scored)
 
+    def predict_ending(self) -> float:
+        """Seconds that a run needs once it is trained, for which a deadline must leave room."""
+        return AGAIN * max(self.endings[-3:]) if self.endings else self.predict_after()
+
     def predict_training(self, rung: Rung) -> float:
         """Seconds in the loop, looks at validation included, or of the fit of a head."""
         if rung.name == "features":
@@ -86,14 +92,17 @@ class Costs:
         looks = self.facts.count_epochs(rung) * self._pass_over(self.num_validation) if rung.work else 0.0
         return self.correction * (self.facts.count_steps(rung) * rung.work * step + looks)
 
-    def learn(self, rung: Rung, seconds: float, training_seconds: float) -> None:
+    def learn(self, rung: Rung, seconds: float, training_seconds: float, after_seconds: float | None = None) -> None:
         """Take in what a fit took.
 
         Args:
             rung: What was fitted.
             seconds: Wall time of all of it.
             training_seconds: Of its training.
+            after_seconds: From the end of its training on, where it is known.
         """
+        if after_seconds is not None:
+            self.endings.append(after_seconds)
         if rung.recipe is not None and rung.name != "features":
             self.overhead.append(max(0.0, seconds - training_seconds))
         if rung.name == PROTECTED and rung.name not in self.measured and self.step_seconds:

@@ -143,7 +143,7 @@ def _run_point(climb: Climb, rung: Rung, size: int, seed: int) -> Trial:
         trial = run_baseline(rung, _narrow(climb, size), folder, select_by=climb.select_by)
     else:
         recipe = build_recipe(rung, facts, seed=seed, folder=folder)
-        trial = run_trial(rung, recipe, climb.reference, climb.source, climb.clock, costs.predict_after())
+        trial = run_trial(rung, recipe, climb.reference, climb.source, climb.clock, climb.costs.predict_ending())
     climb.say(f"curve: {rung.name} on {size:,} rows, seed {seed}: {trial.seconds:.0f} s")
     return trial
 

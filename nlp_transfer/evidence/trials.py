@@ -17,7 +17,7 @@ import torch
 from nlp_transfer.contracts import LabelSpace, Splits
 from nlp_transfer.errors import OutputError
 from nlp_transfer.evaluation.baselines import MAX_FEATURES, predict_majority, score_tfidf
-from nlp_transfer.evidence.clock import Clock, watch_deadline
+from nlp_transfer.evidence.clock import Clock, FitWatch
 from nlp_transfer.evidence.rungs import Rung
 from nlp_transfer.pipeline import run
 from nlp_transfer.publishing.artifact import write_atomically
@@ -76,6 +76,7 @@ class Trial:
         epochs: Passes over them.
         is_flat: Whether it gives every validation row the same class.
         folder: Of the run, where there is one.
+        after_seconds: Wall time from the end of training to that of the run; None where it is not known.
     """
 
     rung: str
@@ -91,6 +92,7 @@ class Trial:
     epochs: float
     is_flat: bool
     folder: Path | None = None
+    after_seconds: float | None = None
 
 
 class PeakMemory:
@@ -162,14 +164,15 @@ def run_trial(
     finished = read_trial(rung, recipe, reference)
     if finished is not None:
         return finished
-    watch = None
-    if clock.budget is not None:
-        watch = watch_deadline(time.monotonic() + clock.left - after_seconds)
+    watch = FitWatch(time.monotonic() + clock.left - after_seconds)
     started = time.monotonic()
     with PeakMemory() as peak:
         report = run(recipe, data=source, progress=False, watch=watch)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    measured = {"seconds": time.monotonic() - started, "peak_memory_bytes": peak.bytes}
+    ended = time.monotonic()
+    measured = {"seconds": ended - started, "peak_memory_bytes": peak.bytes}
+    if watch.last is not None:
+        measured["after_seconds"] = ended - watch.last
     write_atomically(folder / MEASURED_FILE, json.dumps(measured) + "\n")
     return _to_trial(rung, recipe, report, reference, measured)
 
@@ -227,6 +230,7 @@ def _to_trial(rung: Rung, recipe: Recipe, report: Report, reference: Reference, 
         epochs=float(training["epochs"]),
         is_flat=bool(training["collapsed"]),
         folder=Path(recipe.report.output_dir),
+        after_seconds=measured.get("after_seconds"),
     )
 
 

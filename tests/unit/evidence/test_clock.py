@@ -2,7 +2,7 @@ import pytest
 
 from nlp_transfer.contracts import RunLog
 from nlp_transfer.errors import OutOfTimeError, RecipeError
-from nlp_transfer.evidence.clock import PROBE_STEPS, SETTLED_STEPS, DeadlineHook, StepTimer, parse_budget
+from nlp_transfer.evidence.clock import PROBE_STEPS, SETTLED_STEPS, DeadlineHook, FitWatch, StepTimer, parse_budget
 
 
 @pytest.mark.parametrize("text", ["soon", "-3m", "0", "10 minutes", "m", ""])
@@ -57,3 +57,14 @@ def test_a_step_timer_leaves_the_first_steps_out_and_ends_the_fit(monkeypatch):
         take([9.0, 5.0, 3.0, *[0.5] * 30])
     assert len(timer.times) == PROBE_STEPS + 1
     assert timer.seconds == pytest.approx(0.5)
+
+
+def test_a_watch_knows_when_training_was_last_at_work(monkeypatch):
+    now = [5.0]
+    monkeypatch.setattr("nlp_transfer.evidence.clock.time.monotonic", lambda: now[0])
+    watch = FitWatch(float("inf"))
+    (hook,) = watch(3, "training")
+    assert watch.last is None
+    for now[0] in (6.0, 7.5):
+        hook.after_step(RunLog(steps=1), None, 0.0)
+    assert watch.last == 7.5

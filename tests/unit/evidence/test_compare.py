@@ -69,6 +69,15 @@ def test_every_rung_has_every_column_filled(ladder):
     assert ladder["found"].recommended in ladder["found"].recommendation
 
 
+def test_what_comes_after_training_is_measured_apart(ladder):
+    found = {}
+    for path in sorted((Path(ladder["asked"]["output_dir"]) / "runs").rglob("measured.json")):
+        found[path.parent.relative_to(path.parents[2]).as_posix()] = json.loads(path.read_text(encoding="utf-8"))
+    assert len(found) == 7
+    for name in ("features/seed-0", "layerwise/seed-1"):
+        assert 0 < found[name]["after_seconds"] < found[name]["seconds"], name
+
+
 def test_scores_are_those_of_the_saved_predictions(ladder):
     checked = 0
     for row in ladder["found"].rows:
@@ -167,7 +176,7 @@ def test_a_fit_beyond_its_budget_is_stopped_and_told(tiny_encoder, tmp_path, mon
     monkeypatch.setattr("nlp_transfer.evidence.costs.Costs.predict", lambda *_: 0.0)
     monkeypatch.setattr("nlp_transfer.evidence.climb.measure_steps", lambda _: 0.0)
     monkeypatch.setattr("nlp_transfer.evidence.compare.measure_steps", lambda _: 0.0)
-    monkeypatch.setattr("nlp_transfer.evidence.costs.Costs.predict_after", lambda _: 1e6)
+    monkeypatch.setattr("nlp_transfer.evidence.costs.Costs.predict_ending", lambda _: 1e6)
     found = compare(
         frame,
         encoder=str(tiny_encoder("bert")),

@@ -26,6 +26,8 @@ from nlp_transfer.publishing.checking import compare_logits, make_batches
 from nlp_transfer.publishing.export import export_artifact
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.strategies import STRATEGIES
+from tests.contracts.test_reload import fit_and_save
+from tests.contracts.variants import CHECKPOINTS, make_recipe
 from tests.tiny import FAMILIES, make_splits, make_texts
 
 # Not importorskip: OpenVINO, imported by its bare name, brings its telemetry.
@@ -36,6 +38,10 @@ if missing := [name for name in ENGINES if importlib.util.find_spec(name) is Non
 LABELS = make_splits(8, 3).labels
 
 TECHNIQUES = {"full": {"kind": "full"}, "lora": {"kind": "lora", "rank": 4}}
+PROMPTS = {"prompts": {"kind": "prompts", "tokens": 4}}
+
+OWN = ("features", "features-knn", "few_shot-cloze", "adapters", "zero_shot-entailment")
+"""Techniques whose classifiers have a form of their own; the first is exported by default, the others with -m slow."""
 
 SLICE = {("bert", "onnx", "lora"), ("bert", "openvino", "full")}
 """What the default run exports; everything with -m slow."""
@@ -50,7 +56,7 @@ CELLS = [
 
 def make_artifact(encoder: Path, folder: Path, technique: str = "full", **metadata: object) -> Path:
     """An artefact whose logits have a standard deviation of about 2, its update included where it is an adapter."""
-    recipe = load_recipe({"encoder": {"name": str(encoder)}, "strategy": TECHNIQUES[technique]})
+    recipe = load_recipe({"encoder": {"name": str(encoder)}, "strategy": (TECHNIQUES | PROMPTS)[technique]})
     loaded = load_encoder(recipe.encoder, LABELS, seed=0)
     source, tokenizer = loaded.source, AutoTokenizer.from_pretrained(encoder)
     model = STRATEGIES[recipe.strategy.kind].adapt(loaded, recipe.strategy).model.eval()
@@ -105,6 +111,31 @@ def test_every_family_answers_as_torch_does(family, to, technique, tiny_encoder,
     with torch.inference_mode():
         expected, found = artifact.model(**batch).logits, other(**batch).logits
     assert float((expected - found).abs().max()) <= 1e-4
+
+
+@pytest.mark.parametrize("to", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("variant", [OWN[0], *(pytest.param(name, marks=pytest.mark.slow) for name in OWN[1:])])
+def test_classifiers_in_a_form_of_their_own_answer_as_torch_does(variant, to, tiny_encoder, tmp_path):
+    encoder = tiny_encoder("bert", CHECKPOINTS.get(variant, "masked_lm"))
+    folder = fit_and_save(make_recipe(variant, encoder), make_splits(16, 3), tmp_path / "model")
+    record = json.loads((folder / "nlp_transfer.json").read_text())
+    reading = {"max_length": 48, "long_text": "truncate", "is_pair": False}
+    (folder / "nlp_transfer.json").write_text(json.dumps(record | {"reading": reading}))
+    done = export_artifact(folder, to=to)
+    assert done.shapes.num_texts == 13
+    assert done.shapes.largest_difference <= 1e-4
+    # The folder stands by itself, though the artefact's encoder lies elsewhere.
+    assert not (done.folder / "encoder").exists()
+    texts = make_texts(12, seed=8)
+    expected = Classifier.from_pretrained(folder, precision="fp32").predict_proba(texts)
+    np.testing.assert_allclose(Classifier.from_pretrained(done.folder).predict_proba(texts), expected, atol=1e-4)
+
+
+def test_prompts_are_refused_with_the_way_out(tiny_encoder, tmp_path):
+    folder = make_artifact(tiny_encoder("bert"), tmp_path / "model", "prompts")
+    with pytest.raises(ArtifactError, match=r"came one that cannot, such as prompts. Train with strategy.kind lora"):
+        export_artifact(folder, to="onnx", out=tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_an_export_loads_as_a_classifier_and_gives_what_the_adapter_gave(bert, exported, tmp_path):

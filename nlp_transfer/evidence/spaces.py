@@ -71,6 +71,8 @@ SPACES: dict[str, tuple[Knob, ...]] = {
         Knob("strategy.layers", choices=([-1], [-2], [-1, -2], [-1, -2, -3, -4])),
         Knob("strategy.combine", choices=("mean", "concat")),
         Knob("strategy.normalize", choices=(True, False)),
+        # The first token's vectors hardly differ from text to text, which only a weak penalty can use.
+        Knob("strategy.penalties", choices=([1.0, 4.0, 16.0, 64.0], [1e2, 1e3, 1e4, 1e5])),
     ),
     "few_shot/contrastive": (
         *_SCHEDULE,

@@ -19,7 +19,7 @@ SITUATION = ("always", "examples", "classes", "lexical", "distance")
 """What the figures of a row of ``PRIOR`` and ``GAINS`` belong to, in order; see ``describe_situation``."""
 
 PRIOR: dict[str, tuple[float, ...]] = {
-    "few_shot": (0.12, -0.04, 0.00, 0.00, 0.00),
+    "few_shot": (0.12, -0.04, -0.12, 0.00, 0.00),
     "layerwise": (-0.02, 0.28, -0.12, 0.05, 0.00),
     "lora": (-0.08, 0.34, -0.12, 0.05, 0.02),
     "full": (-0.05, 0.32, -0.12, 0.05, 0.05),
@@ -27,7 +27,7 @@ PRIOR: dict[str, tuple[float, ...]] = {
 """The field's rule of thumb in figures, each a share of the head's errors: about 32 examples a class are where training
 the encoder begins to pay; sixteen times as many remove a third of the errors; with many classes it takes more; the top
 layers risk less and win less than all of them; far from the encoder's world all layers should move; contrastive pairs
-beat fixed features by some points where there are few examples (Tunstall et al. 2022). Chosen."""
+beat fixed features by some points where there are few examples of few classes (Tunstall et al. 2022). Chosen."""
 
 GAINS: dict[str, tuple[float, ...]] = dict(PRIOR)
 """``PRIOR`` after measured outcomes; ``python recipes/scripts/check_advise.py --fit`` prints it."""

@@ -19,7 +19,7 @@ from nlp_transfer.data.load import load_splits
 from nlp_transfer.engine.precision import choose_device
 from nlp_transfer.errors import DataError
 from nlp_transfer.evidence.advice import Advice
-from nlp_transfer.evidence.candidates import Outlook, rank_candidates
+from nlp_transfer.evidence.candidates import Outlook, rank_candidates, write_outlook
 from nlp_transfer.evidence.distance import (
     compute_coral,
     compute_mmd,
@@ -191,7 +191,7 @@ def _write_down(sample: Sample, found: _Probed, outlook: Outlook) -> dict[str, A
         "log_evidence": found.log_evidence,
         "curve": [{"rows": rows, "score": score} for rows, score in found.curve],
         "zero_shot": zero_shot and {"score": zero_shot[0], "error": zero_shot[1]},
-        "situation": asdict(outlook.situation),
+        **write_outlook(outlook),
         "candidates": [asdict(candidate) for candidate in rank_candidates(outlook)],
         "notes": [*facts.notes, *facts.warnings, *_take_notes(sample, outlook)],
     }

@@ -18,7 +18,7 @@ from nlp_transfer.errors import ArtifactError, OutputError, StorageError
 from nlp_transfer.evidence.advice_picture import draw_candidates
 from nlp_transfer.publishing import page
 from nlp_transfer.publishing.artifact import write_atomically
-from nlp_transfer.publishing.summary import format_count, format_duration, format_interval, format_number, show_text
+from nlp_transfer.publishing.summary import format_duration, format_interval, format_number, show_text
 
 __all__ = ["Advice", "describe_facts"]
 
@@ -171,21 +171,27 @@ def describe_facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     Returns:
         Name and value of each fact.
     """
-    data, distance = record["data"], record["distance"]
-    classes, lengths, words = data["classes"], data["lengths"], distance["fragmentation"]
-    language = data["language"] or "not sure, in letters " + ", ".join(list(data["scripts"])[:3]).lower()
+    found = [*_describe_rows(record["data"]), *_describe_distance(record["distance"]), *_describe_probes(record)]
+    found += [("Note", note) for note in record["notes"]]
+    found.append(("Took", format_duration(record["seconds"])))
+    return [(show_text(name, 60), show_text(value, 300)) for name, value in found]
+
+
+def _describe_rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Facts of the table."""
+    classes, lengths, repeats = data["classes"], data["lengths"], data["duplicates"]
     rows = ", ".join(f"{count:,} {split}" for split, count in data["rows"].items())
-    repeats = data["duplicates"]
-    found = [
+    language = data["language"] or "language not sure, letters " + ", ".join(list(data["scripts"])[:3]).lower()
+    return [
+        ("Rows", rows),
         (
-            "Rows",
-            f"{rows}; {format_count(classes['classes'])} classes, {_count(classes['smallest'])} to "
-            f"{_count(classes['largest'])} train rows each",
+            "Classes",
+            f"{classes['classes']:.0f}, of {classes['smallest']:,.0f} to {classes['largest']:,.0f} train rows",
         ),
         (
             "Texts",
-            f"{language}; {lengths['median']:.0f} tokens in the middle, {lengths['p95']:.0f} at the 95th "
-            f"percentile, {lengths['truncated']:.1%} longer than is read",
+            f"{language}; {lengths['median']:.0f} tokens in the middle, {lengths['p95']:.0f} at the 95th percentile, "
+            f"{lengths['truncated']:.1%} longer than is read",
         ),
         (
             "Repeats",
@@ -193,44 +199,42 @@ def describe_facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
             f"{data['conflicting']:,} rows with a text that has another label too",
         ),
         ("Suspected labels", f"{data['label_noise']:.1%} of {data['probed_rows']:,} rows"),
+    ]
+
+
+def _describe_distance(distance: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How far the texts lie from the reference sample."""
+    words, losses, reference = distance["fragmentation"], distance["masked_loss"], distance["reference"]
+    found = [
         (
             "Words",
             f"{words['data']['tokens_per_word']:.2f} tokens each ({words['reference']['tokens_per_word']:.2f} in "
-            f"{distance['reference']}), {words['data']['broken_share']:.1%} in four pieces or more, "
+            f"{reference}), {words['data']['broken_share']:.1%} in four pieces or more, "
             f"{words['data']['unknown_share']:.1%} of the tokens unknown",
         ),
         (
-            "Distance from " + distance["reference"],
-            f"proxy A-distance {distance['proxy_a_distance']:.2f}, MMD "
-            f"{distance['mmd']:.3f}, CORAL {distance['coral']:.2e}",
+            f"Distance from {reference}",
+            f"proxy A-distance {distance['proxy_a_distance']:.2f}, MMD {distance['mmd']:.3f}, CORAL "
+            f"{distance['coral']:.2e}",
         ),
     ]
-    if distance["masked_loss"] is not None:
-        losses = distance["masked_loss"]
-        found.append(
-            (
-                "Masked tokens",
-                f"{format_number(losses['data'])} nats each "
-                f"({format_number(losses['reference'])} in {distance['reference']})",
-            )
-        )
-    found += [
+    if losses is not None:
+        told = f"{format_number(losses['data'])} nats each ({format_number(losses['reference'])} in {reference})"
+        found.append(("Masked tokens", told))
+    return found
+
+
+def _describe_probes(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What quick classifiers reached on train."""
+    found = [
         (PROBE_NAMES[probe["name"]], f"{probe['score']:.3f}, spread {probe['spread']:.3f} over {probe['folds']} folds")
         for probe in record["probes"]
     ]
+    found.append(("LogME", f"{record['log_evidence']:.3f} nats an example"))
     if record["zero_shot"] is not None:
         found.append(("Labels' own names", f"{record['zero_shot']['score']:.3f}"))
-    found.append(
-        ("Curve of features", ", ".join(f"{point['score']:.3f} at {point['rows']:,} rows" for point in record["curve"]))
-    )
-    found += [("Note", note) for note in record["notes"]]
-    found.append(("Took", format_duration(record["seconds"])))
-    return [(show_text(name, 60), show_text(value, 300)) for name, value in found]
-
-
-def _count(value: float) -> str:
-    """A count that is stored as a float."""
-    return f"{value:,.0f}"
+    curve = ", ".join(f"{point['score']:.3f} at {point['rows']:,} rows" for point in record["curve"])
+    return [*found, ("Curve of features", curve)]
 
 
 def _render(advice: Advice, *, is_page: bool) -> str:

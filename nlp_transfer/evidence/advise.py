@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from nlp_transfer.data.load import load_splits
 from nlp_transfer.engine.precision import choose_device
 from nlp_transfer.errors import DataError
 from nlp_transfer.evidence.advice import Advice
-from nlp_transfer.evidence.candidates import Outlook, rank_candidates
+from nlp_transfer.evidence.candidates import Outlook, rank_candidates, write_outlook
 from nlp_transfer.evidence.distance import (
     compute_coral,
     compute_mmd,
@@ -139,31 +139,15 @@ def advise(
     last, mixed, cloud = read_vectors(model, sample, track)
     distance = _measure_distances(origin, tokenizer, sample, last, cloud, max_length=max_length, seed=seed)
     found = _probe(sample, last, mixed, seed=seed)
-    outlook = Outlook(
-        situation=_describe_situation(sample, found, distance),
-        probe_error=_find_error(found.best.score, found.best.rows, found.best),
-        zero_shot=None if splits.is_pair else _try_labels(loaded, sample, last),
-        rows=dict(splits.facts.rows),
-        max_length=max_length,
-        slope=found.curve[-1][1] - found.curve[-2][1] if len(found.curve) > 1 else 0.0,
-        word_ratio=_compare({name: part["tokens_per_word"] for name, part in distance["fragmentation"].items()}),
-        loss_ratio=None if distance["masked_loss"] is None else _compare(distance["masked_loss"]),
-        forward_seconds=forward_seconds,
-        layers=(find_middle(model), -1) if found.is_mixed else None,
-        data=told,
-    )
+    zero_shot = None if splits.is_pair else _try_labels(loaded, sample, last)
+    outlook = _look_out(sample, found, distance, zero_shot, forward_seconds, max_length, told)
+    if found.is_mixed:
+        outlook = replace(outlook, layers=(find_middle(model), -1))
     record = {
-        "data": _describe_data(sample, found.suspects, max_length),
+        **_write_down(sample, found, outlook),
         "encoder": {"name": encoder, "max_length": max_length, "forward_seconds": forward_seconds},
         "distance": distance,
-        "probes": [asdict(probe) for probe in found.probes],
-        "log_evidence": found.log_evidence,
-        "curve": [{"rows": rows, "score": score} for rows, score in found.curve],
-        "zero_shot": outlook.zero_shot and {"score": outlook.zero_shot[0], "error": outlook.zero_shot[1]},
-        "situation": asdict(outlook.situation),
-        "candidates": [asdict(candidate) for candidate in rank_candidates(outlook)],
         "in_memory": source is not None,
-        "notes": [*splits.facts.notes, *splits.facts.warnings, *_take_notes(sample, outlook)],
         "seed": seed,
         "seconds": time.perf_counter() - started,
     }
@@ -171,6 +155,46 @@ def advise(
     if out is not None:
         advice.save(out)
     return advice
+
+
+def _look_out(
+    sample: Sample,
+    found: _Probed,
+    distance: Mapping[str, Any],
+    zero_shot: tuple[float, float] | None,
+    forward_seconds: float,
+    max_length: int,
+    told: tuple[str, ...],
+) -> Outlook:
+    """Put together what ranking looks at."""
+    return Outlook(
+        situation=_describe_situation(sample, found, distance),
+        probe_error=_find_error(found.best.score, found.best.rows, found.best),
+        zero_shot=zero_shot,
+        rows=dict(sample.splits.facts.rows),
+        max_length=max_length,
+        slope=found.curve[-1][1] - found.curve[-2][1] if len(found.curve) > 1 else 0.0,
+        word_ratio=_compare({name: part["tokens_per_word"] for name, part in distance["fragmentation"].items()}),
+        loss_ratio=None if distance["masked_loss"] is None else _compare(distance["masked_loss"]),
+        forward_seconds=forward_seconds,
+        layers=None,
+        data=told,
+    )
+
+
+def _write_down(sample: Sample, found: _Probed, outlook: Outlook) -> dict[str, Any]:
+    """What was found, as JSON holds it."""
+    facts, zero_shot = sample.splits.facts, outlook.zero_shot
+    return {
+        "data": _describe_data(sample, found.suspects, outlook.max_length),
+        "probes": [asdict(probe) for probe in found.probes],
+        "log_evidence": found.log_evidence,
+        "curve": [{"rows": rows, "score": score} for rows, score in found.curve],
+        "zero_shot": zero_shot and {"score": zero_shot[0], "error": zero_shot[1]},
+        **write_outlook(outlook),
+        "candidates": [asdict(candidate) for candidate in rank_candidates(outlook)],
+        "notes": [*facts.notes, *facts.warnings, *_take_notes(sample, outlook)],
+    }
 
 
 def _make_recipe(data: object, encoder: str, columns: Mapping[str, Any], seed: int) -> tuple[Recipe, tuple[str, ...]]:

@@ -2,12 +2,23 @@
 
 import math
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from nlp_transfer.evidence.gains import RESIDUALS, Situation, expect_gain
 
-__all__ = ["COSTS", "Candidate", "Cost", "Outlook", "estimate_seconds", "plan_recipe", "rank_candidates"]
+__all__ = [
+    "COSTS",
+    "Candidate",
+    "Cost",
+    "Outlook",
+    "estimate_seconds",
+    "plan_recipe",
+    "rank_candidates",
+    "read_outlook",
+    "write_outlook",
+]
 
 MANY_CLASSES = 20
 """From here the recipes for intents, with higher rates, are the ones that arrive; chosen between 6 and 77."""
@@ -220,6 +231,34 @@ def rank_candidates(outlook: Outlook) -> list[Candidate]:
         ranked.append(first)
         found.remove(first)
     return ranked
+
+
+def write_outlook(outlook: Outlook) -> dict[str, Any]:
+    """Turn an outlook into what JSON holds; ``situation`` stands beside the rest.
+
+    Args:
+        outlook: What was found before training.
+
+    Returns:
+        ``situation`` and ``outlook``, an object each.
+    """
+    held = asdict(outlook)
+    return {"situation": held.pop("situation"), "outlook": held}
+
+
+def read_outlook(record: Mapping[str, Any]) -> Outlook:
+    """Read an outlook from what ``advice.json`` holds, to rank again by another table of gains.
+
+    Args:
+        record: Has what ``write_outlook`` gave.
+
+    Returns:
+        The outlook.
+    """
+    held = dict(record["outlook"])
+    for key in ("zero_shot", "layers", "data"):
+        held[key] = None if held[key] is None else tuple(held[key])
+    return Outlook(situation=Situation(**record["situation"]), **held)
 
 
 def _make_candidate(kind: str, outlook: Outlook) -> Candidate:

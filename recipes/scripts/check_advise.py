@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 import nlp_transfer as nt
-from nlp_transfer.evidence.candidates import COSTS, estimate_seconds, plan_recipe
+from nlp_transfer.evidence.candidates import COSTS, estimate_seconds, plan_recipe, rank_candidates, read_outlook
 from nlp_transfer.evidence.gains import Situation, fit_gains
 from nlp_transfer.publishing.artifact import write_atomically
 
@@ -141,8 +141,8 @@ def fit(cells: Sequence[tuple[Cell, dict[str, Any], dict[str, dict[str, Any]]]])
 
 
 def choose(advice: dict[str, Any], ladder: dict[str, dict[str, Any]]) -> str:
-    """The first strategy of the advice that was measured."""
-    return next(row["kind"] for row in advice["candidates"] if row["kind"] in ladder)
+    """The first strategy that was measured, by the table of gains as it is now."""
+    return next(row.kind for row in rank_candidates(read_outlook(advice)) if row.kind in ladder)
 
 
 def read_hits(record: dict[str, Any]) -> np.ndarray:

@@ -27,7 +27,8 @@ from nlp_transfer.publishing.artifact import LoadedArtifact, load_artifact
 from nlp_transfer.recipe.schema import DataConfig, EvaluationConfig, Recipe, TaskConfig
 
 if TYPE_CHECKING:
-    from nlp_transfer.publishing.export import Exported, Runtime
+    from nlp_transfer.models.runtimes import Runtime
+    from nlp_transfer.publishing.export import Exported
     from nlp_transfer.publishing.hub import Pushed
 
 __all__ = ["Classifier"]
@@ -338,19 +339,13 @@ class Classifier:
     def push_to_hub(
         self, repo_id: str, *, private: bool = False, merged: bool = False, revision: str | None = None
     ) -> "Pushed":
-        """Push the artefact to the Hub as one commit.
+        """Push the artefact to the Hub as one commit; see `publishing.hub.push_artifact`.
 
         Args:
             repo_id: OWNER/NAME; made where it is not there.
             private: Whether a repository that is made now can be seen by its owner alone.
             merged: Fold an adapter into its encoder and push the plain model.
             revision: Branch to push to; made where it is not there.
-
-        Returns:
-            What was done: the plan, file by file, the repository's address and the commit.
-
-        Raises:
-            TransferError: As ``publishing.hub.push_artifact`` says.
         """
         from nlp_transfer.publishing.hub import push_artifact
 

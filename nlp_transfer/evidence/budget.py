@@ -2,7 +2,7 @@
 
 import re
 
-from nlp_transfer.errors import TransferError
+from nlp_transfer.errors import RecipeError
 
 __all__ = ["parse_seconds"]
 
@@ -20,7 +20,7 @@ def parse_seconds(text: str | float, *, where: str = "--budget") -> float:
         Seconds, above 0.
 
     Raises:
-        TransferError: It is none.
+        RecipeError: It is none.
 
     Example:
         >>> parse_seconds("15m"), parse_seconds("1.5h"), parse_seconds(90)
@@ -29,5 +29,5 @@ def parse_seconds(text: str | float, *, where: str = "--budget") -> float:
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", str(text))
     seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
     if seconds <= 0:
-        raise TransferError(f'{where}: expected a time such as 90s, 15m or 2h, got "{text}".')
+        raise RecipeError(f'{where}: expected a time such as 10m, 90s or 1h, got "{text}".')
     return seconds

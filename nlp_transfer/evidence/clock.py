@@ -1,15 +1,14 @@
 """A budget of time: how much is left, and watchers that end a fit which would overrun it."""
 
-import re
 import time
 from collections.abc import Callable, Sequence
 
 from nlp_transfer.contracts import Evaluation, Hook, RunLog
-from nlp_transfer.errors import OutOfTimeError, RecipeError
+from nlp_transfer.errors import OutOfTimeError
+from nlp_transfer.evidence.budget import parse_seconds
 
 __all__ = ["Clock", "DeadlineHook", "FitWatch", "StepTimer", "parse_budget"]
 
-UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 SETTLED_STEPS = 3
 """First steps that are not timed: they fill caches. Chosen."""
@@ -39,13 +38,7 @@ def parse_budget(text: str | float | None) -> float | None:
         >>> parse_budget("10m"), parse_budget("1.5h"), parse_budget(90), parse_budget(None)
         (600.0, 5400.0, 90.0, None)
     """
-    if text is None:
-        return None
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", str(text))
-    seconds = float(found[1]) * UNITS[found[2] or "s"] if found else 0.0
-    if seconds <= 0:
-        raise RecipeError(f'budget: expected a time such as 10m, 90s or 1h, got "{text}".')
-    return seconds
+    return None if text is None else parse_seconds(text, where="budget")
 
 
 class Clock:

@@ -192,7 +192,10 @@ def _convert(artifact: LoadedArtifact, inputs: dict[str, Any], stage: Path, to: 
                 "such as prompts. Train with strategy.kind lora or full to export."
             ) from error
     model = model.float().eval()
-    errors = (*CONVERSION_ERRORS, *list_errors(import_runtime(PACKAGES[to], to, purpose=f"an export to {to}")))
+    errors: tuple[type[Exception], ...] = (
+        *CONVERSION_ERRORS,
+        *list_errors(import_runtime(PACKAGES[to], to, purpose=f"an export to {to}")),
+    )
     try:
         CONVERTERS[to](model, inputs, stage, int8=int8, num_labels=artifact.labels.num_outputs)
     except errors as error:

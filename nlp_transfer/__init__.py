@@ -8,13 +8,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nlp_transfer.classifier import Classifier
     from nlp_transfer.errors import TransferError
+    from nlp_transfer.evidence.advise import advise
+    from nlp_transfer.evidence.compare import compare
+    from nlp_transfer.evidence.rank import rank
     from nlp_transfer.evidence.suspects import find_suspects
+    from nlp_transfer.evidence.tune import tune
     from nlp_transfer.pipeline import run
     from nlp_transfer.publishing.report import Report
     from nlp_transfer.recipe.load import load_recipe
     from nlp_transfer.recipe.schema import Recipe
 
-__all__ = ["Classifier", "Recipe", "Report", "TransferError", "__version__", "find_suspects", "load_recipe", "run"]
+__all__ = [
+    "Classifier",
+    "Recipe",
+    "Report",
+    "TransferError",
+    "__version__",
+    "advise",
+    "compare",
+    "find_suspects",
+    "load_recipe",
+    "rank",
+    "run",
+    "tune",
+]
 
 __version__ = "0.1.0"
 
@@ -23,9 +40,13 @@ _HOMES = {
     "Recipe": "nlp_transfer.recipe.schema",
     "Report": "nlp_transfer.publishing.report",
     "TransferError": "nlp_transfer.errors",
+    "advise": "nlp_transfer.evidence.advise",
+    "compare": "nlp_transfer.evidence.compare",
     "find_suspects": "nlp_transfer.evidence.suspects",
     "load_recipe": "nlp_transfer.recipe.load",
+    "rank": "nlp_transfer.evidence.rank",
     "run": "nlp_transfer.pipeline",
+    "tune": "nlp_transfer.evidence.tune",
 }
 
 

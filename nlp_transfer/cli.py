@@ -13,8 +13,14 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from nlp_transfer.commands.advise import advise
+from nlp_transfer.commands.compare import compare
+from nlp_transfer.commands.export import export
 from nlp_transfer.commands.out_of_scope import out_of_scope
+from nlp_transfer.commands.push import push
+from nlp_transfer.commands.rank import rank
 from nlp_transfer.commands.suspects import suspects
+from nlp_transfer.commands.tune import tune
 from nlp_transfer.errors import DataError, StorageError, TransferError
 from nlp_transfer.terminal import ReaderGone, complain, name_reader, quiet_libraries, say, show, show_progress
 
@@ -303,6 +309,10 @@ def benchmark(
         show(comparison_table(rows, whole.description))
 
 
+app.command()(compare)
+app.command()(advise)
+app.command()(rank)
+app.command()(tune)
 app.command()(suspects)
 app.command(name="out-of-scope")(out_of_scope)
 
@@ -321,6 +331,10 @@ def doctor() -> None:
     for name, finding in examine().items():
         table.add_row(name, finding)
     show(table)
+
+
+app.command()(push)
+app.command()(export)
 
 
 @contextmanager

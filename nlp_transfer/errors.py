@@ -11,8 +11,11 @@ __all__ = [
     "DataError",
     "DivergedError",
     "EncoderError",
+    "HubError",
+    "HubTroubleError",
     "LabelError",
     "MissingExtraError",
+    "OutOfTimeError",
     "OutputError",
     "RecipeError",
     "ShapeError",
@@ -73,6 +76,16 @@ class ArtifactError(TransferError):
     """A folder is not an artefact that can be loaded, or does not fit what is asked of it."""
 
 
+class HubError(TransferError):
+    """The Hub refuses what is asked of it: no right to write, a name that is taken, files it does not accept."""
+
+
+class HubTroubleError(TransferError):
+    """The Hub or the way to it fails, however often it was tried. Nothing in the input is at fault."""
+
+    exit_status = 1
+
+
 class OutputError(TransferError):
     """The output folder belongs to something else."""
 
@@ -83,6 +96,10 @@ class ShapeError(TransferError):
 
 class DivergedError(TransferError):
     """Training ended in weights whose predictions are not finite."""
+
+
+class OutOfTimeError(TransferError):
+    """A fit was stopped because it would not have ended within the time it was given."""
 
 
 class MissingExtraError(TransferError):

@@ -20,6 +20,7 @@ from nlp_transfer.methods.guard import adopt_result
 from nlp_transfer.methods.guarding import guard_run
 from nlp_transfer.methods.outcome import build_record, check_selection, keep_best_seed, score_run
 from nlp_transfer.methods.seed import SeedResult, Workspace, check_machine, clear_progress, train_seed
+from nlp_transfer.methods.stages import HookMaker
 from nlp_transfer.methods.trust import check_trust, describe_trust
 from nlp_transfer.models.encoder import check_vocabulary, load_tokenizer, read_config
 from nlp_transfer.models.sources import resolve_encoder
@@ -30,7 +31,7 @@ from nlp_transfer.publishing.report import Report
 from nlp_transfer.recipe.load import list_dropped, load_recipe
 from nlp_transfer.recipe.schema import DataConfig, PromptsConfig, Recipe
 
-__all__ = ["run"]
+__all__ = ["override_recipe", "prepare", "run"]
 
 MIN_LENGTH = 4  # as data.max_length: the special tokens of a pair, and one more
 
@@ -43,6 +44,7 @@ def run(
     output_dir: str | Path | None = None,
     progress: bool = True,
     console: Console | None = None,
+    watch: HookMaker | None = None,
 ) -> Report:
     """Run a recipe: load, train, score the saved weights, and write everything down.
 
@@ -54,6 +56,8 @@ def run(
         output_dir: In place of ``report.output_dir``.
         progress: Whether to show what is loaded and how training goes.
         console: Where that is shown; stderr, or the notebook's cell, where absent.
+        watch: Given the number of steps and a name, further watchers of each training and of each pass over the data
+            without training; what one of them raises ends the run, and is handed on.
 
     Returns:
         The report: scores with intervals, predictions, and where the artefact is.
@@ -66,7 +70,7 @@ def run(
         StorageError: The disk is full or failing.
     """
     console = console or Console(stderr=True, quiet=not progress)
-    loaded, dropped = _override(recipe, overrides, data, output_dir)
+    loaded, dropped = override_recipe(recipe, overrides, data, output_dir)
     source = None if data is None or isinstance(data, str | Path) else data
     check_machine(loaded)
     if count_processes() == 1:
@@ -82,16 +86,29 @@ def run(
             talk.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
         if folder.said:
             talk.print(folder.said, markup=False, soft_wrap=True)
-        return _run_in(folder, source, state, talk)
+        return _run_in(folder, source, state, talk, watch)
 
 
-def _override(
+def override_recipe(
     recipe: str | Path | Mapping[str, Any] | Recipe,
     overrides: Sequence[str] | Mapping[str, Any],
     data: object | None,
     output_dir: str | Path | None,
 ) -> tuple[Recipe, list[str]]:
-    """Load a recipe with everything that was said beside it, all at once; also say what that pushed out of it."""
+    """Load a recipe with everything that was said beside it, all at once; also say what that pushed out of it.
+
+    Args:
+        recipe: As for ``run``.
+        overrides: As for ``run``.
+        data: As for ``run``.
+        output_dir: As for ``run``.
+
+    Returns:
+        The recipe, and one sentence for each override that took something along.
+
+    Raises:
+        RecipeError: The recipe does not fit the schema.
+    """
     extra: dict[str, str] = {}
     if isinstance(data, str | Path):
         extra["data.path"] = str(data)
@@ -144,12 +161,16 @@ def _claim(recipe: Recipe, state: PartialState) -> Iterator[RunFolder]:
         yield folder
 
 
-def _run_in(folder: RunFolder, source: object | None, state: PartialState, console: Console) -> Report:
+def _run_in(
+    folder: RunFolder, source: object | None, state: PartialState, console: Console, watch: HookMaker | None
+) -> Report:
     """Do the run in a folder that is ours."""
     recipe = folder.recipe
     seeds = recipe.training.seeds or [recipe.training.seed]
     with state.main_process_first():
-        spaces = _prepare(recipe, seeds, source, console)
+        spaces = prepare(recipe, seeds, source, console)
+    for space in spaces.values():
+        space.watch = watch
     results: list[SeedResult] = []
     for seed in seeds:
         place = folder.path if len(seeds) == 1 else folder.path / f"seed-{seed}"
@@ -181,8 +202,23 @@ def _run_in(folder: RunFolder, source: object | None, state: PartialState, conso
     return report
 
 
-def _prepare(recipe: Recipe, seeds: Sequence[int], source: object | None, console: Console) -> dict[int, Workspace]:
-    """Load and tokenize once, or once a seed where the seed draws the rows."""
+def prepare(recipe: Recipe, seeds: Sequence[int], source: object | None, console: Console) -> dict[int, Workspace]:
+    """Load and tokenize once, or once a seed where the seed draws the rows.
+
+    Args:
+        recipe: Encoder, data and strategy.
+        seeds: Training seeds.
+        source: Data in memory, in place of ``data.path``; None for none.
+        console: Where it is said what was found.
+
+    Returns:
+        Seed to what its fits share.
+
+    Raises:
+        DataError: The table cannot be used as it stands.
+        EncoderError: The encoder cannot be found.
+        RecipeError: The encoder has no room for a text.
+    """
     origin = resolve_encoder(recipe.encoder)
     tokenizer = load_tokenizer(origin, trust_remote_code=recipe.encoder.trust_remote_code)
     settings = read_config(origin, trust_remote_code=recipe.encoder.trust_remote_code)

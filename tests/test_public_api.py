@@ -4,14 +4,26 @@ import pytest
 
 import nlp_transfer as nt
 
-PUBLIC = ("Classifier", "Recipe", "Report", "TransferError", "find_suspects", "load_recipe", "run")
+PUBLIC = (
+    "Classifier",
+    "Recipe",
+    "Report",
+    "TransferError",
+    "advise",
+    "compare",
+    "find_suspects",
+    "load_recipe",
+    "rank",
+    "run",
+    "tune",
+)
 
 
 def test_public_names_are_these_and_all_can_be_had():
     assert {name for name in nt.__all__ if not name.startswith("_")} == set(PUBLIC)
     assert set(PUBLIC) <= set(dir(nt))
     found = [getattr(nt, name) for name in PUBLIC]
-    assert len(found) == 7
+    assert len(found) == len(PUBLIC)
     assert [value.__name__ for value in found] == list(PUBLIC)
     assert all(value.__module__.startswith("nlp_transfer.") for value in found)
 
@@ -22,7 +34,7 @@ def test_names_that_are_not_there_are_refused():
 
 
 def test_public_functions_and_methods_are_documented_and_take_named_arguments():
-    functions = [nt.run, nt.load_recipe, nt.find_suspects]
+    functions = [nt.advise, nt.compare, nt.find_suspects, nt.load_recipe, nt.rank, nt.run, nt.tune]
     for owner in (nt.Classifier, nt.Report):
         members = inspect.getmembers(owner, callable)
         functions += [member for name, member in members if not name.startswith("_")]

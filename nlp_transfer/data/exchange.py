@@ -36,6 +36,12 @@ MAX_NAME_LENGTH = 40
 ROWS_TO_FIT = 10
 """Rows below a line that may be a header or a text, which are to have as many cells; chosen."""
 
+FORMULA = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+"""What a text begins with that a spreadsheet takes for a formula, the wide forms of the four signs included."""
+
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+"""A number is no formula, whatever its sign."""
+
 BATCH_ROWS = 1000
 """Rows that are Python values at once; chosen."""
 
@@ -187,7 +193,9 @@ def read_split(path: str, split: str, *, encoding: str = "utf-8") -> tuple[Datas
 def write_table(table: Dataset, out: Path | None, stream: TextIO) -> None:
     """Write a table by its file ending, whole or not at all; csv to the stream where no file is named.
 
-    Values stay as they are: no number is rounded, and a whole number beside missing ones stays whole.
+    Values stay as they are: no number is rounded, and a whole number beside missing ones stays whole. In csv and tsv,
+    however, a text that a spreadsheet would run as a formula when it opens the file gets an apostrophe in front, names
+    of columns likewise; jsonl and parquet keep every text to the letter.
 
     Args:
         table: What to write; lists and other nested values are written as JSON in csv cells, nothing as an empty one.
@@ -244,7 +252,7 @@ def _write_delimited(table: Dataset, file: TextIO, delimiter: str) -> None:
     writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
     # The module leaves a carriage return without quotes where that does not end the lines it writes.
     quoting = csv.writer(file, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    writer.writerow(table.column_names)
+    writer.writerow([_disarm(name) for name in table.column_names])
     for row in _list_rows(table):
         cells = [_format_cell(value) for value in row.values()]
         chosen = quoting if any(isinstance(cell, str) and "\r" in cell for cell in cells) else writer
@@ -255,7 +263,18 @@ def _format_cell(value: Any) -> Any:
     """A value as the csv module writes it."""
     if isinstance(value, list | dict):
         return _format_json(value)
+    if isinstance(value, str):
+        return _disarm(value)
     return "" if isinstance(value, float) and math.isnan(value) else value
+
+
+def _disarm(text: str) -> str:
+    """Keep a spreadsheet from running a text.
+
+    Source:
+        https://owasp.org/www-community/attacks/CSV_Injection; what is a plain number is left alone.
+    """
+    return f"'{text}" if FORMULA.match(text) and not NUMBER.fullmatch(text) else text
 
 
 def _write_json_lines(table: Dataset, file: TextIO) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import datasets
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Dataset, Features
 
@@ -28,6 +29,15 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".ar
 
 SPILL_BYTES = 16 << 20
 """A table larger than this is memory-mapped; chosen."""
+
+MOST_GROWTH = 200
+"""A table may grow to this many times its file; texts compress to a tenth, at most to a fiftieth. Chosen."""
+
+SMALLEST_BOMB_BYTES = 1 << 30
+"""Up to this size a table may grow in any case; chosen."""
+
+LARGE_FILE_BYTES = 64 << 20
+"""A file larger than this is no bomb that a few bytes make; chosen."""
 
 BATCH_ROWS = 20_000
 """Rows of a batch while a table is copied; small, so that long texts stay below Arrow's 2 GB a chunk."""
@@ -100,6 +110,34 @@ def _read_file(path: Path, encoding: str) -> pa.Table:
         raise StorageError(f"{path}: cannot be read: {error}.") from error
 
 
+def _refuse_bomb(path: Path, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Hand batches on as long as what they hold is in proportion to the file, every repeated text counted in full."""
+    limit = max(SMALLEST_BOMB_BYTES, MOST_GROWTH * path.stat().st_size)
+    size = 0
+    for batch in batches:
+        for column in batch.columns:
+            size += column.nbytes
+            if pa.types.is_dictionary(column.type):
+                lengths = pc.take(pc.binary_length(column.dictionary), column.indices)
+                size += pc.sum(lengths, min_count=0).as_py()
+        if size > limit:
+            raise DataError(
+                f"{path}: expected a table in proportion to its file, came one that grows to more than "
+                f"{limit >> 20} MB when it is read. Take it from where you trust it, as csv or jsonl."
+            )
+        yield batch
+
+
+def _open_parquet(path: Path) -> pq.ParquetFile:
+    """Open a file; of a small one repeated texts stay single, since a few bytes may stand for any number of them."""
+    file = pq.ParquetFile(path)
+    if path.stat().st_size > LARGE_FILE_BYTES:
+        return file
+    texts = [field.name for field in file.schema_arrow if pa.types.is_string(field.type)]
+    file.close()
+    return pq.ParquetFile(path, read_dictionary=texts)
+
+
 def _read_binary(path: Path, suffix: str) -> pa.Table:
     """Read a columnar file."""
     kind = "Parquet" if suffix == ".parquet" else "Arrow"
@@ -107,12 +145,12 @@ def _read_binary(path: Path, suffix: str) -> pa.Table:
         pass  # Arrow would name no reason where reading is not permitted.
     try:
         if suffix == ".parquet":
-            with pq.ParquetFile(path) as file:
+            with _open_parquet(path) as file:
                 schema = file.schema_arrow
-                batches = (batch.cast(schema) for batch in file.iter_batches(BATCH_ROWS))
+                batches = (batch.cast(schema) for batch in _refuse_bomb(path, file.iter_batches(BATCH_ROWS)))
                 return _collect(batches, schema=schema)
         try:
-            return _simplify_types(pa.ipc.open_file(pa.memory_map(str(path))).read_all())
+            return _read_arrow(path)
         except pa.ArrowInvalid:
             return _simplify_types(pa.ipc.open_stream(pa.memory_map(str(path))).read_all())
     except (pa.ArrowException, OSError) as error:
@@ -120,6 +158,13 @@ def _read_binary(path: Path, suffix: str) -> pa.Table:
             raise
         reason = str(error).splitlines()[0].rstrip(".")
         raise DataError(f"{path}: expected a whole {kind} file, came another: {reason}. Write it anew.") from None
+
+
+def _read_arrow(path: Path) -> pa.Table:
+    """Read a file of Arrow's own format; batches that are not compressed are mapped, not copied."""
+    reader = pa.ipc.open_file(pa.memory_map(str(path)))
+    batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
+    return _simplify_types(pa.Table.from_batches(_refuse_bomb(path, batches), schema=reader.schema))
 
 
 def _convert_frame(frame: pd.DataFrame) -> pa.Table:

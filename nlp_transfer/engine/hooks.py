@@ -1,17 +1,17 @@
 """Watchers of the loop: a progress bar, plain lines, trackers."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 from accelerate import Accelerator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from nlp_transfer.contracts import Evaluation, RunLog
+from nlp_transfer.contracts import Evaluation, Hook, RunLog
 from nlp_transfer.recipe.schema import TrainingConfig
 
-__all__ = ["PlainProgress", "ProgressBar", "TrackerHook", "build_progress", "track_work"]
+__all__ = ["PlainProgress", "ProgressBar", "TrackerHook", "build_progress", "track_work", "watch_work"]
 
 PLAIN_SECONDS = 10.0
 """Seconds between two plain lines; chosen."""
@@ -141,6 +141,40 @@ def track_work(console: Console, label: str, total: int) -> Iterator[Callable[[i
             console.print(f"  {label}: {done:,} of {total:,}", highlight=False, markup=False, soft_wrap=True)
 
     yield advance
+
+
+@contextmanager
+def watch_work(
+    shown: AbstractContextManager[Callable[[int], None]], hooks: Sequence[Hook]
+) -> Iterator[Callable[[int], None]]:
+    """Let watchers of the loop see work without updates too, so that one that counts time can end it.
+
+    Args:
+        shown: What shows the work.
+        hooks: Each is told the count done as if it were steps; what it raises ends the work.
+
+    Yields:
+        A callable that takes the count done since its last call.
+
+    Example:
+        >>> from nlp_transfer.contracts import track_nothing
+        >>> with watch_work(track_nothing("reading", 3), [PlainProgress(Console(), 3, "reading")]) as advance:
+        ...     advance(3)
+    """
+    log = RunLog()
+
+    def tell(count: int) -> None:
+        log.steps += count
+        advance(count)
+        for hook in hooks:
+            hook.after_step(log, None, 0.0)
+
+    try:
+        with shown as advance:
+            yield tell
+    finally:
+        for hook in hooks:
+            hook.close()
 
 
 class TrackerHook:

@@ -1,1 +1,1 @@
-"""Whether, what and how to transfer, with figures, and which rows stand in the way."""
+"""Which transfer, from which encoder, and did it help: comparison, advice, ranking, search."""

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from nlp_transfer.contracts import Evaluation, Hook, Loader, Prepared, RunLog, Splits, track_nothing
 from nlp_transfer.data.identity import identify_rows
-from nlp_transfer.engine.hooks import TrackerHook, build_progress, track_work
+from nlp_transfer.engine.hooks import TrackerHook, build_progress, track_work, watch_work
 from nlp_transfer.engine.loop import OTHER_ROWS
 from nlp_transfer.engine.precision import Precision, choose_device, choose_precision, count_processes
 from nlp_transfer.errors import MissingExtraError, OutputError, StorageError
@@ -27,6 +27,7 @@ from nlp_transfer.evaluation.thresholds import Choice, read_thresholds
 from nlp_transfer.methods.calibrate import calibrate_artifact, calibrate_splits, settle_thresholds
 from nlp_transfer.methods.fit import Fitted, fit_model, predict_all
 from nlp_transfer.methods.predictions import build_predictions
+from nlp_transfer.methods.stages import HookMaker
 from nlp_transfer.models.sources import EncoderSource
 from nlp_transfer.publishing.artifact import load_artifact, save_artifact, write_atomically
 from nlp_transfer.publishing.card import drop_places
@@ -60,6 +61,7 @@ class Workspace:
         source: Where the encoder comes from.
         max_length: Tokens the encoder reads.
         console: Where progress is shown.
+        watch: Gives further watchers of training, and of work that is tracked; what they raise ends the fit.
     """
 
     splits: Splits
@@ -68,6 +70,7 @@ class Workspace:
     source: EncoderSource
     max_length: int
     console: Console
+    watch: HookMaker | None = None
 
     @cached_property
     def rows(self) -> str:
@@ -75,12 +78,14 @@ class Workspace:
         return identify_rows(self.prepared)
 
     def make_hooks(self, num_steps: int, label: str) -> Sequence[Hook]:
-        """Watchers of one fit: progress, unless the console is quiet."""
-        return () if self.console.quiet else (build_progress(self.console, num_steps, label),)
+        """Watchers of one fit: progress, unless the console is quiet, and those that were asked for."""
+        shown = () if self.console.quiet else (build_progress(self.console, num_steps, label),)
+        return (*shown, *(self.watch(num_steps, label) if self.watch is not None else ()))
 
     def track(self, label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-        """Show work other than training, unless the console is quiet."""
-        return track_nothing(label, total) if self.console.quiet else track_work(self.console, label, total)
+        """Show work other than training, unless the console is quiet; let watchers see it as steps of training."""
+        shown = track_nothing(label, total) if self.console.quiet else track_work(self.console, label, total)
+        return shown if self.watch is None else watch_work(shown, self.watch(total, label))
 
 
 @dataclass

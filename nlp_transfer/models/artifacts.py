@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import constants as hub_constants
+from huggingface_hub import errors as hub_errors
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from torch import nn
@@ -19,13 +20,21 @@ from nlp_transfer.errors import ArtifactError, EncoderError
 from nlp_transfer.models.encoder import LOADING_ERRORS, PROBLEM_TYPES, check_vocabulary, quiet_loading
 from nlp_transfer.models.own import WEIGHTS_FILE
 from nlp_transfer.models.own_kinds import load_own
+from nlp_transfer.models.runtimes import RUNTIME_FILES, find_runtime, load_exported
 from nlp_transfer.models.sources import ADAPTER_FILE, ARTIFACT_FILE, is_hub_id, resolve_encoder
 from nlp_transfer.recipe.schema import DataConfig, EncoderConfig
 
-__all__ = ["ARTIFACT_VERSION", "LoadedArtifact", "find_artifact", "load_artifact"]
+__all__ = ["ARTIFACT_VERSION", "LoadedArtifact", "find_artifact", "load_artifact", "read_data_config"]
 
 ARTIFACT_VERSION = 1
+TRANSPORT_ERROR: type[Exception] = hub_errors.HTTPError  # type: ignore[attr-defined]
+"""What the Hub's client lets through when a connection drops: httpx's, or that of the library that follows it."""
+
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md"]
+HUB_FILES += [*RUNTIME_FILES.values(), "model.onnx.data", "openvino_model.bin"]
+
+DATA_KEYS = ("text", "text_b", "label", "label_separator")
+"""What is recalled of the training data's place."""
 
 
 @dataclass
@@ -75,11 +84,13 @@ def find_artifact(path: str | Path, *, revision: str | None = None) -> Path:
     if "/" not in name or not is_hub_id(name):
         raise ArtifactError(f"{path}: no such folder. Name the model/ folder of a run, or a Hub id such as owner/name.")
     hint = "HF_HUB_OFFLINE is set" if hub_constants.HF_HUB_OFFLINE else "check the name, your network and login"
+    at = "" if revision is None else f" at {revision}"
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES))
-    except (RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except (RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, TRANSPORT_ERROR, OSError) as error:
         raise ArtifactError(
-            f"{path}: is neither a folder here nor to be had from the Hub ({hint}). Name the model/ folder of a run."
+            f"{path}{at}: is neither a folder here nor to be had from the Hub ({hint}). "
+            "Name the model/ folder of a run."
         ) from error
 
 
@@ -104,16 +115,22 @@ def load_artifact(path: str | Path, *, revision: str | None = None, trust_remote
     if is_adapter and not metadata:
         raise ArtifactError(f"{folder}: an adapter without {ARTIFACT_FILE} does not say its labels. Load it with peft.")
     is_own = metadata.get("loader") == "nlp_transfer"
+    runtime = find_runtime(folder, metadata)
     stem = "adapter_model" if is_adapter else WEIGHTS_FILE.partition(".")[0] if is_own else "model"
-    if not any((folder / f"{stem}{end}").is_file() for end in (".safetensors", ".safetensors.index.json")):
+    if runtime is None and not any(
+        (folder / f"{stem}{end}").is_file() for end in (".safetensors", ".safetensors.index.json")
+    ):
         raise ArtifactError(
             f"{folder}: holds no {stem}.safetensors. Pickled weights are refused; convert them where you trust them."
         )
     try:
         with quiet_loading():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-            load = _load_adapter if is_adapter else load_own if is_own else _load_plain
-            model: Any = load(folder, metadata, trust_remote_code=trust_remote_code)
+            if runtime is not None:
+                model: Any = load_exported(folder, runtime, trust_remote_code=trust_remote_code)
+            else:
+                load = _load_adapter if is_adapter else load_own if is_own else _load_plain
+                model = load(folder, metadata, trust_remote_code=trust_remote_code)
     except LOADING_ERRORS as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
         raise ArtifactError(
@@ -175,7 +192,7 @@ def _read_metadata(folder: Path) -> dict[str, Any]:
             raise ValueError(f"unknown kind {metadata['labels']['kind']!r}")
         reading = {key: value for key, value in metadata.get("reading", {}).items() if key != "is_pair"}
         DataConfig.model_validate(reading)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ArtifactError(
             f"{path}: cannot be read ({reason}). Copy the artefact again, or train it again."
@@ -207,3 +224,26 @@ def _read_labels(folder: Path, model: nn.Module, metadata: Mapping[str, Any]) ->
     kinds = {problem: kind for kind, problem in reversed(PROBLEM_TYPES.items())}
     kind = kinds.get(str(getattr(config, "problem_type", None)), "regression" if len(names) == 1 else "classification")
     return LabelSpace(kind, names)  # type: ignore[arg-type]
+
+
+def read_data_config(artifact: LoadedArtifact) -> DataConfig:
+    """Where texts and labels stood in the training data, as far as the artefact tells.
+
+    Args:
+        artifact: In memory.
+
+    Returns:
+        The columns it names; all else at its default.
+
+    Raises:
+        ArtifactError: The record of the recipe is damaged.
+    """
+    try:
+        data = (artifact.metadata.get("recipe") or {}).get("data") or {}
+        return DataConfig.model_validate({key: data[key] for key in DATA_KEYS if key in data})
+    except (ValueError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise ArtifactError(
+            f"{artifact.folder}: expected the recipe to say where texts and labels stood, came another record "
+            f"({reason}). Copy the artefact again, or train it again."
+        ) from error

@@ -121,7 +121,7 @@ def _resolve_folder(name: str, folder: Path) -> EncoderSource:
         raise EncoderError(f"{where} holds no config.json. Name a folder saved with save_pretrained.")
     try:
         json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise EncoderError(
             f"{where}/config.json cannot be read: {error}. Save or download the encoder again."
         ) from error
@@ -138,7 +138,7 @@ def _refuse_own(folder: Path, where: str) -> None:
     try:
         architecture = json.loads(path.read_text(encoding="utf-8")).get("architecture") or {}
         kind, encoder = architecture.get("kind"), architecture.get("encoder") or {}
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return
     if kind:
         base = encoder.get("location") or folder / "encoder"

@@ -13,6 +13,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from nlp_transfer.contracts import Loader, TaskKind
 from nlp_transfer.models.sources import ALIASES, is_hub_id
+from nlp_transfer.publishing.card_facts import (
+    count_label_rows,
+    describe_calibration,
+    describe_control,
+    list_data_facts,
+    list_environment,
+    list_inherited,
+    suggest_widget,
+)
 from nlp_transfer.publishing.harm import describe_outcome, list_warnings
 from nlp_transfer.publishing.scoreboard import collect_class_scores, collect_scores
 from nlp_transfer.publishing.summary import (
@@ -30,7 +39,7 @@ from nlp_transfer.publishing.summary import (
     write_headline,
 )
 
-__all__ = ["describe_reading", "drop_places", "escape_markdown", "render_card", "write_loading_code"]
+__all__ = ["describe_reading", "drop_places", "escape_markdown", "render_card", "write_hub_card", "write_loading_code"]
 
 MAX_CLASSES = 200
 """Most classes that the card lists one by one."""
@@ -162,12 +171,62 @@ def render_card(
         confidence=find_section(record, "recipe", "evaluation").get("confidence", 0.95),
         seeds=record.get("seeds") or [],
         limits=_list_limits(record, kind),
+        calibration=describe_calibration(record, kind),
+        control=describe_control(record),
+        inherited=list_inherited(*_name_encoder(record), _recall(record, "language")),
+        label_rows=count_label_rows(record, MAX_CLASSES),
+        data_facts=list_data_facts(record),
+        environment=list_environment(record),
         source=name_place(str(find_section(record, "data").get("source") or "")),
         recipe=_fence(yaml.safe_dump(drop_places(find_section(record, "recipe")), sort_keys=False)),
         count=format_count,
     )
     metadata = _collect_metadata(record, format).to_yaml(line_break="\n")
     return f"---\n{metadata.strip()}\n---\n\n{body.strip()}\n"
+
+
+def write_hub_card(
+    card: str | None,
+    metadata: Mapping[str, Any],
+    report: Mapping[str, Any] | None,
+    *,
+    repo_id: str,
+    format: Loader,  # noqa: A002 - the word that the ecosystem uses
+    kind: TaskKind,
+    labels: Sequence[str],
+) -> str:
+    """Write the card that goes to the Hub, whose calls name the repository in place of a folder.
+
+    Args:
+        card: The artefact's own card, where it has one.
+        metadata: What ``nlp_transfer.json`` holds; empty where there is none.
+        report: The report of its run, where that is known: the card is written anew from it.
+        repo_id: OWNER/NAME.
+        format: What the artefact is.
+        kind: The task.
+        labels: Label names in column order.
+
+    Returns:
+        Markdown with YAML metadata in front.
+    """
+    if report is not None:
+        return render_card(report, format=format, kind=kind, labels=labels, path=repo_id)
+    if card is not None:
+        # The place is a literal that this module wrote; within code blocks alone.
+        pattern = re.compile(r"""(from_pretrained\(|pipeline\("text-classification", model=)('[^'\n]*'|"[^"\n]*")""")
+        return re.sub(
+            r"```python\n.*?```",
+            lambda block: pattern.sub(lambda call: call[1] + ascii(repo_id), block[0]),
+            card,
+            flags=re.DOTALL,
+        )
+    encoder = find_section(metadata, "encoder")
+    known: dict[str, Any] = {
+        "recipe": find_section(metadata, "recipe"),
+        "model": {"encoder": encoder.get("name"), "hub_id": encoder.get("hub_id")},
+        "data": find_section(metadata, "reading"),
+    }
+    return render_card(known, format=format, kind=kind, labels=labels, path=repo_id)
 
 
 @cache
@@ -195,14 +254,19 @@ def _name_encoder(record: Mapping[str, Any]) -> tuple[str, str | None]:
     return name_place(name) or "encoder", hub_id
 
 
+def _recall(record: Mapping[str, Any], key: str) -> Any:
+    """What the recipe's section on reports says."""
+    return find_section(record, "recipe", "report").get(key)
+
+
 def _is_on_hub(name: str) -> bool:
     """Whether a name is OWNER/NAME and nothing local."""
     return "/" in name and is_hub_id(name) and not Path(name).suffix and not Path(name).exists()
 
 
-def _collect_metadata(record: Mapping[str, Any], library: str) -> ModelCardData:
+def _collect_metadata(record: Mapping[str, Any], library: Loader) -> ModelCardData:
     """What the Hub reads: library, task, base model, licence, scores on test."""
-    report, data = find_section(record, "recipe", "report"), find_section(record, "data")
+    data = find_section(record, "data")
     wanted = find_section(record, "recipe", "data")
     source = str(data.get("source") or wanted.get("path") or "data")
     repository = str(wanted.get("path") or source)
@@ -229,13 +293,14 @@ def _collect_metadata(record: Mapping[str, Any], library: str) -> ModelCardData:
     return ModelCardData(
         base_model=_name_encoder(record)[1],
         datasets=[repository] if is_hub_data else None,
-        language=report.get("language"),
-        license=report.get("license"),
+        language=_recall(record, "language"),
+        license=_recall(record, "license"),
         library_name=library,
         pipeline_tag="text-classification",
         tags=["nlp_transfer", "text-classification", strategy],
         eval_results=results or None,
         model_name=name_title(record) if results else None,
+        widget=suggest_widget(library, is_pair=bool(data.get("is_pair"))),
     )
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
 
+    from nlp_transfer.publishing.hub import Pushed
+
 __all__ = ["Report"]
 
 REPORT_JSON = "report.json"
@@ -122,6 +124,46 @@ class Report:
         # comes last.
         write_atomically(self.folder / REPORT_HTML, page.encode("utf-8", errors="backslashreplace"))
         write_atomically(self.folder / REPORT_JSON, text)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        adapter_only: bool = False,
+        merged: bool = False,
+        dry_run: bool = False,
+        revision: str | None = None,
+    ) -> "Pushed":
+        """Push the run's artefact to the Hub as one commit; see ``nlp_transfer.publishing.hub.push_artifact``.
+
+        Args:
+            repo_id: OWNER/NAME; made where it is not there.
+            private: Whether a repository that is made now can be seen by its owner alone.
+            adapter_only: Insist on an adapter.
+            merged: Fold an adapter into its encoder and push the plain model.
+            dry_run: Only check and plan.
+            revision: Branch to push to; made where it is not there.
+
+        Returns:
+            What was done: the plan, file by file, the repository's address and the commit.
+
+        Raises:
+            ArtifactError: The artefact is unsafe, damaged, or needs an encoder that is not on the Hub.
+            HubError: The Hub refuses it.
+            HubTroubleError: The Hub could not be reached.
+        """
+        from nlp_transfer.publishing.hub import push_artifact
+
+        return push_artifact(
+            self.model_path,
+            repo_id,
+            private=private,
+            adapter_only=adapter_only,
+            merged=merged,
+            dry_run=dry_run,
+            revision=revision,
+        )
 
     def __repr__(self) -> str:
         return f"Report({str(self.folder)!r}: {write_headline(self.record)})"

@@ -12,6 +12,7 @@ from nlp_transfer.classifier import Classifier
 from nlp_transfer.pipeline import run
 from nlp_transfer.publishing.report import Report
 from nlp_transfer.recipe import list_shipped, load_recipe
+from tests.cards import check_card
 from tests.tiny import HEADS, make_splits
 
 ROOT = Path(__file__).parents[2] / "recipes"
@@ -117,6 +118,7 @@ def test_a_recipe_trains_two_steps_and_leaves_what_it_promises(name, data, teach
             assert score["n"] == ROWS[split], metric
             assert {"value", "low", "high", "n"} == set(score)
             assert score["low"] <= score["high"]
+    assert check_card((folder / "model" / "README.md").read_text(encoding="utf-8"))
     assert {"recipe.yaml", "report.html", "predictions.parquet", "model"} <= {path.name for path in folder.iterdir()}
     # A resolved recipe runs again to the same result, so it must be a recipe.
     assert load_recipe(folder / "recipe.yaml") == load_recipe(name, {**overrides, "report.output_dir": str(folder)})

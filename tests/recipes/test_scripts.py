@@ -15,10 +15,14 @@ from tests.tiny import make_splits
 ROOT = Path(__file__).parents[2] / "recipes" / "scripts"
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
 TRIED = [
+    "check_advise.py",
     "check_gpu.py",
     "check_guard.py",
+    "check_rank.py",
     "check_suspects.py",
     "draw_benchmarks.py",
+    "make_zoo.py",
+    "measure_compare.py",
     "measure_data_scale.py",
     "measure_startup.py",
     "measure_step.py",
@@ -94,6 +98,18 @@ def test_starting_is_timed_in_fresh_processes_up_to_the_first_step_and_predictio
     assert [line[:20].strip() for line in lines] == list(cases)
     seconds = [float(line[28:].split()[0]) for line in lines]
     assert 0 < seconds[0] < min(seconds[1:])
+
+
+def test_comparisons_are_measured_from_outside_and_judged(run_script, tiny_encoder, work_dir):
+    rungs = [word for name in ("majority", "tfidf") for word in ("--rung", name)]
+    status, out = run_script(
+        "measure_compare.py", "reviews", "--encoder", tiny_encoder("bert"), "--budget", "1h", *rungs
+    )
+    assert status == 0
+    row = [cell.strip() for cell in out.splitlines()[-1].split("|")[1:-1]]
+    assert row[0] == "reviews"
+    assert 0 < float(row[1]) < 3600
+    assert [row[2], row[3], row[6], row[7]] == ["yes", "tfidf", "yes", "majority 1, tfidf 1"]
 
 
 def test_suites_are_drawn_together_without_what_averages_over_their_jobs(run_script, tmp_path):

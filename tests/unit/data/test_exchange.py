@@ -167,13 +167,24 @@ def test_numbers_that_are_none_dates_and_single_precision_are_written(tmp_path):
 
 
 def test_what_is_written_reads_back_as_it_was(tmp_path):
-    texts = ["two\nlines", 'say "hi"', '"open', "a;b, c", "\t", "", "\r", " spaced ", "=1+1"]
+    texts = ["two\nlines", 'say "hi"', '"open', "a;b, c", "", " spaced ", "1\t2", "a\rb", "-5", "+.5e-3"]
     table = Dataset.from_dict({"text": texts, "note": texts[::-1]})
     for suffix in FORMATS:
         write_table(table, tmp_path / f"o{suffix}", io.StringIO())
         assert read_table(tmp_path / f"o{suffix}").to_dict() == table.to_dict(), suffix
     write_table(table.select([2, 0]), tmp_path / "chosen.csv", io.StringIO())
     assert read_table(tmp_path / "chosen.csv")["text"][:] == ['"open', "two\nlines"]
+
+
+def test_a_text_that_a_spreadsheet_would_run_is_disarmed_where_spreadsheets_read(tmp_path):
+    armed = ["=1+1", "+cmd|'/c calc'!A0", "-2+3", "@SUM(1)", "\t=1", "\r=1", "\n=1", "\uff1d1+1"]
+    table = Dataset.from_dict({"=head": armed, "n": range(len(armed))})
+    for suffix in FORMATS:
+        write_table(table, tmp_path / f"o{suffix}", io.StringIO())
+        found = read_table(tmp_path / f"o{suffix}")
+        mark = "'" if suffix in (".csv", ".tsv") else ""
+        assert found.column_names == [f"{mark}=head", "n"], suffix
+        assert found[f"{mark}=head"][:] == [mark + text for text in armed], suffix
 
 
 def test_class_names_survive_in_parquet(tmp_path):

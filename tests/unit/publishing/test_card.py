@@ -6,7 +6,9 @@ import re
 import pytest
 from huggingface_hub import ModelCard
 
-from nlp_transfer.publishing.card import escape_markdown, render_card, write_loading_code
+from nlp_transfer.publishing.card import escape_markdown, render_card, write_hub_card, write_loading_code
+from nlp_transfer.strategies import STRATEGIES
+from tests.cards import LIBRARIES, check_card
 
 NAMES = ("it's", 'a "quoted" one', "back\\slash", "new\nline", "<script>alert(1)</script>", "| `x` |", "日本\u202e")
 
@@ -105,7 +107,7 @@ def test_score_tables_are_rectangular(make):
     rows = [line for line in card.splitlines() if line.startswith("|")]
     assert len(rows) > 12
     widths = [len(re.findall(r"(?<!\\)\|", row)) for row in rows]
-    assert set(widths) == {8, 3}
+    assert set(widths) == {8, 3, 4}
 
 
 def test_hostile_text_stays_text(make):
@@ -172,3 +174,74 @@ def test_calls_read_pairs_and_cut_texts_as_training_did(make):
     card = render_card(record, format="transformers", kind="classification", labels=("no", "yes"))
     assert 'classify("a text to read", truncation=True, max_length=48)' in card
     assert "windows" not in card
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("kind", ["classification", "multi_label", "regression", "ordinal"])
+def test_every_strategy_and_task_has_a_card_that_the_hub_takes(make, kind, strategy):
+    labels = ("y",) if kind == "regression" else NAMES
+    record, _ = make(kind, labels, num=30)
+    record["recipe"]["strategy"] = {"kind": strategy}
+    for library in LIBRARIES:
+        card = render_card(record, format=library, kind=kind, labels=labels)
+        metadata = check_card(card)
+        assert metadata["library_name"] == library
+        assert strategy in metadata["tags"]
+        assert len(metadata["model-index"][0]["results"][0]["metrics"]) == len(record["scores"]["test"])
+        assert ("widget" in metadata) == (library == "transformers")
+        assert "sentence-transformers/all-MiniLM-L6-v2 says what those texts were" in card
+        assert ("### Calibration" in card) == (kind != "regression")
+        assert "no-transfer control" in card
+        assert "torch: 2.13.0" in card
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("pipeline_tag: text-classification", "pipeline_tag: chat"),
+        ("library_name: transformers", "library_name: keras"),
+        ("model-index:", "model_index:"),
+        ("type: text-classification", "type: 3"),
+        ("base_model: sentence-transformers/all-MiniLM-L6-v2", "base_model: /home/someone/model"),
+        ("license: apache-2.0", "licence: apache-2.0"),
+        ("## Limits", "## Merits"),
+        ("---\n", "-- \n"),
+    ],
+)
+def test_a_card_that_the_hub_would_not_take_is_noticed(make, old, new):
+    card = render_card(make()[0], format="transformers", kind="classification", labels=("negative", "positive"))
+    assert check_card(card)
+    assert old in card
+    with pytest.raises(AssertionError):
+        check_card(card.replace(old, new, 1))
+
+
+def test_card_counts_labels_and_says_what_was_cut_dropped_and_how_it_was_made(make):
+    record, _ = make()
+    card = render_card(record, format="transformers", kind="classification", labels=("negative", "positive"))
+    counts = record["data"]["label_counts"]
+    assert "| Label | validation | test |" in card
+    for name in ("negative", "positive"):
+        assert f"| {name} | {counts['validation'][name]} | {counts['test'][name]} |" in card
+    assert "Texts that were cut: train 3, test 1." in card
+    assert "Rows that were dropped: empty text 2." in card
+    assert "Expected calibration error on test: 0.792 \\[0.755, 0.825\\] on 330 examples." in card
+    assert "precision: bf16" in card
+    assert "from random weights" in card
+
+
+def test_card_of_the_hub_names_the_repository_with_a_report_with_a_card_and_with_neither(make):
+    record, _ = make()
+    own = render_card(record, format="transformers", kind="classification", labels=("no", "yes"), path="/home/x/model")
+    settings = {"repo_id": "owner/name", "format": "transformers", "kind": "classification", "labels": ("no", "yes")}
+    metadata = {"encoder": {"name": "mine", "hub_id": "owner/base"}, "reading": {"is_pair": False, "max_length": 32}}
+    cards = [
+        write_hub_card(card, metadata, report, **settings)
+        for card, report in ((own, record), (own, None), (None, None))
+    ]
+    for card in cards:
+        assert card.count("'owner/name'") == 3
+        assert "/home/x" not in card
+        assert check_card(card)
+    assert cards[0] == cards[1]
+    assert "base_model: owner/base" in cards[2]

@@ -1,0 +1,63 @@
+"""`nlp-transfer compare`: the ladder on a table of the user's own."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nlp_transfer.terminal import quiet_libraries, say, show
+
+__all__ = ["compare"]
+
+
+def compare(
+    data: Annotated[str, typer.Argument(help="File, folder of splits, bundled name, or Hub id.")],
+    encoder: Annotated[str, typer.Option(help="Alias, folder, earlier run, or Hub id.")] = "minilm-l6",
+    budget: Annotated[str | None, typer.Option(help="Time for everything, such as 10m, 90s or 1h.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each rung.")] = 3,
+    rung: Annotated[list[str] | None, typer.Option(help="Only this rung; may be given several times.")] = None,
+    curve: Annotated[bool, typer.Option("--curve", help="Also the score over the number of labelled rows.")] = False,
+    curve_rung: Annotated[
+        list[str] | None, typer.Option(help="A rung of the curve; tfidf, features and full where absent.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="First N rows of train, shuffled.")] = None,
+    text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
+    text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="Column of the label; several for several labels.")] = None,
+    task: Annotated[str, typer.Option(help="classification, ordinal, multi_label or regression.")] = "classification",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; runs/compare-DATA where absent.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")] = False,
+) -> None:
+    """Compare every strategy on the same rows and seeds; say which to take. What is in OUT is not run again."""
+    started = time.monotonic()
+    import json
+
+    quiet_libraries()
+    from nlp_transfer.evidence.clock import parse_budget
+
+    # A budget with a mistake is told before the heavier libraries are loaded.
+    parse_budget(budget)
+    from nlp_transfer.evidence.compare import compare as compare_table
+
+    comparison = compare_table(
+        data,
+        encoder=encoder,
+        budget=budget,
+        seeds=seeds,
+        rungs=rung,
+        curve=curve,
+        curve_rungs=curve_rung,
+        limit=limit,
+        text=text,
+        text_b=text_b,
+        label=label[0] if label and len(label) == 1 else label or None,
+        task=task,
+        output_dir=out,
+        # Half a second for the start of the interpreter and of this program.
+        spent_seconds=time.monotonic() - started + 0.5,
+    )
+    if as_json:
+        say(json.dumps(comparison.record, indent=2))
+    else:
+        show(comparison)

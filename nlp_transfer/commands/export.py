@@ -1,0 +1,58 @@
+"""The command that writes an artefact for another engine."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from nlp_transfer.terminal import quiet_libraries, say
+
+__all__ = ["export"]
+
+
+def export(
+    artifact: Annotated[str, typer.Argument(help="The model/ folder of a run, the run's folder, or a Hub id.")],
+    to: Annotated[Literal["onnx", "openvino"], typer.Option(help="onnx for onnxruntime, or openvino.")],
+    int8: Annotated[bool, typer.Option("--int8", help="Round weights to eight bits: smaller, often faster.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder to make; beside the model where absent.")
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Largest difference of two logits that fp32 may show; 1e-4 where absent.")
+    ] = None,
+    agreement: Annotated[
+        float | None, typer.Option(help="Least share of DATA that keeps its label in int8; 0.985 where absent.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="File, or folder of splits, of texts on which the export is checked too.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Which split of a folder.")] = "validation",
+    text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
+    text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
+) -> None:
+    """Write a classifier for onnxruntime or OpenVINO, checked against torch; predict and evaluate run it."""
+    quiet_libraries()
+    from nlp_transfer.data.exchange import read_split
+    from nlp_transfer.publishing.export import export_artifact
+
+    table = None if data is None else read_split(data, split)[0]
+    done = export_artifact(
+        artifact,
+        to=to,
+        out=out,
+        int8=int8,
+        tolerance=tolerance,
+        agreement=agreement,
+        data=table,
+        text=text,
+        text_b=text_b,
+    )
+    say(f"wrote {done.folder} ({done.num_bytes / 1e6:.1f} MB)")
+    for what, check in (("made-up", done.shapes), ("given", done.texts)):
+        if check is not None:
+            say(
+                f"{check.num_texts} {what} texts in {check.num_batches} batches: largest difference of logits from "
+                f"PyTorch {check.largest_difference:.2g}, same label for {check.agreement:.1%}"
+            )
+    if int8 and done.texts is None:
+        say("int8 changes labels a little: measure it on texts of yours with --data")

@@ -1,0 +1,75 @@
+"""`nlp-transfer rank`: which encoder suits a table."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nlp_transfer.evidence.rank_options import (
+    ALL,
+    DEFAULT_ESTIMATOR,
+    DEFAULT_LAYERS,
+    DEFAULT_LIMIT,
+    ESTIMATOR_NAMES,
+    choose_estimators,
+    read_layers_option,
+)
+from nlp_transfer.terminal import quiet_libraries, say, show
+
+__all__ = ["rank"]
+
+
+_ESTIMATORS = (
+    f"{', '.join([*ESTIMATOR_NAMES, ALL])}; may be given several times, the first decides the order. "
+    f"{DEFAULT_ESTIMATOR} where absent."
+)
+_OVERRIDES = "Dotted recipe keys: data.text=body, and for --verify training.epochs=1, data.limit=500."
+
+
+def rank(
+    data: Annotated[str, typer.Argument(help="Bundled name, file, folder of splits, or Hub id.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help=_OVERRIDES)] = None,
+    encoder: Annotated[list[str] | None, typer.Option(help="Alias, folder, Hub id, earlier run; two or more.")] = None,
+    estimator: Annotated[list[str] | None, typer.Option(help=_ESTIMATORS)] = None,
+    layers: Annotated[
+        str, typer.Option(help="mean of all layers, last, a number, or all: the best one counts.")
+    ] = DEFAULT_LAYERS,
+    limit: Annotated[int, typer.Option(min=2, help="Most train rows that are looked at.")] = DEFAULT_LIMIT,
+    pooling: Annotated[str, typer.Option(help="How tokens become one vector: mean, first or max.")] = "mean",
+    verify: Annotated[int, typer.Option(min=0, help="Fine-tune this many of the best, for a short while.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the rows, and of verification.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for rank.json, report.html and the verifying runs.")
+    ] = None,
+) -> None:
+    """Rank encoders for a table, from one pass of each over some of its rows."""
+    import json
+
+    # A mistake is told at once, before the libraries are loaded.
+    estimators, which = choose_estimators(estimator or []), read_layers_option(layers)
+    quiet_libraries()
+    from rich.console import Console
+
+    from nlp_transfer.evidence.rank import rank as rank_encoders
+
+    ranking = rank_encoders(
+        data,
+        encoder or [],
+        overrides or [],
+        estimators=estimators,
+        layers=which,
+        limit=limit,
+        pooling=pooling,
+        verify=verify,
+        seed=seed,
+        output_dir=out,
+        console=Console(file=sys.stderr),
+    )
+    if as_json:
+        say(json.dumps(ranking.to_json(), indent=2))
+    elif out is None:
+        show(ranking)
+    else:
+        show(ranking, f"Report  {out / 'report.html'}")

@@ -1,0 +1,276 @@
+"""Advice as ``advise`` returns it, and as ``advice.json`` and ``report.html`` hold it."""
+
+import io
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from nlp_transfer.errors import ArtifactError, OutputError, StorageError
+from nlp_transfer.evidence.advice_picture import draw_candidates
+from nlp_transfer.publishing import page
+from nlp_transfer.publishing.artifact import write_atomically
+from nlp_transfer.publishing.summary import format_count, format_duration, format_interval, format_number, show_text
+
+__all__ = ["Advice", "describe_facts"]
+
+ADVICE_JSON = "advice.json"
+ADVICE_HTML = "report.html"
+
+PROBE_NAMES = {
+    "features": "Features, last layer",
+    "middle_features": "Features, middle and last layer",
+    "neighbors": "Nearest neighbors",
+    "tfidf": "TF-IDF + logistic regression",
+}
+"""Probes as a reader knows them."""
+
+
+class Advice:
+    """Ranked strategies for a table; shows itself in a terminal and in a notebook.
+
+    Args:
+        record: What ``advice.json`` holds. It is copied; figures that are not finite become None.
+
+    Example:
+        >>> candidate = {"kind": "full", "expected": 0.9, "low": 0.85, "high": 0.95, "command": "nlp-transfer run x"}
+        >>> advice = Advice({"candidates": [candidate]})
+        >>> advice.best, advice.command
+        ('full', 'nlp-transfer run x')
+        >>> advice
+        Advice(full 0.900 [0.850, 0.950])
+    """
+
+    def __init__(self, record: Mapping[str, Any]) -> None:
+        self.record: dict[str, Any] = _to_json_value(record)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Advice":
+        """Read advice that was written.
+
+        Args:
+            folder: What ``out`` was.
+
+        Returns:
+            The advice.
+
+        Raises:
+            ArtifactError: There is none, or it is damaged.
+            StorageError: The machine could not read it.
+        """
+        path = Path(folder) / ADVICE_JSON
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if not record["candidates"]:
+                raise ValueError("no candidates in it")
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise ArtifactError(f"{path}: expected advice, found none. Ask for it: nlp-transfer advise") from error
+        except OSError as error:
+            raise StorageError(f"{path}: could not be read: {error.strerror}.") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(f"{path}: expected advice, got {error!r}. Ask for it again.") from error
+        return cls(record)
+
+    @staticmethod
+    def claim(folder: Path | str) -> None:
+        """Refuse a folder that something else filled, before any work is done.
+
+        Args:
+            folder: Where advice is to go.
+
+        Raises:
+            OutputError: It is a file, or holds files but no advice.
+        """
+        place = Path(folder)
+        if place.exists() and not place.is_dir():
+            raise OutputError(f"out: {place} is a file. Name a folder.")
+        if place.is_dir() and not (place / ADVICE_JSON).is_file() and any(place.iterdir()):
+            raise OutputError(f"out: {place} holds something else and is left alone. Name another folder.")
+
+    @property
+    def candidates(self) -> list[dict[str, Any]]:
+        """Strategies, the best first: ``kind``, ``expected``, ``low``, ``high``, ``seconds``, ``reasons``, ..."""
+        return list(self.record["candidates"])
+
+    @property
+    def best(self) -> str:
+        """Kind of the first strategy."""
+        return str(self.candidates[0]["kind"])
+
+    @property
+    def command(self) -> str:
+        """Command line that runs the first strategy."""
+        return str(self.candidates[0]["command"])
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain JSON values, copied."""
+        copied: dict[str, Any] = json.loads(json.dumps(self.record, allow_nan=False))
+        return copied
+
+    def save(self, folder: Path | str) -> None:
+        """Write ``advice.json`` and ``report.html``, each whole or not at all.
+
+        Args:
+            folder: Where to; made where absent.
+
+        Raises:
+            StorageError: The machine could not write.
+        """
+        place = Path(folder)
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{place}: could not be made: {error.strerror}. Name another folder.") from error
+        write_atomically(place / ADVICE_HTML, _render(self, is_page=True).encode("utf-8", errors="backslashreplace"))
+        write_atomically(place / ADVICE_JSON, json.dumps(self.record, indent=2, allow_nan=False) + "\n")
+
+    def __repr__(self) -> str:
+        figures = (f"{row['kind']} {format_number(row['expected'])} {format_interval(row)}" for row in self.candidates)
+        return f"Advice({', '.join(figures)})"
+
+    def __str__(self) -> str:
+        buffer = io.StringIO()
+        console = Console(file=buffer, width=100, color_system=None, force_terminal=False, legacy_windows=False)
+        console.print(self.__rich__())
+        return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+
+    def __rich__(self) -> RenderableType:
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        table.add_column("", justify="right")
+        table.add_column("Strategy", no_wrap=True)
+        for heading in ("Accuracy", "95 % interval", "Time"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        reasons = []
+        for place, row in enumerate(self.candidates, start=1):
+            figures = (format_number(row["expected"]), format_interval(row), format_duration(row["seconds"]))
+            table.add_row(str(place), row["kind"], *figures, style="bold" if place == 1 else "")
+            reasons.append(Text(f"{row['kind']}: {' '.join(row['reasons'][1:])}"))
+        facts = [Text(f"{name}: {value}", style="dim") for name, value in describe_facts(self.record)]
+        lead, gap = Text(self.candidates[0]["reasons"][0]), Text()
+        return Group(lead, gap, table, gap, *reasons, gap, *facts, gap, Text("Run it:"), Text(self.command))
+
+    def _repr_html_(self) -> str:
+        """Tables and a picture for a notebook, as one fragment of HTML without scripts."""
+        return _render(self, is_page=False)
+
+
+def describe_facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Say in lines what was found; data sets' own words are cut and cleaned.
+
+    Args:
+        record: What ``advice.json`` holds.
+
+    Returns:
+        Name and value of each fact.
+    """
+    data, distance = record["data"], record["distance"]
+    classes, lengths, words = data["classes"], data["lengths"], distance["fragmentation"]
+    language = data["language"] or "not sure, in letters " + ", ".join(list(data["scripts"])[:3]).lower()
+    rows = ", ".join(f"{count:,} {split}" for split, count in data["rows"].items())
+    repeats = data["duplicates"]
+    found = [
+        (
+            "Rows",
+            f"{rows}; {format_count(classes['classes'])} classes, {_count(classes['smallest'])} to "
+            f"{_count(classes['largest'])} train rows each",
+        ),
+        (
+            "Texts",
+            f"{language}; {lengths['median']:.0f} tokens in the middle, {lengths['p95']:.0f} at the 95th "
+            f"percentile, {lengths['truncated']:.1%} longer than is read",
+        ),
+        (
+            "Repeats",
+            f"{repeats['exact']:,} texts word for word, {repeats['near']:,} but for case and punctuation; "
+            f"{data['conflicting']:,} rows with a text that has another label too",
+        ),
+        ("Suspected labels", f"{data['label_noise']:.1%} of {data['probed_rows']:,} rows"),
+        (
+            "Words",
+            f"{words['data']['tokens_per_word']:.2f} tokens each ({words['reference']['tokens_per_word']:.2f} in "
+            f"{distance['reference']}), {words['data']['broken_share']:.1%} in four pieces or more, "
+            f"{words['data']['unknown_share']:.1%} of the tokens unknown",
+        ),
+        (
+            "Distance from " + distance["reference"],
+            f"proxy A-distance {distance['proxy_a_distance']:.2f}, MMD "
+            f"{distance['mmd']:.3f}, CORAL {distance['coral']:.2e}",
+        ),
+    ]
+    if distance["masked_loss"] is not None:
+        losses = distance["masked_loss"]
+        found.append(
+            (
+                "Masked tokens",
+                f"{format_number(losses['data'])} nats each "
+                f"({format_number(losses['reference'])} in {distance['reference']})",
+            )
+        )
+    found += [
+        (PROBE_NAMES[probe["name"]], f"{probe['score']:.3f}, spread {probe['spread']:.3f} over {probe['folds']} folds")
+        for probe in record["probes"]
+    ]
+    if record["zero_shot"] is not None:
+        found.append(("Labels' own names", f"{record['zero_shot']['score']:.3f}"))
+    found.append(
+        ("Curve of features", ", ".join(f"{point['score']:.3f} at {point['rows']:,} rows" for point in record["curve"]))
+    )
+    found += [("Note", note) for note in record["notes"]]
+    found.append(("Took", format_duration(record["seconds"])))
+    return [(show_text(name, 60), show_text(value, 300)) for name, value in found]
+
+
+def _count(value: float) -> str:
+    """A count that is stored as a float."""
+    return f"{value:,.0f}"
+
+
+def _render(advice: Advice, *, is_page: bool) -> str:
+    """Fill the template; autoescape is on for every value."""
+    environment = Environment(
+        loader=PackageLoader("nlp_transfer.evidence"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    styles = (Path(page.__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
+    return environment.get_template("advice.html.j2").render(
+        is_page=is_page,
+        title=f"Advice for {show_text(advice.record['data']['source'], 60)}",
+        lead=advice.candidates[0]["reasons"][0],
+        candidates=[
+            {
+                "kind": row["kind"],
+                "figures": (format_number(row["expected"]), format_interval(row), format_duration(row["seconds"])),
+                "reasons": " ".join(row["reasons"][1:]),
+                "command": show_text(row["command"], 600),
+            }
+            for row in advice.candidates
+        ],
+        facts=describe_facts(advice.record),
+        suspects=[
+            {key: show_text(value, 200) for key, value in row.items()} for row in advice.record["data"]["suspects"]
+        ],
+        picture=Markup(draw_candidates(advice.candidates)),
+        styles=Markup(styles),
+    )
+
+
+def _to_json_value(value: Any) -> Any:
+    """Copy a value into what JSON can hold; figures that are not finite become None."""
+    if isinstance(value, Mapping):
+        return {str(key): _to_json_value(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_to_json_value(item) for item in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return value

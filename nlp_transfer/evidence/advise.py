@@ -1,0 +1,336 @@
+"""Advice on a labelled table before any training: facts, distances, quick probes, a ranked list of strategies."""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from transformers import PreTrainedModel
+
+from nlp_transfer.contracts import Splits, Track, track_nothing
+from nlp_transfer.data.checks import hash_texts
+from nlp_transfer.data.encode import resolve_max_length
+from nlp_transfer.data.load import load_splits
+from nlp_transfer.engine.precision import choose_device
+from nlp_transfer.errors import DataError
+from nlp_transfer.evidence.advice import Advice
+from nlp_transfer.evidence.candidates import Outlook, rank_candidates
+from nlp_transfer.evidence.distance import (
+    compute_coral,
+    compute_mmd,
+    load_masked_model,
+    measure_fragmentation,
+    measure_proxy_distance,
+    score_masked_tokens,
+)
+from nlp_transfer.evidence.estimators import score_logme
+from nlp_transfer.evidence.facts import (
+    count_repeats,
+    describe_classes,
+    describe_lengths,
+    find_suspects,
+    guess_language,
+)
+from nlp_transfer.evidence.gains import Situation
+from nlp_transfer.evidence.probes import (
+    Probe,
+    choose_strength,
+    extrapolate_curve,
+    make_folds,
+    measure_curve,
+    predict_logistic,
+    predict_neighbors,
+    predict_tfidf,
+    summarize_folds,
+)
+from nlp_transfer.evidence.sample import REFERENCE, Sample, draw_sample, find_middle, read_vectors, time_passes
+from nlp_transfer.models.encoder import LoadedEncoder, check_vocabulary, load_encoder, load_tokenizer, read_config
+from nlp_transfer.models.sources import EncoderSource, resolve_encoder
+from nlp_transfer.recipe.load import load_recipe
+from nlp_transfer.recipe.schema import EncoderConfig, Recipe, ZeroShotConfig
+from nlp_transfer.strategies.zero_shot import adapt_zero_shot
+
+__all__ = ["advise"]
+
+MASKED_ROWS, CLOUD_ROWS = 64, 500
+"""Rows of the masked-language loss, and most of a cloud; chosen."""
+
+SMALL, MANY_FOLDS, FEW_FOLDS = 1_000, 5, 3
+"""Up to so many rows there are five folds, above it three; chosen: little data wants every row, much data time."""
+
+MOST_SUSPECTS = 10
+"""Rows with a suspected label that the advice names."""
+
+
+@dataclass(frozen=True)
+class _Probed:
+    """What quick classifiers found."""
+
+    probes: tuple[Probe, ...]
+    best: Probe
+    curve: list[tuple[int, float]]
+    suspects: np.ndarray
+    log_evidence: float
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the middle layer helped."""
+        return self.best.name == "middle_features"
+
+
+def advise(
+    data: object,
+    *,
+    encoder: str = EncoderConfig().name,
+    text: str | None = None,
+    text_b: str | None = None,
+    label: str | None = None,
+    limit: int | None = None,
+    shots: int | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    track: Track = track_nothing,
+) -> Advice:
+    """Say which transfer strategies suit a labelled table, before any of them is trained.
+
+    Looks at train alone: what its rows are like, how far they lie from what the encoder knows, and what quick
+    classifiers on fixed vectors reach by cross-validation. From that every strategy gets an expected accuracy with an
+    interval, an expected cost on this machine, reasons, and the recipe to run.
+
+    Args:
+        data: Bundled name, file, folder of splits, Hub id, `datasets.Dataset` or `DatasetDict`, pandas frame, or a
+            mapping of those by split name.
+        encoder: Alias, folder, earlier run or Hub id.
+        text: Column of the text; found by the usual names where absent.
+        text_b: Column of the second text of a pair.
+        label: Column of the label.
+        limit: First rows of the shuffled train, as ``data.limit``.
+        shots: Rows a class, as ``data.shots``.
+        seed: Of draws and folds.
+        out: Folder that gets ``advice.json`` and ``report.html``; nothing is written where absent.
+        track: Shows how far it is.
+
+    Returns:
+        The advice.
+
+    Raises:
+        DataError: The table cannot be used, or holds too few rows or classes.
+        EncoderError: The encoder cannot be loaded.
+        OutputError: The folder holds something else.
+        StorageError: The machine cannot read or write.
+    """
+    started = time.perf_counter()
+    if out is not None:
+        Advice.claim(out)
+    source = None if isinstance(data, str | Path) else data
+    columns = {"text": text, "text_b": text_b, "label": label, "limit": limit, "shots": shots}
+    recipe, told = _make_recipe(data, encoder, columns, seed)
+    splits = load_splits(recipe.data, recipe.task, seed=seed, source=source)
+    _check_splits(splits)
+    origin, tokenizer, loaded, max_length = _load(recipe, splits, seed)
+    model: PreTrainedModel = getattr(loaded.model, loaded.model.base_model_prefix)
+    sample = draw_sample(splits, tokenizer, model, max_length=max_length, seed=seed)
+    forward_seconds = time_passes(model, sample)
+    last, mixed, cloud = read_vectors(model, sample, track)
+    distance = _measure_distances(origin, tokenizer, sample, last, cloud, max_length=max_length, seed=seed)
+    found = _probe(sample, last, mixed, seed=seed)
+    outlook = Outlook(
+        situation=_describe_situation(sample, found, distance),
+        probe_error=_find_error(found.best.score, found.best.rows, found.best),
+        zero_shot=None if splits.is_pair else _try_labels(loaded, sample, last),
+        rows=dict(splits.facts.rows),
+        max_length=max_length,
+        slope=found.curve[-1][1] - found.curve[-2][1] if len(found.curve) > 1 else 0.0,
+        word_ratio=_compare({name: part["tokens_per_word"] for name, part in distance["fragmentation"].items()}),
+        loss_ratio=None if distance["masked_loss"] is None else _compare(distance["masked_loss"]),
+        forward_seconds=forward_seconds,
+        layers=(find_middle(model), -1) if found.is_mixed else None,
+        data=told,
+    )
+    record = {
+        "data": _describe_data(sample, found.suspects, max_length),
+        "encoder": {"name": encoder, "max_length": max_length, "forward_seconds": forward_seconds},
+        "distance": distance,
+        "probes": [asdict(probe) for probe in found.probes],
+        "log_evidence": found.log_evidence,
+        "curve": [{"rows": rows, "score": score} for rows, score in found.curve],
+        "zero_shot": outlook.zero_shot and {"score": outlook.zero_shot[0], "error": outlook.zero_shot[1]},
+        "situation": asdict(outlook.situation),
+        "candidates": [asdict(candidate) for candidate in rank_candidates(outlook)],
+        "in_memory": source is not None,
+        "notes": [*splits.facts.notes, *splits.facts.warnings, *_take_notes(sample, outlook)],
+        "seed": seed,
+        "seconds": time.perf_counter() - started,
+    }
+    advice = Advice(record)
+    if out is not None:
+        advice.save(out)
+    return advice
+
+
+def _make_recipe(data: object, encoder: str, columns: Mapping[str, Any], seed: int) -> tuple[Recipe, tuple[str, ...]]:
+    """The recipe's data and encoder sections, checked as such, and the overrides that tell another recipe the same."""
+    is_named = isinstance(data, str | Path)
+    section = {"path": str(data) if is_named else f"in-memory-{type(data).__name__}"}
+    section |= {key: value for key, value in columns.items() if value is not None}
+    recipe = load_recipe({"encoder": {"name": encoder}, "data": section, "training": {"seed": seed}})
+    told = [f"data.{key}={value}" for key, value in section.items() if is_named or key != "path"]
+    told += [f"encoder.name={encoder}"] if encoder != EncoderConfig().name else []
+    told += [f"training.seed={seed}"] if seed else []
+    return recipe, tuple(told)
+
+
+def _check_splits(splits: Splits) -> None:
+    """Refuse what has no classes to tell apart."""
+    num_held = sum(count > 0 for count in splits.facts.label_counts.get("train", {}).values())
+    rows = splits.facts.rows["train"]
+    if num_held < 2 or rows < 2 * MANY_FOLDS:
+        raise DataError(
+            f"{splits.facts.source}: expected at least {2 * MANY_FOLDS} train rows of two classes to advise on, came "
+            f"{rows} of {num_held}. Add rows; strategy.kind=zero_shot needs none."
+        )
+
+
+def _load(recipe: Recipe, splits: Splits, seed: int) -> tuple[EncoderSource, Any, LoadedEncoder, int]:
+    """The encoder on its device, its tokenizer, and how many tokens it reads."""
+    origin = resolve_encoder(recipe.encoder)
+    tokenizer, settings = load_tokenizer(origin), read_config(origin)
+    check_vocabulary(tokenizer, settings, where=f"encoder.name: {origin.name}")
+    loaded = load_encoder(recipe.encoder, splits.labels, seed=seed)
+    loaded.model.to(torch.device(choose_device("auto"))).eval()
+    return origin, tokenizer, loaded, resolve_max_length(tokenizer, settings, recipe.data.max_length)
+
+
+def _measure_distances(
+    origin: EncoderSource,
+    tokenizer: Any,
+    sample: Sample,
+    last: np.ndarray,
+    cloud: np.ndarray,
+    *,
+    max_length: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Distances of words, masked tokens and vectors; the rows are in random order, so the first are a sample."""
+    near = last[:CLOUD_ROWS]
+    both = {"data": sample.texts, "reference": sample.reference}
+    model = None if tokenizer.mask_token_id is None else load_masked_model(origin)
+    losses = (
+        None
+        if model is None
+        else {
+            name: score_masked_tokens(model, tokenizer, texts[:MASKED_ROWS], max_length=max_length, seed=seed)
+            for name, texts in both.items()
+        }
+    )
+    return {
+        "reference": REFERENCE,
+        "rows": [len(near), len(cloud)],
+        "proxy_a_distance": measure_proxy_distance(near, cloud, seed=seed),
+        "coral": compute_coral(near, cloud),
+        "mmd": compute_mmd(near, cloud),
+        "fragmentation": {name: asdict(measure_fragmentation(texts, tokenizer)) for name, texts in both.items()},
+        "masked_loss": losses,
+    }
+
+
+def _compare(figures: Mapping[str, float]) -> float:
+    """A figure of the data over that of the reference sample."""
+    return figures["data"] / max(figures["reference"], 1e-9)
+
+
+def _probe(sample: Sample, last: np.ndarray, mixed: np.ndarray, *, seed: int) -> _Probed:
+    """Quick classifiers by cross-validation, the learning curve of the best head, and suspected labels."""
+    labels, space = sample.labels, sample.splits.labels
+    folds = make_folds(labels, MANY_FOLDS if len(labels) <= SMALL else FEW_FOLDS, seed=seed)
+    heads: dict[str, tuple[Probe, np.ndarray, np.ndarray, float]] = {}
+    for name, vectors in (("features", last), ("middle_features", mixed)):
+        strength = choose_strength(vectors, labels, space, seed=seed)
+        given = predict_logistic(vectors, labels, space, folds, strength=strength, seed=seed)
+        heads[name] = (summarize_folds(name, given.argmax(axis=1), labels, folds), given, vectors, strength)
+    plain, other = heads["features"][0], heads["middle_features"][0]
+    # The last layer is what everyone expects; another must be better by more than chance.
+    is_better = other.score > plain.score + _find_error(plain.score, plain.rows, plain)
+    best, given, vectors, strength = heads["middle_features" if is_better else "features"]
+    curve = measure_curve(vectors, labels, space, folds, strength=strength, seed=seed)
+    curve.append((round(len(labels) * (1 - 1 / len(folds))), best.score))
+    neighbors = predict_neighbors(last, labels, space.num_outputs, folds).argmax(axis=1)
+    tfidf = predict_tfidf(sample.texts, labels, folds, seed=seed)
+    others = [summarize_folds(name, n, labels, folds) for name, n in (("neighbors", neighbors), ("tfidf", tfidf))]
+    return _Probed((plain, other, *others), best, curve, find_suspects(given, labels), score_logme(last, labels))
+
+
+def _find_error(score: float, rows: int, probe: Probe | None = None) -> float:
+    """Standard error of a share; that of the folds' mean where it is larger. Never 0, even of a perfect score."""
+    error = math.sqrt(max(score * (1 - score), 0.25 / rows) / rows)
+    return error if probe is None else max(error, probe.spread / math.sqrt(probe.folds))
+
+
+def _try_labels(loaded: LoadedEncoder, sample: Sample, last: np.ndarray) -> tuple[float, float]:
+    """Accuracy of the labels' own names on train, as zero_shot has it, and its standard error."""
+    loaded.model.cpu()
+    head: Any = adapt_zero_shot(loaded, ZeroShotConfig(kind="zero_shot")).model.head
+    score = float(((last @ head.weight.detach().numpy().T).argmax(axis=1) == sample.labels).mean())
+    return score, _find_error(score, len(last))
+
+
+def _describe_situation(sample: Sample, found: _Probed, distance: Mapping[str, Any]) -> Situation:
+    """What gains depend on."""
+    rows = sample.splits.facts.rows["train"]
+    expected = extrapolate_curve(found.curve, rows)
+    tfidf = next(probe.score for probe in found.probes if probe.name == "tfidf")
+    return Situation(
+        probe=expected,
+        # What more rows bring the one they bring the other, for want of a curve of its own.
+        tfidf=min(1.0, tfidf + expected - found.best.score),
+        rows=rows,
+        classes=sample.splits.labels.num_outputs,
+        distance=float(distance["proxy_a_distance"]),
+    )
+
+
+def _describe_data(sample: Sample, suspects: np.ndarray, max_length: int) -> dict[str, Any]:
+    """The facts of train."""
+    facts = sample.splits.facts
+    train = sample.splits.tables["train"]
+    columns = [name for name in ("text", "text_b") if name in train.column_names]
+    exact, near = hash_texts(pa.table({name: pa.array(list(train[name]), pa.string()) for name in columns}))
+    language, scripts = guess_language(sample.texts)
+    return {
+        "source": facts.source,
+        "rows": dict(facts.rows),
+        "label_counts": facts.label_counts["train"],
+        "classes": describe_classes(facts.label_counts["train"]),
+        "lengths": describe_lengths(sample.lengths, max_length),
+        "duplicates": {"exact": count_repeats(exact), "near": count_repeats(near)},
+        "conflicting": facts.conflicting,
+        "language": language,
+        "scripts": scripts,
+        "probed_rows": len(sample.rows),
+        "label_noise": len(suspects) / len(sample.rows),
+        "suspects": [
+            {
+                "id": str(train[int(sample.rows[row])]["id"]),
+                "text": sample.texts[row][:200],
+                "label": sample.splits.labels.names[sample.labels[row]],
+            }
+            for row in suspects[:MOST_SUSPECTS].tolist()
+        ],
+    }
+
+
+def _take_notes(sample: Sample, outlook: Outlook) -> list[str]:
+    """What the reader should know of how the advice came about."""
+    notes = []
+    if len(sample.rows) < outlook.situation.rows:
+        notes.append(
+            f"Probes looked at {len(sample.rows):,} of {outlook.situation.rows:,} rows; their scores are carried on."
+        )
+    if outlook.slope > 0.01:
+        notes.append(f"Twice the rows brought fixed features {outlook.slope:+.3f}: more labels will still pay.")
+    return notes

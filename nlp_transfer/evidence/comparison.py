@@ -1,0 +1,290 @@
+"""A finished comparison: what `compare` returns, and what ``compare.json`` and ``report.html`` hold."""
+
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nlp_transfer.errors import ArtifactError, StorageError
+from nlp_transfer.publishing.summary import (
+    format_bytes,
+    format_count,
+    format_duration,
+    format_interval,
+    format_number,
+    name_metric,
+    show_text,
+)
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["Comparison"]
+
+COMPARE_JSON = "compare.json"
+REPORT_HTML = "report.html"
+
+
+class Comparison:
+    """One finished ladder; shows itself in a terminal and in a notebook.
+
+    Args:
+        record: What ``compare.json`` holds. It is copied; figures that are not finite become None.
+        folder: Of the comparison.
+
+    Example:
+        >>> record = {"rows": [{"rung": "full"}], "recommended": "full", "recommendation": "Take full."}
+        >>> Comparison(record, "runs/compare-reviews")
+        Comparison('runs/compare-reviews': 1 rungs. Take full.)
+    """
+
+    def __init__(self, record: Mapping[str, Any], folder: Path | str) -> None:
+        self.record: dict[str, Any] = _to_plain(record)
+        self.folder = Path(folder)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Comparison":
+        """Read a finished comparison.
+
+        Args:
+            folder: Of the comparison.
+
+        Returns:
+            The comparison.
+
+        Raises:
+            ArtifactError: There is none in the folder.
+            StorageError: The machine could not read it.
+        """
+        path = Path(folder) / COMPARE_JSON
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise ArtifactError(f"{path}: expected a finished comparison, found none; run compare first.") from error
+        except OSError as error:
+            raise StorageError(f"{path}: could not be read: {error.strerror}.") from error
+        except ValueError as error:
+            raise ArtifactError(f"{path}: expected JSON, got {error}; run compare again.") from error
+        if not isinstance(record, dict) or not isinstance(record.get("rows"), list):
+            raise ArtifactError(f'{path}: expected an object with "rows", found none; run compare again.')
+        return cls(record, folder)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The table, one mapping a rung."""
+        return list(self.record["rows"])
+
+    @property
+    def recommended(self) -> str:
+        """Name of the rung to take."""
+        return str(self.record["recommended"])
+
+    @property
+    def recommendation(self) -> str:
+        """What to take, and why, in one sentence."""
+        return str(self.record["recommendation"])
+
+    def save(self) -> None:
+        """Write ``report.html`` and ``compare.json`` into the folder, each whole or not at all.
+
+        Raises:
+            StorageError: The machine could not write.
+        """
+        from nlp_transfer.evidence.comparison_page import render_comparison
+        from nlp_transfer.publishing.artifact import write_atomically
+
+        page = render_comparison(self.record)
+        write_atomically(self.folder / REPORT_HTML, page.encode("utf-8", errors="backslashreplace"))
+        write_atomically(self.folder / COMPARE_JSON, json.dumps(self.record, indent=2, allow_nan=False) + "\n")
+
+    def __repr__(self) -> str:
+        return f"Comparison({str(self.folder)!r}: {len(self.rows)} rungs. {self.recommendation})"
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        buffer = io.StringIO()
+        Console(file=buffer, width=100, color_system=None, force_terminal=False).print(self.__rich__())
+        return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+
+    def __rich__(self) -> "RenderableType":
+        from rich import box
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        def lay_out(columns: Sequence[str], rows: Sequence[Sequence[str]], *, gap: int = 1) -> Table:
+            table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap, 0, 0), show_edge=False)
+            for number, column in enumerate(columns):
+                table.add_column(column, justify="right" if number else "left", no_wrap=not number)
+            for row in rows:
+                table.add_row(*(Text(cell) for cell in row))
+            return table
+
+        record = self.record
+        parts: list[RenderableType] = [Text(name_comparison(record), style="bold"), Text()]
+        parts += [lay_out(list_score_columns(record), list_score_rows(record), gap=0), Text()]
+        costs = [row[:NARROW] for row in list_cost_rows(record)]
+        parts += [lay_out(list_cost_columns(record)[:NARROW], costs), Text()]
+        if record.get("curve"):
+            columns, rows = list_curve(record)
+            parts += [lay_out(columns, rows), Text()]
+        parts.append(Text(write_footnote(record), style="dim"))
+        parts += [Text(f"Note: {line}", style="yellow") for line in list_warnings(record)]
+        parts += [Text(f"Left out: {line}", style="dim") for line in list_left_out(record)]
+        parts += [Text(), Text(self.recommendation, style="bold green")]
+        parts.append(Text(f"Report: {show_text(str(self.folder / REPORT_HTML))}", style="dim"))
+        return Group(*parts)
+
+    def _repr_html_(self) -> str:
+        """Tables and pictures for a notebook, as one fragment of HTML without scripts."""
+        from nlp_transfer.evidence.comparison_page import render_comparison
+
+        return render_comparison(self.record, is_fragment=True)
+
+
+def _to_plain(value: Any) -> Any:
+    """Copy a value into what JSON can hold."""
+    if isinstance(value, Mapping):
+        return {str(key): _to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_to_plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _to_plain(value.tolist())
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (str, bool, int)) else str(value)
+
+
+COST_COLUMNS = (
+    "Rung",
+    "Validation",
+    "Also",
+    "Seeds",
+    "Time a seed",
+    "Memory",
+    "Trained",
+    "Saved",
+    "Training",
+    "Weights",
+    "Rows x passes",
+)
+"""Heads of the table of costs; the second metric of the comparison takes the place of "Also"."""
+
+NARROW = 8
+"""Columns of that table which 80 letters have room for."""
+
+
+def name_comparison(record: Mapping[str, Any]) -> str:
+    """Say what was compared on what."""
+    return f"{show_text(record['encoder']['name'], 60)} on {show_text(record['data']['source'], 80)}"
+
+
+def list_score_columns(record: Mapping[str, Any]) -> list[str]:
+    """Heads of the table of scores."""
+    return ["Rung", name_metric(record["metrics"][0]), "Spread", "Interval", "Minus best", "Interval", "p"]
+
+
+def list_score_rows(record: Mapping[str, Any]) -> list[list[str]]:
+    """Cells of the table of scores."""
+    found = []
+    for row in record["rows"]:
+        score = row["test"].get(record["metrics"][0], {})
+        marks = ("*" if row["is_recommended"] else "") + ("!" if row["collapsed"] else "")
+        if score.get("spread") is not None:
+            spread = f"±{format_number(score['spread'])}"
+        else:
+            spread = "1 seed" if row["is_seeded"] else "±0"
+        gap = row["difference"]
+        beside = ["best", "", ""]
+        if not row["is_best"]:
+            beside = [format_number(gap["value"]), format_interval(gap), _write_p(row["p_holm"])]
+        found.append(
+            [f"{row['rung']}{marks}", format_number(score.get("value")), spread, format_interval(score), *beside]
+        )
+    return found
+
+
+def _write_p(value: float) -> str:
+    """Write a p-value; what lies below the finest step of the test as such."""
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def list_cost_columns(record: Mapping[str, Any]) -> list[str]:
+    """Heads of the table of costs."""
+    second = [name_metric(metric) for metric in record["metrics"][1:2]]
+    return [*COST_COLUMNS[:2], *(second or ["Test"]), *COST_COLUMNS[3:]]
+
+
+def list_cost_rows(record: Mapping[str, Any]) -> list[list[str]]:
+    """Cells of the table of costs."""
+    first, second = record["metrics"][0], record["metrics"][-1]
+    return [
+        [
+            row["rung"],
+            format_number(row["validation"].get(first, {}).get("value")),
+            format_number(row["test"].get(second, {}).get("value")),
+            str(len(row["seeds"])),
+            format_duration(row["seconds"]),
+            format_bytes(row["peak_memory_bytes"]),
+            _write_share(row["trainable_share"]),
+            format_bytes(row["saved_bytes"]) if row["saved_bytes"] else "0 B",
+            format_duration(row["training_seconds"]),
+            format_count(row["parameters"]),
+            f"{row['examples']:,} x {row['epochs']:g}" if row["examples"] and row["epochs"] else f"{row['examples']:,}",
+        ]
+        for row in record["rows"]
+    ]
+
+
+def _write_share(share: float) -> str:
+    """Write a share of the weights in percent, small ones with two figures."""
+    return f"{100 * share:.3g} %"
+
+
+def list_curve(record: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Heads and cells of the learning curve: a row a size, a column a rung."""
+    points, metric = record["curve"]["points"], record["metrics"][0]
+    rungs = list(dict.fromkeys(point["rung"] for point in points))
+    held = {(point["examples"], point["rung"]): point["test"].get(metric, {}) for point in points}
+    rows = []
+    for size in sorted({point["examples"] for point in points}):
+        scores = [held.get((size, rung)) for rung in rungs]
+        cells = [f"{format_number(s.get('value'))} {format_interval(s)}" if s else "left out" for s in scores]
+        rows.append([f"{size:,}", *cells])
+    return ["Rows", *rungs], rows
+
+
+def list_warnings(record: Mapping[str, Any]) -> list[str]:
+    """What the reader should know: collapsed seeds, then what was found in the data."""
+    found = [
+        f"{row['rung']}: collapsed with seed{'s' if len(row['collapsed']) > 1 else ''} "
+        f"{', '.join(map(str, row['collapsed']))}, near the majority class; the mean holds it."
+        for row in record["rows"]
+        if row["collapsed"]
+    ]
+    return found + [show_text(line, 300) for line in record["data"].get("warnings", [])]
+
+
+def list_left_out(record: Mapping[str, Any]) -> list[str]:
+    """What was left out and why, the points of the curve included."""
+    found = []
+    for each in record["left_out"]:
+        seeds = ", ".join(map(str, each["seeds"]))
+        which = f", seed{'s' if len(each['seeds']) > 1 else ''} {seeds}" if each["is_partial"] else ""
+        found.append(f"{each['rung']}{which}: {show_text(each['why'], 300)}")
+    return found + [show_text(note, 300) for note in (record.get("curve") or {}).get("notes", [])]
+
+
+def write_footnote(record: Mapping[str, Any]) -> str:
+    """Say what the columns hold."""
+    n = record["rows"][0]["difference"]["n"]
+    return (
+        f"Scores of {n:,} test rows, means over seeds, with 95 % bootstrap intervals; spread: standard deviation over "
+        "seeds (0 where chance plays no part). Minus best: paired with the best test score on the same rows; p: paired "
+        "test (swaps for accuracy and MSE, else from the interval's width), corrected by Holm for all rungs. "
+        "*: recommended, by validation alone; !: collapsed seeds. Time: wall time of one seed, all included; memory: "
+        "peak of the process; trained: share of the weights."
+    )

@@ -1,0 +1,137 @@
+"""A search as one HTML page: its course, what mattered, every trial. No scripts, nothing from outside."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from nlp_transfer.evidence.tune_trials import describe_changes
+from nlp_transfer.publishing.drawing import (
+    BLUE,
+    GREEN,
+    MUTED,
+    RED,
+    SOFT,
+    WIDTH,
+    new_figure,
+    place,
+    tidy_bars,
+    write_above,
+    write_heading,
+    write_svg,
+)
+from nlp_transfer.recipe.load import recipe_to_yaml
+from nlp_transfer.recipe.schema import LOWER_IS_BETTER
+
+if TYPE_CHECKING:
+    from nlp_transfer.evidence.tuning import Tuning
+
+__all__ = ["draw_history", "draw_importance", "render_tuning"]
+
+WIDE = 1.35 * WIDTH
+
+
+def render_tuning(tuning: "Tuning", *, is_page: bool = True) -> str:
+    """Write a search as a page or as a fragment.
+
+    Args:
+        tuning: The search.
+        is_page: Whether it is a whole HTML file.
+
+    Returns:
+        HTML in which everything that comes from data or recipe is escaped.
+    """
+    templates = Environment(
+        loader=PackageLoader("nlp_transfer.publishing"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    recipe, verdict = tuning.recipe, tuning.say_verdict()
+    rows = [
+        {
+            "name": each.index,
+            "value": each.state if each.value is None else f"{each.value:.4f}",
+            "seconds": f"{each.seconds:.0f}",
+            "what": describe_changes(each, recipe),
+            "is_best": each.index == tuning.best.index,
+        }
+        for each in tuning.rank()
+    ]
+    return templates.get_template("tuning.html.j2").render(
+        is_page=is_page,
+        metric=tuning.metric,
+        verdict=f"{verdict[0].upper()}{verdict[1:]}.",
+        notes=tuning.record.get("notes", []),
+        pictures=[
+            (Markup(svg), caption)
+            for svg, caption in (
+                (draw_history(tuning), "Every trial in its turn; the line is the best so far, dashed the recipe."),
+                (draw_importance(tuning), "Share of the differences between complete trials; few trials say little."),
+            )
+            if svg
+        ],
+        rows=rows,
+        best=recipe_to_yaml(tuning.best_recipe),
+    )
+
+
+def draw_history(tuning: "Tuning") -> str:
+    """Draw the validation figure of every trial, and the best so far.
+
+    Args:
+        tuning: The search.
+
+    Returns:
+        One ``<svg>`` element; empty where no trial has a figure.
+    """
+    done = [(each.index, each.value) for each in tuning.trials if each.value is not None]
+    given_up = [(each.index, each.looks[-1][1]) for each in tuning.trials if each.state == "pruned" and each.looks]
+    if not done:
+        return ""
+    places, values = (np.array(each, dtype=float) for each in zip(*done, strict=True))
+    best = (np.minimum if tuning.metric in LOWER_IS_BETTER else np.maximum).accumulate(values)
+    with new_figure(WIDE, 220) as figure:
+        axes = figure.subplots()
+        place(figure, left=44, right=14, bottom=38, top=26)
+        axes.step(places, best, where="post", color=BLUE, linewidth=1.8)
+        axes.scatter(places, values, color=BLUE, s=18, zorder=3)
+        if given_up:
+            at, reached = zip(*given_up, strict=True)
+            axes.scatter(at, reached, facecolors="none", edgecolors=RED, s=18, zorder=3)
+        if tuning.default.value is not None:
+            axes.axhline(tuning.default.value, color=SOFT, linewidth=1.2, linestyle=(0, (3, 2)))
+        axes.scatter([tuning.best.index], [tuning.best.value or 0.0], color=GREEN, s=46, zorder=4)
+        axes.grid(visible=True, axis="y", linewidth=0.8)
+        axes.locator_params(axis="x", integer=True)
+        axes.set_xlabel("Trial" + (" (hollow: given up early)" if given_up else ""))
+        write_heading(axes, f"{tuning.metric} on validation")
+        return write_svg(figure, f"{tuning.metric} of every trial")
+
+
+def draw_importance(tuning: "Tuning") -> str:
+    """Draw how much of the differences between trials each key explains.
+
+    Args:
+        tuning: The search.
+
+    Returns:
+        One ``<svg>`` element; empty where that cannot be told.
+    """
+    found = list(tuning.importance.items())
+    if not found:
+        return ""
+    with new_figure(WIDE, 48 + 34 * len(found)) as figure:
+        axes = figure.subplots()
+        place(figure, left=14, right=18, bottom=34, top=10)
+        axes.barh(np.arange(len(found)) + 0.18, [share for _, share in found], height=0.24, color=BLUE, linewidth=0)
+        for position, (key, share) in enumerate(found):
+            write_above(axes, position + 0.07, key, f"{share:.0%}")
+        tidy_bars(axes, len(found))
+        axes.set_xlim(0, 1)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
+        axes.xaxis.label.set_color(MUTED)
+        axes.set_xlabel("Share of the differences explained")
+        return write_svg(figure, "Importance of every key")

@@ -1,0 +1,252 @@
+"""Write an artefact for onnxruntime or OpenVINO, and let nothing out that answers otherwise than torch."""
+
+import importlib.metadata
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+from transformers import PreTrainedModel
+
+from nlp_transfer.data.tables import read_table
+from nlp_transfer.errors import ArtifactError, EncoderError, OutputError, StorageError
+from nlp_transfer.models.artifacts import ARTIFACT_VERSION, LoadedArtifact, load_artifact
+from nlp_transfer.models.merge import is_adapter, merge_adapter
+from nlp_transfer.models.runtimes import PACKAGES, RUNTIME_FILES, Runtime, import_runtime, list_errors
+from nlp_transfer.models.sources import ARTIFACT_FILE
+from nlp_transfer.publishing.checking import Check, compare_logits, compute_batches, make_batches, read_batches
+from nlp_transfer.publishing.converters import CONVERTERS
+from nlp_transfer.publishing.export_card import render_export_card
+
+__all__ = ["LEAST_AGREEMENT", "TOLERANCE", "Exported", "choose_export_folder", "export_artifact"]
+
+TOLERANCE = 1e-4
+"""Largest difference of two logits in float32; sums in another order differ by about a hundredth of it. Chosen."""
+
+LEAST_AGREEMENT = 0.985
+"""Share of the given texts that must keep their label in eight bits; chosen."""
+
+CONVERSION_ERRORS = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError)
+"""What exporters raise for a model that they cannot follow; a full disk is an OSError."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export left.
+
+    Attributes:
+        folder: Loads with `Classifier.from_pretrained`.
+        to: ``onnx`` or ``openvino``.
+        int8: Whether weights are rounded to eight bits.
+        shapes: The check on made-up texts of several lengths.
+        texts: The check on given texts; None where none were given.
+        num_bytes: Size of the graph with its weights.
+    """
+
+    folder: Path
+    to: Runtime
+    int8: bool
+    shapes: Check
+    texts: Check | None
+    num_bytes: int
+
+
+def choose_export_folder(path: str | Path, to: Runtime, *, int8: bool) -> Path:
+    """Name the folder of an export that nobody named: in the run's folder, or beside the model's.
+
+    Args:
+        path: As `export_artifact` takes it.
+        to: ``onnx`` or ``openvino``.
+        int8: Whether weights are rounded.
+
+    Returns:
+        A folder, which need not be there.
+
+    Example:
+        >>> choose_export_folder("owner/reviews", "onnx", int8=True).as_posix()
+        'reviews-onnx-int8'
+    """
+    name = f"{to}-int8" if int8 else to
+    folder = Path(path).expanduser()
+    # "." and ".." have no name of their own.
+    folder = folder if folder.name not in ("", "..") else folder.resolve()
+    if (folder / "model" / ARTIFACT_FILE).is_file():
+        return folder / name
+    if folder.is_dir():
+        return folder.parent / (name if folder.name == "model" else f"{folder.name}-{name}")
+    return Path(f"{folder.name}-{name}")
+
+
+def export_artifact(
+    path: str | Path,
+    *,
+    to: Runtime,
+    out: str | Path | None = None,
+    int8: bool = False,
+    tolerance: float | None = None,
+    agreement: float | None = None,
+    data: object = None,
+    text: str | None = None,
+    text_b: str | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> Exported:
+    """Write a classifier as a folder that onnxruntime or OpenVINO runs, checked against torch.
+
+    An adapter is folded into its encoder first; the check holds the result against the adapter as it was. The folder
+    stands by itself: graph, configuration, tokenizer, label contract and what was checked.
+
+    Args:
+        path: The ``model/`` folder of a run, the run's folder, or a Hub id.
+        to: ``onnx`` or ``openvino``.
+        out: Folder to make; see `choose_export_folder` where absent.
+        int8: Round weights to eight bits.
+        tolerance: Largest difference of two logits that float32 may show; ``TOLERANCE`` where absent.
+        agreement: Least share of ``data`` that must keep its label in eight bits, in [0, 1]; ``LEAST_AGREEMENT`` where
+            absent.
+        data: A table of texts such as the classifier will read; up to 512 of its rows are checked too.
+        text: Its column of texts; found by the usual names where absent.
+        text_b: Its column of second texts.
+        revision: Of a Hub id.
+        trust_remote_code: Whether code that the encoder's repository brings may run.
+
+    Returns:
+        The folder and what was checked.
+
+    Raises:
+        ArtifactError: It cannot be exported, or the export answers otherwise than torch; nothing is left behind.
+        OutputError: Something lies in the folder already, or an argument is out of range.
+        MissingExtraError: The exporter is not installed.
+        StorageError: The disk is full or failing.
+    """
+    folder = Path(out).expanduser() if out is not None else choose_export_folder(path, to, int8=int8)
+    tolerance = TOLERANCE if tolerance is None else tolerance
+    agreement = LEAST_AGREEMENT if agreement is None else agreement
+    _refuse_arguments(to, folder, tolerance, agreement)
+    import_runtime(PACKAGES[to], to, purpose=f"an export to {to}")
+    artifact = load_artifact(path, revision=revision, trust_remote_code=trust_remote_code)
+    if artifact.metadata.get("loader") in RUNTIME_FILES or not any(True for _ in artifact.model.parameters()):
+        raise ArtifactError(f"{path}: is an export already. Name the model/ folder of the run that it came from.")
+    batches = make_batches(artifact)
+    num_made = len(batches)
+    if data is not None:
+        batches += read_batches(artifact, read_table(data), text=text, text_b=text_b)
+    expected = compute_batches(artifact.model, batches)
+    stage = folder.with_name(f".{folder.name}.writing")
+    try:
+        shutil.rmtree(stage, ignore_errors=True)
+        stage.mkdir(parents=True)
+        _convert(artifact, dict(batches[0].inputs), stage, to, int8=int8)
+        record = _describe(artifact, to, int8=int8)
+        _write_record(stage, record)
+        found = compute_batches(load_artifact(stage, trust_remote_code=trust_remote_code).model, batches)
+        exported = Exported(
+            folder,
+            to,
+            int8,
+            compare_logits(expected[:num_made], found[:num_made], artifact.labels),
+            None if data is None else compare_logits(expected[num_made:], found[num_made:], artifact.labels),
+            sum(each.stat().st_size for each in stage.iterdir() if each.name.startswith(("model.onnx", "openvino_"))),
+        )
+        _refuse_difference(exported, tolerance, agreement, str(path))
+        checks = {"shapes": asdict(exported.shapes), "texts": exported.texts and asdict(exported.texts)}
+        _write_record(stage, record | {"export": {**record["export"], "checks": checks}})
+        card = render_export_card(record, checks, to=to, int8=int8, num_bytes=exported.num_bytes)
+        (stage / "README.md").write_text(card, encoding="utf-8")
+        if folder.exists():
+            folder.rmdir()
+        stage.rename(folder)
+    except OSError as error:
+        raise StorageError(f"{folder}: could not be written: {error}. Free space and try again.") from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+    return exported
+
+
+def _refuse_arguments(to: str, folder: Path, tolerance: float, agreement: float) -> None:
+    """Refuse what cannot work before anything is loaded."""
+    if to not in RUNTIME_FILES:
+        raise OutputError(f"to: expected one of {', '.join(RUNTIME_FILES)}, came {to!r}.")
+    if not (math.isfinite(tolerance) and tolerance > 0):
+        raise OutputError(f"tolerance: expected a number above 0, came {tolerance}. 1e-4 is usual.")
+    if not 0 <= agreement <= 1:
+        raise OutputError(f"agreement: expected a share from 0 to 1, came {agreement}.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputError(f"{folder}: holds something already. Name a new folder; nothing there was touched.")
+
+
+def _convert(artifact: LoadedArtifact, inputs: dict[str, Any], stage: Path, to: Runtime, *, int8: bool) -> None:
+    """Write graph, configuration and tokenizer."""
+    model: nn.Module = artifact.model
+    if is_adapter(model):
+        try:
+            model = merge_adapter(model)
+        except EncoderError as error:
+            raise ArtifactError(
+                f"{artifact.folder}: expected an adapter that can be folded into its encoder, came one that cannot, "
+                "such as prompts. Train with strategy.kind lora or full to export."
+            ) from error
+    model = model.float().eval()
+    errors = (*CONVERSION_ERRORS, *list_errors(import_runtime(PACKAGES[to], to, purpose=f"an export to {to}")))
+    try:
+        CONVERTERS[to](model, inputs, stage, int8=int8, num_labels=artifact.labels.num_outputs)
+    except errors as error:
+        if isinstance(error, OSError):
+            raise
+        reason = " ".join((str(error).strip() or type(error).__name__).split())[:300]
+        raise ArtifactError(
+            f"{artifact.folder}: the exporter of {to} cannot follow this model ({reason}). Export a full, frozen or "
+            "lora model, or use it as it is."
+        ) from error
+    config: Any = model.config
+    if isinstance(model, PreTrainedModel):
+        config.architectures = [type(model).__name__]
+    config.save_pretrained(stage)
+    artifact.tokenizer.save_pretrained(stage)
+
+
+def _describe(artifact: LoadedArtifact, to: Runtime, *, int8: bool) -> dict[str, Any]:
+    """What ``nlp_transfer.json`` holds: all that the artefact's said, temperature and thresholds too, but its form."""
+    kept = {key: value for key, value in artifact.metadata.items() if key not in ("architecture", "loader")}
+    packages = [PACKAGES[to], "torch", "transformers"]
+    return {
+        "format": ARTIFACT_VERSION,
+        "labels": {"kind": artifact.labels.kind, "names": list(artifact.labels.names)},
+        **kept,
+        "loader": to,
+        "export": {
+            "precision": "int8" if int8 else "fp32",
+            "from": str(artifact.metadata.get("loader", "transformers")),
+            "versions": {name: importlib.metadata.version(name) for name in packages},
+        },
+    }
+
+
+def _write_record(stage: Path, record: Mapping[str, Any]) -> None:
+    """Write ``nlp_transfer.json``."""
+    (stage / ARTIFACT_FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _refuse_difference(exported: Exported, tolerance: float, agreement: float, where: str) -> None:
+    """Refuse an export that answers otherwise than torch."""
+    checks = [check for check in (exported.shapes, exported.texts) if check is not None]
+    largest = float(np.max([check.largest_difference for check in checks]))
+    total = sum(check.num_texts for check in checks)
+    if not math.isfinite(largest):
+        raise ArtifactError(f"{where}: expected finite logits of {total} texts, came others. Nothing was exported.")
+    if not exported.int8 and largest > tolerance:
+        raise ArtifactError(
+            f"{where}: expected logits within {tolerance:g} of torch's on {total} texts, came a difference of "
+            f"{largest:.2g}. Nothing was exported; allow it with --tolerance, where it does not matter."
+        )
+    if exported.int8 and exported.texts is not None and exported.texts.agreement < agreement:
+        raise ArtifactError(
+            f"{where}: expected the labels of at least {agreement:.1%} of {exported.texts.num_texts} texts to stay in "
+            f"eight bits, came {exported.texts.agreement:.1%}. Nothing was exported; leave out --int8, try the other "
+            "engine, or allow it with --agreement."
+        )

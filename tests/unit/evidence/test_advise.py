@@ -1,0 +1,193 @@
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import nlp_transfer as nt
+from nlp_transfer.cli import app
+from nlp_transfer.data.load import load_splits
+from nlp_transfer.errors import ArtifactError, DataError, OutputError
+from nlp_transfer.evidence.sample import FEWEST_ROWS, draw_sample, read_vectors, time_passes
+from nlp_transfer.models.encoder import load_encoder, load_tokenizer
+from nlp_transfer.models.sources import resolve_encoder
+from nlp_transfer.models.vectors import pool_tokens
+from nlp_transfer.recipe.load import load_recipe
+from nlp_transfer.recipe.schema import DataConfig, EncoderConfig, TaskConfig
+from tests.tiny import make_splits
+
+
+def make_tables(n=90, **more):
+    """Frames by split, with names for labels."""
+    splits = make_splits(n, **more)
+    return {
+        name: table.to_pandas().assign(label=[splits.labels.names[row] for row in table["label"]]).drop(columns="id")
+        for name, table in splits.tables.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def advice(tiny_encoder):
+    return nt.advise(make_tables(num_labels=3), encoder=str(tiny_encoder("bert")))
+
+
+def test_advice_holds_facts_distances_probes_and_candidates(advice):
+    data, distance = advice.record["data"], advice.record["distance"]
+    assert data["rows"] == {"train": 90, "validation": 45, "test": 45}
+    assert data["classes"]["classes"] == 3
+    assert data["probed_rows"] == 90
+    assert distance["rows"] == [90, 200]
+    assert 0 <= distance["proxy_a_distance"] <= 2
+    assert distance["masked_loss"] is None
+    assert [probe["name"] for probe in advice.record["probes"]] == ["features", "middle_features", "neighbors", "tfidf"]
+    assert all(probe["rows"] == 90 and probe["folds"] == 5 for probe in advice.record["probes"])
+    assert [point["rows"] for point in advice.record["curve"]] == [18, 36, 72]
+    assert {c["kind"] for c in advice.candidates} == {"features", "few_shot", "layerwise", "lora", "full", "zero_shot"}
+    assert advice.best == advice.candidates[0]["kind"]
+    assert all(c["seconds"] > 0 and c["reasons"] for c in advice.candidates)
+    assert isinstance(advice.record["log_evidence"], float)
+
+
+def test_the_same_seed_gives_the_same_advice(advice, tiny_encoder):
+    again = nt.advise(make_tables(num_labels=3), encoder=str(tiny_encoder("bert"))).to_json()
+    first = advice.to_json()
+    for key in ("data", "distance", "probes", "curve", "zero_shot", "situation", "log_evidence"):
+        assert again[key] == first[key], key
+
+
+def test_validation_and_test_are_never_looked_at(advice, tiny_encoder):
+    tables = make_tables(num_labels=3)
+    for split in ("validation", "test"):
+        labels = tables[split]["label"].to_numpy()
+        tables[split] = tables[split].assign(label=np.roll(labels, 1), text=[f"other {n}" for n in range(len(labels))])
+    other = nt.advise(tables, encoder=str(tiny_encoder("bert"))).to_json()
+    for key in ("probes", "curve", "zero_shot", "situation"):
+        assert other[key] == advice.to_json()[key], key
+
+
+def test_it_shows_itself_everywhere(advice, tmp_path):
+    text = str(advice)
+    assert "Strategy" in text
+    assert advice.best in text
+    assert "Run it:" in text
+    assert "proxy A-distance" in text
+    assert repr(advice).startswith("Advice(")
+    html = advice._repr_html_()
+    assert html.count("<svg") == 1
+    assert "<script" not in html
+    assert not re.search(r'(?:src|href)="http', html)
+    advice.save(tmp_path / "out")
+    again = nt.Advice.load(tmp_path / "out")
+    assert again.to_json() == advice.to_json()
+    assert "<!DOCTYPE html>" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_texts_of_the_data_are_escaped(tiny_encoder):
+    tables = make_tables(60)
+    tables["train"]["label"] = tables["train"]["label"].replace("class 0", "<b>x</b>")
+    tables["test"]["label"] = tables["test"]["label"].replace("class 0", "<b>x</b>")
+    tables["validation"]["label"] = tables["validation"]["label"].replace("class 0", "<b>x</b>")
+    found = nt.advise(tables, encoder=str(tiny_encoder("bert")))
+    found.record["data"]["suspects"] = [{"id": "1", "text": "<script>alert(1)</script>", "label": "<b>x</b>"}]
+    html = found._repr_html_()
+    assert "<script>" not in html
+    assert "<b>x</b>" not in html
+    assert "&lt;script&gt;" in html
+
+
+def test_planted_wrong_labels_are_suspected(minilm):
+    subjects = {"sport": "The team won the match in the last minute", "money": "Shares fell as oil prices rose"}
+    names = ["sport", "money"] * 60
+    train = pd.DataFrame({"text": [f"{subjects[name]}, report {n}." for n, name in enumerate(names)], "label": names})
+    clean = nt.advise({"train": train}, encoder=str(minilm))
+    assert clean.record["data"]["label_noise"] == 0.0
+    train.loc[:9, "label"] = ["money", "sport"] * 5
+    found = nt.advise({"train": train}, encoder=str(minilm))
+    suspects = found.record["data"]["suspects"]
+    assert 0.0 < found.record["data"]["label_noise"] < 0.1
+    assert len(suspects) >= 2
+    assert all(int(row["text"].rsplit(" ", 1)[1].rstrip(".")) < 10 for row in suspects)
+
+
+def test_pairs_are_advised_on_without_the_names_of_labels(tiny_encoder):
+    found = nt.advise(make_tables(60, pairs=True), encoder=str(tiny_encoder("bert")))
+    assert found.record["zero_shot"] is None
+    assert "zero_shot" not in {row["kind"] for row in found.candidates}
+
+
+def test_a_masked_head_is_asked(tiny_encoder):
+    found = nt.advise(make_tables(60), encoder=str(tiny_encoder("roberta", "masked_lm")))
+    assert found.record["distance"]["masked_loss"]["data"] > 0
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"text": [f"text {n}" for n in range(12)], "label": [0, 1] * 6}, "at least 10 train rows of two classes"),
+        ({"text": [f"text {n}" for n in range(30)], "label": ["a"] * 30}, "two|one label|one class"),
+    ],
+)
+def test_tables_that_say_nothing_are_refused(table, message, tiny_encoder):
+    with pytest.raises(DataError, match=message):
+        nt.advise(pd.DataFrame(table), encoder=str(tiny_encoder("bert")))
+
+
+def test_an_output_folder_of_something_else_is_left_alone(tmp_path, tiny_encoder):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(OutputError, match="holds something else"):
+        nt.advise("reviews", encoder=str(tiny_encoder("bert")), out=tmp_path)
+    with pytest.raises(OutputError, match="is a file"):
+        nt.Advice.claim(tmp_path / "thesis.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    with pytest.raises(ArtifactError, match="expected advice, found none"):
+        nt.Advice.load(tmp_path)
+    (tmp_path / "advice.json").write_text("[]")
+    with pytest.raises(ArtifactError, match="expected advice, got"):
+        nt.Advice.load(tmp_path)
+
+
+def test_long_texts_are_read_in_part_and_the_rows_are_those_of_a_plain_pass(tiny_encoder):
+    encoder = EncoderConfig(name=str(tiny_encoder("bert")))
+    splits = load_splits(DataConfig(), TaskConfig(), seed=0, source=make_tables(300))
+    tokenizer = load_tokenizer(resolve_encoder(encoder))
+    model = load_encoder(encoder, splits.labels, seed=0).model.base_model.eval()
+    settings = {"max_length": 32, "seed": 0}
+    whole = draw_sample(splits, tokenizer, model, **settings)
+    part = draw_sample(splits, tokenizer, model, most_work=0.0, **settings)
+    assert (len(whole.rows), len(part.rows), len(part.lengths)) == (300, FEWEST_ROWS, 300)
+    assert part.rows.tolist() == whole.rows[:FEWEST_ROWS].tolist()
+    assert time_passes(model, part) > 0
+    last, mixed, cloud = read_vectors(model, part, nt.contracts.track_nothing)
+    assert (last.shape, mixed.shape, cloud.shape) == ((FEWEST_ROWS, 32), (FEWEST_ROWS, 32), (200, 32))
+    inputs = tokenizer(part.texts[7], return_tensors="pt", truncation=True, max_length=32)
+    output = model(**inputs, output_hidden_states=True)
+    states = [pool_tokens(output.hidden_states[layer], inputs["attention_mask"], "mean") for layer in (1, 2)]
+    for found, expected in ((last, states[1]), (mixed, (states[0] + states[1]) / 2)):
+        plain = (expected / expected.norm()).detach().numpy()[0]
+        assert found[7] == pytest.approx(plain, abs=1e-5)
+    assert part.labels[7] == splits.tables["train"]["label"][int(part.rows[7])]
+
+
+def test_the_command_line_prints_json_and_writes_the_report(tiny_encoder, work_dir):
+    make_tables(60)["train"].to_csv("mine.csv", index=False)
+    command = ["advise", "mine.csv", "--encoder", str(tiny_encoder("bert")), "--json", "--out", "told", "--limit", "30"]
+    done = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert done.exit_code == 0
+    found = json.loads(done.stdout)
+    assert found == nt.Advice.load("told").to_json()
+    assert found["data"]["rows"]["train"] == 30
+    first = found["candidates"][0]
+    assert {"data.path=mine.csv", "data.limit=30"} <= set(first["overrides"])
+    assert load_recipe(first["recipe"], first["overrides"]).strategy.kind == first["kind"]
+    shown = CliRunner().invoke(app, command[:4], catch_exceptions=False)
+    assert "Run it:" in shown.stdout
+
+
+@pytest.mark.real
+def test_real_questions_are_advised_on(real_data, minilm):
+    found = nt.advise(str(real_data / "trec"), limit=300, encoder=str(minilm))
+    assert found.record["data"]["language"] == "English"
+    assert 0.5 < found.record["situation"]["probe"] < 0.95
+    assert found.best in ("few_shot", "full", "layerwise", "lora", "features")

@@ -1,6 +1,5 @@
 """A trained classifier, loaded for use."""
 
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +16,15 @@ from nlp_transfer.data.labels import map_labels
 from nlp_transfer.data.tables import read_table
 from nlp_transfer.engine.precision import choose_device
 from nlp_transfer.engine.texts import Reading, TextScorer
-from nlp_transfer.errors import ArtifactError, DataError, OutputError, StorageError
+from nlp_transfer.errors import DataError
 from nlp_transfer.evaluation.abstention import check_abstention
 from nlp_transfer.evaluation.calibrators import read_calibrator
 from nlp_transfer.evaluation.predictions import predict_labels, to_probabilities
 from nlp_transfer.evaluation.scoring import score_split
 from nlp_transfer.evaluation.thresholds import read_thresholds
-from nlp_transfer.publishing.artifact import LoadedArtifact, load_artifact
-from nlp_transfer.recipe.schema import DataConfig, EvaluationConfig, Recipe, TaskConfig
+from nlp_transfer.models.artifacts import read_data_config
+from nlp_transfer.publishing.artifact import LoadedArtifact, copy_artifact, load_artifact
+from nlp_transfer.recipe.schema import EvaluationConfig, Recipe, TaskConfig
 
 if TYPE_CHECKING:
     from nlp_transfer.models.runtimes import Runtime
@@ -35,9 +35,6 @@ __all__ = ["Classifier"]
 
 FALLBACK_LENGTH = 512
 """Tokens read by a classifier that another tool saved, where its tokenizer allows; BERT's limit."""
-
-DATA_KEYS = ("text", "text_b", "label", "label_separator")
-"""What is recalled of the training data's place."""
 
 
 class Classifier:
@@ -76,7 +73,7 @@ class Classifier:
             precision=precision,
         )
         self._is_pair: bool | None = reading.get("is_pair")
-        self._data = _read_data(artifact)
+        self._data = read_data_config(artifact)
         self._calibrator = read_calibrator(
             artifact.metadata, num_classes=artifact.labels.num_outputs, where=str(artifact.folder)
         )
@@ -314,27 +311,7 @@ class Classifier:
             OutputError: Something lies there already.
             StorageError: The disk is full or failing.
         """
-        target = Path(folder)
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise OutputError(f"{target}: holds something already. Name a new folder; nothing there was touched.")
-        # A folder that is there may be a mount or the current one: it is filled, not replaced.
-        is_there = target.exists()
-        stage = target / ".writing" if is_there else target.with_name(f".{target.name}.writing")
-        try:
-            shutil.rmtree(stage, ignore_errors=True)
-            shutil.copytree(self._artifact.folder, stage)
-            if is_there:
-                for path in stage.iterdir():
-                    path.rename(target / path.name)
-                stage.rmdir()
-            else:
-                stage.rename(target)
-        except OSError as error:
-            shutil.rmtree(stage, ignore_errors=True)
-            # What copytree raises holds (from, to, why) of every file.
-            reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error
-            raise StorageError(f"{target}: could not be written: {reason}. Free space and try again.") from error
-        return target
+        return copy_artifact(self._artifact.folder, Path(folder))
 
     def push_to_hub(
         self, repo_id: str, *, private: bool = False, merged: bool = False, revision: str | None = None
@@ -411,16 +388,3 @@ class Classifier:
         logits = self._texts.score(texts, batch_size=batch_size, max_tokens=most, progress=progress, is_exact=is_exact)
         probabilities = to_probabilities(logits, self.space)
         return probabilities if self._calibrator is None else self._calibrator.apply(probabilities)
-
-
-def _read_data(artifact: LoadedArtifact) -> DataConfig:
-    """Where texts and labels stood in the training data, as far as the artefact tells."""
-    try:
-        data = (artifact.metadata.get("recipe") or {}).get("data") or {}
-        return DataConfig.model_validate({key: data[key] for key in DATA_KEYS if key in data})
-    except (ValueError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())
-        raise ArtifactError(
-            f"{artifact.folder}: expected the recipe to say where texts and labels stood, came another record "
-            f"({reason}). Copy the artefact again, or train it again."
-        ) from error

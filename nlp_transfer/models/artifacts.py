@@ -24,7 +24,7 @@ from nlp_transfer.models.runtimes import RUNTIME_FILES, find_runtime, load_expor
 from nlp_transfer.models.sources import ADAPTER_FILE, ARTIFACT_FILE, is_hub_id, resolve_encoder
 from nlp_transfer.recipe.schema import DataConfig, EncoderConfig
 
-__all__ = ["ARTIFACT_VERSION", "LoadedArtifact", "find_artifact", "load_artifact"]
+__all__ = ["ARTIFACT_VERSION", "LoadedArtifact", "find_artifact", "load_artifact", "read_data_config"]
 
 ARTIFACT_VERSION = 1
 TRANSPORT_ERROR: type[Exception] = hub_errors.HTTPError  # type: ignore[attr-defined]
@@ -32,6 +32,9 @@ TRANSPORT_ERROR: type[Exception] = hub_errors.HTTPError  # type: ignore[attr-def
 
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md"]
 HUB_FILES += [*RUNTIME_FILES.values(), "model.onnx.data", "openvino_model.bin"]
+
+DATA_KEYS = ("text", "text_b", "label", "label_separator")
+"""What is recalled of the training data's place."""
 
 
 @dataclass
@@ -221,3 +224,26 @@ def _read_labels(folder: Path, model: nn.Module, metadata: Mapping[str, Any]) ->
     kinds = {problem: kind for kind, problem in reversed(PROBLEM_TYPES.items())}
     kind = kinds.get(str(getattr(config, "problem_type", None)), "regression" if len(names) == 1 else "classification")
     return LabelSpace(kind, names)  # type: ignore[arg-type]
+
+
+def read_data_config(artifact: LoadedArtifact) -> DataConfig:
+    """Where texts and labels stood in the training data, as far as the artefact tells.
+
+    Args:
+        artifact: In memory.
+
+    Returns:
+        The columns it names; all else at its default.
+
+    Raises:
+        ArtifactError: The record of the recipe is damaged.
+    """
+    try:
+        data = (artifact.metadata.get("recipe") or {}).get("data") or {}
+        return DataConfig.model_validate({key: data[key] for key in DATA_KEYS if key in data})
+    except (ValueError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise ArtifactError(
+            f"{artifact.folder}: expected the recipe to say where texts and labels stood, came another record "
+            f"({reason}). Copy the artefact again, or train it again."
+        ) from error

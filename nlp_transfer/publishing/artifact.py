@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from nlp_transfer.contracts import LabelSpace
-from nlp_transfer.errors import StorageError
+from nlp_transfer.errors import OutputError, StorageError
 from nlp_transfer.models.artifacts import ARTIFACT_VERSION, LoadedArtifact, find_artifact, load_artifact
 from nlp_transfer.models.encoder import quiet_loading
 from nlp_transfer.models.merge import is_adapter, merge_adapter
@@ -23,7 +23,7 @@ from nlp_transfer.publishing.own_files import describe_architecture, stage_own
 if TYPE_CHECKING:
     from peft import PeftModel
 
-__all__ = ["LoadedArtifact", "find_artifact", "load_artifact", "save_artifact", "write_atomically"]
+__all__ = ["LoadedArtifact", "copy_artifact", "find_artifact", "load_artifact", "save_artifact", "write_atomically"]
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -166,3 +166,39 @@ def _save_base(folder: Path, model: "PeftModel") -> None:
     }
     with quiet_loading():
         encoder.save_pretrained(folder, state_dict=state)
+
+
+def copy_artifact(source: Path, target: Path) -> Path:
+    """Copy an artefact to another folder, whole or not at all.
+
+    Args:
+        source: The artefact's folder.
+        target: Must not exist, or be empty.
+
+    Returns:
+        The folder copied to.
+
+    Raises:
+        OutputError: Something lies there already.
+        StorageError: The disk is full or failing.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise OutputError(f"{target}: holds something already. Name a new folder; nothing there was touched.")
+    # A folder that is there may be a mount or the current one: it is filled, not replaced.
+    is_there = target.exists()
+    stage = target / ".writing" if is_there else target.with_name(f".{target.name}.writing")
+    try:
+        shutil.rmtree(stage, ignore_errors=True)
+        shutil.copytree(source, stage)
+        if is_there:
+            for path in stage.iterdir():
+                path.rename(target / path.name)
+            stage.rmdir()
+        else:
+            stage.rename(target)
+    except OSError as error:
+        shutil.rmtree(stage, ignore_errors=True)
+        # What copytree raises holds (from, to, why) of every file.
+        reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error
+        raise StorageError(f"{target}: could not be written: {reason}. Free space and try again.") from error
+    return target

@@ -31,6 +31,9 @@ TOLERANCE = 1e-4
 LEAST_AGREEMENT = 0.985
 """Share of the given texts that must keep their label in eight bits; chosen."""
 
+GRAPH_STEMS = ("model.onnx", "openvino_model")
+"""How the names of files with a graph or its weights begin."""
+
 CONVERSION_ERRORS = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError)
 """What exporters raise for a model that they cannot follow; a full disk is an OSError."""
 
@@ -145,19 +148,15 @@ def export_artifact(
         record = _describe(artifact, to, int8=int8)
         _write_record(stage, record)
         found = compute_batches(load_artifact(stage, trust_remote_code=trust_remote_code).model, batches)
-        exported = Exported(
-            folder,
-            to,
-            int8,
-            compare_logits(expected[:num_made], found[:num_made], artifact.labels),
-            None if data is None else compare_logits(expected[num_made:], found[num_made:], artifact.labels),
-            sum(each.stat().st_size for each in stage.iterdir() if each.name.startswith(("model.onnx", "openvino_"))),
-        )
+        checks = [
+            compare_logits(expected[part], found[part], artifact.labels) if expected[part] else None
+            for part in (slice(num_made), slice(num_made, None))
+        ]
+        assert checks[0] is not None, "some texts are always made up"
+        num_bytes = sum(each.stat().st_size for each in stage.iterdir() if each.name.startswith(GRAPH_STEMS))
+        exported = Exported(folder, to, int8, checks[0], checks[1], num_bytes)
         _refuse_difference(exported, tolerance, agreement, str(path))
-        checks = {"shapes": asdict(exported.shapes), "texts": exported.texts and asdict(exported.texts)}
-        _write_record(stage, record | {"export": {**record["export"], "checks": checks}})
-        card = render_export_card(record, checks, to=to, int8=int8, num_bytes=exported.num_bytes)
-        (stage / "README.md").write_text(card, encoding="utf-8")
+        _write_papers(stage, record, exported)
         if folder.exists():
             folder.rmdir()
         stage.rename(folder)
@@ -233,6 +232,14 @@ def _describe(artifact: LoadedArtifact, to: Runtime, *, int8: bool) -> dict[str,
 def _write_record(stage: Path, record: Mapping[str, Any]) -> None:
     """Write ``nlp_transfer.json``."""
     (stage / ARTIFACT_FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _write_papers(stage: Path, record: Mapping[str, Any], exported: Exported) -> None:
+    """Write down what was checked, for programs and for readers."""
+    checks = {"shapes": asdict(exported.shapes), "texts": exported.texts and asdict(exported.texts)}
+    _write_record(stage, {**record, "export": {**record["export"], "checks": checks}})
+    card = render_export_card(record, checks, to=exported.to, int8=exported.int8, num_bytes=exported.num_bytes)
+    (stage / "README.md").write_text(card, encoding="utf-8")
 
 
 def _refuse_difference(exported: Exported, tolerance: float, agreement: float, where: str) -> None:

@@ -23,7 +23,8 @@ from nlp_transfer.publishing.artifact import LoadedArtifact, load_artifact
 from nlp_transfer.recipe.schema import DataConfig, EvaluationConfig, Recipe, TaskConfig
 
 if TYPE_CHECKING:
-    from nlp_transfer.publishing.export import Exported, Runtime
+    from nlp_transfer.models.runtimes import Runtime
+    from nlp_transfer.publishing.export import Exported
 
 __all__ = ["Classifier"]
 

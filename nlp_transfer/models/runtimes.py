@@ -69,7 +69,7 @@ class ExportedModel(nn.Module):
             inputs[name] = value.to("cpu", torch.int64).contiguous().numpy()
         # The engine may write its next answer over this one.
         logits = torch.from_numpy(np.array(self._run(inputs), dtype=np.float32))
-        return SequenceClassifierOutput(logits=logits.to(input_ids.device))  # type: ignore[arg-type]
+        return SequenceClassifierOutput(logits=logits.to(input_ids.device))
 
 
 @contextmanager

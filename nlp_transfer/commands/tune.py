@@ -50,9 +50,8 @@ def tune(
 
     from nlp_transfer.evidence.tune import tune as tune_recipe
 
-    if seconds is not None:
-        # Importing the libraries is time of the user's too.
-        seconds = max(1.0, seconds - (time.monotonic() - started))
+    # Importing the libraries is time of the user's too.
+    seconds = seconds and max(1.0, seconds - (time.monotonic() - started))
     found = tune_recipe(
         recipe,
         overrides or [],
@@ -64,7 +63,4 @@ def tune(
         confirm=confirm,
         console=Console(stderr=True),
     )
-    if as_json:
-        say(json.dumps(found.record, indent=2))
-    else:
-        show(found)
+    say(json.dumps(found.record, indent=2)) if as_json else show(found)

@@ -133,8 +133,7 @@ def export_artifact(
     _refuse_arguments(to, folder, tolerance, agreement)
     import_runtime(PACKAGES[to], to, purpose=f"an export to {to}")
     artifact = load_artifact(path, revision=revision, trust_remote_code=trust_remote_code)
-    if artifact.metadata.get("loader") in RUNTIME_FILES or not any(True for _ in artifact.model.parameters()):
-        raise ArtifactError(f"{path}: is an export already. Name the model/ folder of the run that it came from.")
+    _refuse_exported(artifact, path)
     batches = make_batches(artifact)
     num_made = len(batches)
     if data is not None:
@@ -153,8 +152,7 @@ def export_artifact(
             for part in (slice(num_made), slice(num_made, None))
         ]
         assert checks[0] is not None, "some texts are always made up"
-        num_bytes = sum(each.stat().st_size for each in stage.iterdir() if each.name.startswith(GRAPH_STEMS))
-        exported = Exported(folder, to, int8, checks[0], checks[1], num_bytes)
+        exported = Exported(folder, to, int8, checks[0], checks[1], _measure_graph(stage))
         _refuse_difference(exported, tolerance, agreement, str(path))
         _write_papers(stage, record, exported)
         if folder.exists():
@@ -165,6 +163,17 @@ def export_artifact(
     finally:
         shutil.rmtree(stage, ignore_errors=True)
     return exported
+
+
+def _refuse_exported(artifact: LoadedArtifact, path: str | Path) -> None:
+    """Refuse what no torch model is behind any more."""
+    if artifact.metadata.get("loader") in RUNTIME_FILES or not any(True for _ in artifact.model.parameters()):
+        raise ArtifactError(f"{path}: is an export already. Name the model/ folder of the run that it came from.")
+
+
+def _measure_graph(folder: Path) -> int:
+    """Bytes of a graph with its weights."""
+    return sum(each.stat().st_size for each in folder.iterdir() if each.name.startswith(GRAPH_STEMS))
 
 
 def _refuse_arguments(to: str, folder: Path, tolerance: float, agreement: float) -> None:

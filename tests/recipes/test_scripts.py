@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2] / "recipes" / "scripts"
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
 TRIED = [
     "check_advise.py",
+    "check_export.py",
     "check_gpu.py",
     "check_guard.py",
     "check_rank.py",
@@ -149,6 +150,18 @@ def test_what_is_for_gpus_runs_small_without_one(run_script, work_dir, monkeypat
     assert "rows are packed, without padding; attention dropout of 0.1" in found["training"][1]["said"]
     assert [row["agreement"] for row in found["prediction"]] == 8 * [1.0]
     assert out.count("imdb: ") == 7
+
+
+def test_exports_are_held_against_torch_on_real_texts(run_script, tiny_encoder, work_dir):
+    table = make_splits(40, 2)
+    Path("set").mkdir()
+    for split, rows in table.tables.items():
+        rows.cast_column("label", ClassLabel(names=list(table.labels.names))).to_parquet(f"set/{split}.parquet")
+    settings = [f"encoder.name={tiny_encoder('bert')}", "training.max_steps=2", "training.device=cpu"]
+    more = ["--rounds", 1, "--agreement", 0, "--out", "runs/exports", "--set", *settings]
+    status, out = run_script("check_export.py", "set", *more)
+    assert status == 0
+    assert [out.count(name) for name in ("PyTorch fp32", "onnx fp32", "onnx int8", "openvino fp32")] == [1, 1, 1, 1]
 
 
 def test_the_guard_is_counted_over_planted_and_healthy_cases(run_script, tiny_encoder, work_dir):

@@ -10,6 +10,7 @@ import nlp_transfer as nt
 from nlp_transfer.cli import app
 from nlp_transfer.data.load import load_splits
 from nlp_transfer.errors import ArtifactError, DataError, OutputError
+from nlp_transfer.evidence.advice import Advice
 from nlp_transfer.evidence.sample import FEWEST_ROWS, draw_sample, read_vectors, time_passes
 from nlp_transfer.models.encoder import load_encoder, load_tokenizer
 from nlp_transfer.models.sources import resolve_encoder
@@ -79,7 +80,7 @@ def test_it_shows_itself_everywhere(advice, tmp_path):
     assert "<script" not in html
     assert not re.search(r'(?:src|href)="http', html)
     advice.save(tmp_path / "out")
-    again = nt.Advice.load(tmp_path / "out")
+    again = Advice.load(tmp_path / "out")
     assert again.to_json() == advice.to_json()
     assert "<!DOCTYPE html>" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
@@ -139,13 +140,13 @@ def test_an_output_folder_of_something_else_is_left_alone(tmp_path, tiny_encoder
     with pytest.raises(OutputError, match="holds something else"):
         nt.advise("reviews", encoder=str(tiny_encoder("bert")), out=tmp_path)
     with pytest.raises(OutputError, match="is a file"):
-        nt.Advice.claim(tmp_path / "thesis.txt")
+        Advice.claim(tmp_path / "thesis.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
     with pytest.raises(ArtifactError, match="expected advice, found none"):
-        nt.Advice.load(tmp_path)
+        Advice.load(tmp_path)
     (tmp_path / "advice.json").write_text("[]")
     with pytest.raises(ArtifactError, match="expected advice, got"):
-        nt.Advice.load(tmp_path)
+        Advice.load(tmp_path)
 
 
 def test_long_texts_are_read_in_part_and_the_rows_are_those_of_a_plain_pass(tiny_encoder):
@@ -176,7 +177,7 @@ def test_the_command_line_prints_json_and_writes_the_report(tiny_encoder, work_d
     done = CliRunner().invoke(app, command, catch_exceptions=False)
     assert done.exit_code == 0
     found = json.loads(done.stdout)
-    assert found == nt.Advice.load("told").to_json()
+    assert found == Advice.load("told").to_json()
     assert found["data"]["rows"]["train"] == 30
     first = found["candidates"][0]
     assert {"data.path=mine.csv", "data.limit=30"} <= set(first["overrides"])

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from nlp_transfer.engine.checkpoint import CheckpointStore
 from tests.invariants.run_case import make_tables
+from tests.training import fit, make_recipe, prepare
 
 STRATEGIES: dict[str, dict[str, Any]] = {
     "full": {"kind": "full"},
@@ -193,24 +194,19 @@ def damage(path: Path, how: int, drawn: random.Random) -> None:
 
 
 def test_every_damaged_checkpoint_is_told_and_the_one_before_is_used(
-    server: Server, write_recipe: Callable[[str, str], Path], tmp_path: Path
+    tiny_encoder: Callable[..., Path], tmp_path: Path
 ) -> None:
-    recipe = write_recipe("full", "damaged")
-    seconds = server.run(write_recipe("full", "unbroken"))
-    share = 0.7
-    while not (server.kill(recipe, share * seconds) and len(list_steps(tmp_path / "damaged")) >= 2):
-        share -= 0.05
-        assert share > 0.2
-        recipe = write_recipe("full", "damaged")
-    folder = tmp_path / "damaged" / "checkpoints"
-    steps = list_steps(tmp_path / "damaged")
+    recipe = make_recipe(tiny_encoder("bert"), training__batch_size=8, training__checkpoint_every=2)
+    splits, prepared = prepare(recipe, n=36)
+    fit(recipe, splits, prepared, folder=tmp_path)
+    steps = CheckpointStore(tmp_path, keep=2).list_steps()
     whole = {path: path.read_bytes() for path in steps[-1].iterdir()}
     assert len(whole) >= 4
     drawn, told = random.Random(2), 0
     for number in range(20):
         path = drawn.choice(sorted(whole))
         damage(path, number % 4, drawn)
-        store = CheckpointStore(folder, keep=2)
+        store = CheckpointStore(tmp_path, keep=2)
         snapshot = store.load_newest()
         assert snapshot is not None
         assert snapshot.state["log"]["steps"] == int(steps[-2].name.split("-")[1]), (path.name, number % 4)
@@ -219,10 +215,5 @@ def test_every_damaged_checkpoint_is_told_and_the_one_before_is_used(
         told += 1
         for each, content in whole.items():
             each.write_bytes(content)
-        assert CheckpointStore(folder, keep=2).load_newest() is not None
+        assert CheckpointStore(tmp_path, keep=2).load_newest() is not None
     assert told == 20
-
-
-def list_steps(folder: Path) -> list[Path]:
-    """The checkpoints of a run, the oldest first."""
-    return sorted((folder / "checkpoints").glob("step-*")) if (folder / "checkpoints").is_dir() else []

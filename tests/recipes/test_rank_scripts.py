@@ -38,6 +38,7 @@ def write_set(folder):
     return folder
 
 
+@pytest.mark.slow
 def test_a_zoo_is_made_ranked_and_fine_tuned_and_both_go_on(run_script, tiny_encoder, tmp_path):
     encoder, zoo, other = tiny_encoder("bert"), tmp_path / "zoo", write_set(tmp_path / "sets" / "other")
     # The tiny encoder itself is what seed 0 draws.

@@ -152,6 +152,7 @@ def test_what_is_for_gpus_runs_small_without_one(run_script, work_dir, monkeypat
     assert out.count("imdb: ") == 7
 
 
+@pytest.mark.slow
 def test_exports_are_held_against_torch_on_real_texts(run_script, tiny_encoder, work_dir):
     table = make_splits(40, 2)
     Path("set").mkdir()
@@ -164,6 +165,7 @@ def test_exports_are_held_against_torch_on_real_texts(run_script, tiny_encoder, 
     assert [out.count(name) for name in ("PyTorch fp32", "onnx fp32", "onnx int8", "openvino fp32")] == [1, 1, 1, 1]
 
 
+@pytest.mark.slow
 def test_the_guard_is_counted_over_planted_and_healthy_cases(run_script, tiny_encoder, work_dir):
     table = make_splits(64, 2)
     Path("set").mkdir()

@@ -137,6 +137,7 @@ def test_a_killed_search_goes_on_to_the_same_trials(recipe, tmp_path):
     assert len(book.study.get_trials()) == 5
 
 
+@pytest.mark.slow
 def test_processes_share_the_trials_of_a_search(recipe, tmp_path):
     file, heard = tmp_path / "recipe.yaml", io.StringIO()
     file.write_text(recipe_to_yaml(load_recipe(recipe)))

@@ -2,12 +2,10 @@
 
 import json
 import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+
+from tests.companions import Companion
 
 __all__ = ["TOKEN", "HubClient", "HubOutcome"]
 
@@ -56,7 +54,7 @@ class HubOutcome:
     slept: list[float]
 
 
-class HubClient:
+class HubClient(Companion):
     """A process of its own, because the client reads the Hub's address once, when it is imported.
 
     Args:
@@ -80,34 +78,12 @@ class HubClient:
             "NO_PROXY": "127.0.0.1",
             "PYTHONPATH": path,
         }
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM],
-            cwd=os.path.abspath(os.sep),
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.process.communicate()
+        super().__init__(_PROGRAM, environment)
 
     def call(self, *argv: object) -> HubOutcome:
         """Call a command."""
-        return self._ask({"argv": [str(each) for each in argv]})
+        return HubOutcome(*json.loads(self.ask({"argv": [str(each) for each in argv]})))
 
     def run(self, script: str) -> HubOutcome:
         """Run a script."""
-        return self._ask({"script": script})
-
-    def _ask(self, task: dict[str, object]) -> HubOutcome:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(task) + "\n")
-        self.process.stdin.flush()
-        return HubOutcome(*json.loads(self.process.stdout.readline()))
+        return HubOutcome(*json.loads(self.ask({"script": script})))

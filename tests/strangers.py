@@ -1,12 +1,9 @@
 """Processes that have never heard of this package: copies of one that has imported transformers and nothing of ours."""
 
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+
+from tests.companions import Companion
 
 __all__ = ["Strangers"]
 
@@ -36,7 +33,7 @@ for line in sys.stdin:
 """
 
 
-class Strangers:
+class Strangers(Companion):
     """Runs scripts, each in a copy of a process that only imported torch and transformers.
 
     What takes a new process longest is to import those two; a copy has them, and shares nothing with its siblings.
@@ -45,23 +42,7 @@ class Strangers:
     def __init__(self) -> None:
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
         environment.pop("PYTHONPATH", None)
-        self.ancestor = subprocess.Popen(
-            [sys.executable, "-c", _ANCESTOR],
-            cwd=os.path.abspath(os.sep),
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End the first process."""
-        self.ancestor.communicate()
+        super().__init__(_ANCESTOR, environment)
 
     def run(self, script: str, arguments: list[str], folder: Path, path: list[str]) -> None:
         """Run a script in a copy; its printing is not kept.
@@ -72,11 +53,7 @@ class Strangers:
             folder: Where it runs.
             path: What goes before its ``sys.path``.
         """
-        assert self.ancestor.stdin is not None
-        assert self.ancestor.stdout is not None
         failure = folder / "failure.txt"
         task = {"script": script, "arguments": arguments, "folder": str(folder), "path": path, "failure": str(failure)}
-        self.ancestor.stdin.write(json.dumps(task) + "\n")
-        self.ancestor.stdin.flush()
-        answer = self.ancestor.stdout.readline()
+        answer = self.ask(task)
         assert answer.strip() == "0", failure.read_text(encoding="utf-8")[-3000:] if failure.exists() else answer

@@ -1,5 +1,7 @@
 """The command that searches the settings of a recipe."""
 
+import json
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -34,8 +36,6 @@ def tune(
     The first trial is the recipe as it stands. OUT gets best.yaml, tuning.json and report.html. The same command goes
     on with a search that was broken off.
     """
-    import time
-
     started = time.monotonic()
     from nlp_transfer.evidence.budget import parse_seconds
     from nlp_transfer.recipe.load import load_recipe
@@ -44,23 +44,24 @@ def tune(
     load_recipe(recipe, overrides or [])
     seconds = None if budget is None else parse_seconds(budget)
     quiet_libraries()
-    import json
-
     from rich.console import Console
 
     from nlp_transfer.evidence.tune import tune as tune_recipe
 
     # Importing the libraries is time of the user's too.
-    seconds = seconds and max(1.0, seconds - (time.monotonic() - started))
+    left = None if seconds is None else max(1.0, seconds - (time.monotonic() - started))
     found = tune_recipe(
         recipe,
         overrides or [],
         trials=trials,
-        budget=seconds,
+        budget=left,
         jobs=jobs,
         out=out,
         seed=seed,
         confirm=confirm,
         console=Console(stderr=True),
     )
-    say(json.dumps(found.record, indent=2)) if as_json else show(found)
+    if as_json:
+        say(json.dumps(found.record, indent=2))
+    else:
+        show(found)

@@ -22,7 +22,7 @@ from nlp_transfer.data.tables import TABLE_SUFFIXES, get_arrow_table, read_table
 from nlp_transfer.errors import DataError, OutputError, StorageError
 from nlp_transfer.recipe.schema import DataConfig
 
-__all__ = ["check_output", "read_split", "read_stdin", "write_table"]
+__all__ = ["FORMULA", "check_output", "read_split", "read_stdin", "write_table"]
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
 

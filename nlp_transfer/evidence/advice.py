@@ -1,24 +1,27 @@
 """Advice as ``advise`` returns it, and as ``advice.json`` and ``report.html`` hold it."""
 
-import io
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from nlp_transfer.errors import ArtifactError, OutputError, StorageError
 from nlp_transfer.evidence.advice_picture import draw_candidates
-from nlp_transfer.publishing import page
-from nlp_transfer.publishing.artifact import write_atomically
 from nlp_transfer.publishing.summary import format_duration, format_interval, format_number, show_text
+from nlp_transfer.publishing.views import (
+    copy_record,
+    make_templates,
+    read_styles,
+    show_plain,
+    to_json_value,
+    write_view,
+)
 
 __all__ = ["Advice", "describe_facts"]
 
@@ -50,7 +53,7 @@ class Advice:
     """
 
     def __init__(self, record: Mapping[str, Any]) -> None:
-        self.record: dict[str, Any] = _to_json_value(record)
+        self.record: dict[str, Any] = to_json_value(record)
 
     @classmethod
     def load(cls, folder: Path | str) -> "Advice":
@@ -112,8 +115,7 @@ class Advice:
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON values, copied."""
-        copied: dict[str, Any] = json.loads(json.dumps(self.record, allow_nan=False))
-        return copied
+        return copy_record(self.record)
 
     def save(self, folder: Path | str) -> None:
         """Write ``advice.json`` and ``report.html``, each whole or not at all.
@@ -124,23 +126,15 @@ class Advice:
         Raises:
             StorageError: The machine could not write.
         """
-        place = Path(folder)
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"{place}: could not be made: {error.strerror}. Name another folder.") from error
-        write_atomically(place / ADVICE_HTML, _render(self, is_page=True).encode("utf-8", errors="backslashreplace"))
-        write_atomically(place / ADVICE_JSON, json.dumps(self.record, indent=2, allow_nan=False) + "\n")
+        text = json.dumps(self.record, indent=2, allow_nan=False) + "\n"
+        write_view(Path(folder), {ADVICE_HTML: _render(self, is_page=True)}, {ADVICE_JSON: text})
 
     def __repr__(self) -> str:
         figures = (f"{row['kind']} {format_number(row['expected'])} {format_interval(row)}" for row in self.candidates)
         return f"Advice({', '.join(figures)})"
 
     def __str__(self) -> str:
-        buffer = io.StringIO()
-        console = Console(file=buffer, width=100, color_system=None, force_terminal=False, legacy_windows=False)
-        console.print(self.__rich__())
-        return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+        return show_plain(self.__rich__(), width=100)
 
     def __rich__(self) -> RenderableType:
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
@@ -239,42 +233,27 @@ def _describe_probes(record: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _render(advice: Advice, *, is_page: bool) -> str:
     """Fill the template; autoescape is on for every value."""
-    environment = Environment(
-        loader=PackageLoader("nlp_transfer.evidence"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return (
+        make_templates("nlp_transfer.evidence")
+        .get_template("advice.html.j2")
+        .render(
+            is_page=is_page,
+            title=f"Advice for {show_text(advice.record['data']['source'], 60)}",
+            lead=advice.candidates[0]["reasons"][0],
+            candidates=[
+                {
+                    "kind": row["kind"],
+                    "figures": (format_number(row["expected"]), format_interval(row), format_duration(row["seconds"])),
+                    "reasons": " ".join(row["reasons"][1:]),
+                    "command": show_text(row["command"], 600),
+                }
+                for row in advice.candidates
+            ],
+            facts=describe_facts(advice.record),
+            suspects=[
+                {key: show_text(value, 200) for key, value in row.items()} for row in advice.record["data"]["suspects"]
+            ],
+            picture=Markup(draw_candidates(advice.candidates)),
+            styles=Markup(read_styles()),
+        )
     )
-    styles = (Path(page.__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
-    return environment.get_template("advice.html.j2").render(
-        is_page=is_page,
-        title=f"Advice for {show_text(advice.record['data']['source'], 60)}",
-        lead=advice.candidates[0]["reasons"][0],
-        candidates=[
-            {
-                "kind": row["kind"],
-                "figures": (format_number(row["expected"]), format_interval(row), format_duration(row["seconds"])),
-                "reasons": " ".join(row["reasons"][1:]),
-                "command": show_text(row["command"], 600),
-            }
-            for row in advice.candidates
-        ],
-        facts=describe_facts(advice.record),
-        suspects=[
-            {key: show_text(value, 200) for key, value in row.items()} for row in advice.record["data"]["suspects"]
-        ],
-        picture=Markup(draw_candidates(advice.candidates)),
-        styles=Markup(styles),
-    )
-
-
-def _to_json_value(value: Any) -> Any:
-    """Copy a value into what JSON can hold; figures that are not finite become None."""
-    if isinstance(value, Mapping):
-        return {str(key): _to_json_value(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_to_json_value(item) for item in value]
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    return value

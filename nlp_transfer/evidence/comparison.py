@@ -1,8 +1,6 @@
 """A finished comparison: what `compare` returns, and what ``compare.json`` and ``report.html`` hold."""
 
-import io
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +15,7 @@ from nlp_transfer.publishing.summary import (
     name_metric,
     show_text,
 )
+from nlp_transfer.publishing.views import show_plain, to_json_value, write_view
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -41,7 +40,7 @@ class Comparison:
     """
 
     def __init__(self, record: Mapping[str, Any], folder: Path | str) -> None:
-        self.record: dict[str, Any] = _to_plain(record)
+        self.record: dict[str, Any] = to_json_value(record)
         self.folder = Path(folder)
 
     @classmethod
@@ -93,21 +92,15 @@ class Comparison:
             StorageError: The machine could not write.
         """
         from nlp_transfer.evidence.comparison_page import render_comparison
-        from nlp_transfer.publishing.artifact import write_atomically
 
-        page = render_comparison(self.record)
-        write_atomically(self.folder / REPORT_HTML, page.encode("utf-8", errors="backslashreplace"))
-        write_atomically(self.folder / COMPARE_JSON, json.dumps(self.record, indent=2, allow_nan=False) + "\n")
+        text = json.dumps(self.record, indent=2, allow_nan=False) + "\n"
+        write_view(self.folder, {REPORT_HTML: render_comparison(self.record)}, {COMPARE_JSON: text})
 
     def __repr__(self) -> str:
         return f"Comparison({str(self.folder)!r}: {len(self.rows)} rungs. {self.recommendation})"
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        buffer = io.StringIO()
-        Console(file=buffer, width=100, color_system=None, force_terminal=False).print(self.__rich__())
-        return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+        return show_plain(self.__rich__(), width=100)
 
     def __rich__(self) -> "RenderableType":
         from rich import box
@@ -143,19 +136,6 @@ class Comparison:
         from nlp_transfer.evidence.comparison_page import render_comparison
 
         return render_comparison(self.record, is_fragment=True)
-
-
-def _to_plain(value: Any) -> Any:
-    """Copy a value into what JSON can hold."""
-    if isinstance(value, Mapping):
-        return {str(key): _to_plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_to_plain(item) for item in value]
-    if hasattr(value, "tolist"):
-        return _to_plain(value.tolist())
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    return value if value is None or isinstance(value, (str, bool, int)) else str(value)
 
 
 COST_COLUMNS = (

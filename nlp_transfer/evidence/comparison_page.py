@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup
 
 from nlp_transfer.evidence.comparison import (
@@ -21,6 +20,7 @@ from nlp_transfer.evidence.comparison import (
 )
 from nlp_transfer.evidence.pictures import draw_curve, draw_front
 from nlp_transfer.publishing.summary import format_duration
+from nlp_transfer.publishing.views import make_templates, read_styles
 
 __all__ = ["render_comparison"]
 
@@ -56,21 +56,14 @@ def render_comparison(record: Mapping[str, Any], *, is_fragment: bool = False) -
         left_out=list_left_out(record),
         confidence="95 %",
         version=record["version"],
-        styles=Markup((files("nlp_transfer.publishing") / "templates" / "style.css").read_text(encoding="utf-8")),
+        styles=Markup(read_styles()),
     )
 
 
 @cache
 def _read_template() -> Template:
     """The template, compiled once a process; autoescape is on for every value."""
-    environment = Environment(
-        loader=PackageLoader("nlp_transfer.evidence"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("comparison.html.j2")
+    return make_templates("nlp_transfer.evidence").get_template("comparison.html.j2")
 
 
 def _list_chips(record: Mapping[str, Any]) -> list[str]:

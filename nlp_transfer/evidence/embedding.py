@@ -1,5 +1,6 @@
 """What an encoder says of the rows before it is trained: vectors of every layer, and the answers of its old head."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +19,9 @@ from nlp_transfer.models.artifacts import load_artifact
 from nlp_transfer.models.encoder import check_vocabulary, load_encoder, load_tokenizer, read_config
 from nlp_transfer.models.sources import EncoderSource, resolve_encoder
 from nlp_transfer.models.vectors import drop_pooler
-from nlp_transfer.recipe.schema import EncoderConfig, Recipe
+from nlp_transfer.recipe.schema import DataConfig, EncoderConfig, Recipe
 
-__all__ = ["EmbeddedRows", "choose_rows", "embed_rows", "find_posteriors", "narrow_splits"]
+__all__ = ["EmbeddedRows", "choose_rows", "embed_rows", "find_posteriors", "narrow_splits", "open_encoder"]
 
 SPLIT = "train"
 
@@ -149,27 +150,45 @@ def embed_rows(
     Raises:
         EncoderError: The encoder cannot be loaded.
     """
-    loaded = load_encoder(config, rows.labels, seed=recipe.training.seed)
-    prepared = _encode(loaded.source, config, rows, recipe)
-    encoder: PreTrainedModel = getattr(loaded.model, loaded.model.base_model_prefix)
-    encoder = drop_pooler(encoder).to(torch.device(choose_device(recipe.training.device)))
+    training = recipe.training
+    encoder, prepared, source = open_encoder(
+        config, rows, recipe.data, [SPLIT], device=training.device, seed=training.seed
+    )
     total = int(encoder.config.num_hidden_layers)
     side_by_side_NX = extract_vectors(
         encoder, prepared, SPLIT, layers=list(range(total + 1)), combine="concat", pooling=pooling, track=track
     )
     vectors_KND = side_by_side_NX.reshape(len(side_by_side_NX), total + 1, -1).transpose(1, 0, 2)
-    return EmbeddedRows(vectors_KND, loaded.source, sum(weight.numel() for weight in encoder.parameters()))
+    return EmbeddedRows(vectors_KND, source, sum(weight.numel() for weight in encoder.parameters()))
 
 
-def _encode(source: EncoderSource, config: EncoderConfig, rows: Splits, recipe: Recipe) -> Prepared:
-    """Tokenize the rows as the encoder wants them."""
-    trusted = config.trust_remote_code
-    tokenizer = load_tokenizer(source, trust_remote_code=trusted)
-    settings = read_config(source, trust_remote_code=trusted)
-    check_vocabulary(tokenizer, settings, where=f"encoder.name: {source.name}")
-    max_length = resolve_max_length(tokenizer, settings, recipe.data.max_length)
-    data = recipe.data.model_copy(update={"max_length": max_length})
-    return encode_splits(rows, tokenizer, data, splits_to_encode=[SPLIT])
+def open_encoder(
+    config: EncoderConfig, splits: Splits, data: DataConfig, names: Sequence[str], *, device: str, seed: int = 0
+) -> tuple[PreTrainedModel, Prepared, EncoderSource]:
+    """Load an encoder without its head, and tokenize what it is to read.
+
+    Args:
+        config: Which encoder.
+        splits: Loaded tables.
+        data: How texts are read.
+        names: The splits that are read.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        seed: Of what is drawn: the encoder, where it starts from random weights.
+
+    Returns:
+        The encoder on its device, without head and pooler; the tokens; and where the encoder came from.
+
+    Raises:
+        EncoderError: The encoder cannot be loaded.
+    """
+    loaded = load_encoder(config, splits.labels, seed=seed)
+    tokenizer = load_tokenizer(loaded.source, trust_remote_code=config.trust_remote_code)
+    check_vocabulary(tokenizer, loaded.model.config, where=f"encoder.name: {loaded.source.name}")
+    length = resolve_max_length(tokenizer, loaded.model.config, data.max_length)
+    reading = data.model_copy(update={"max_length": length})
+    prepared = encode_splits(splits, tokenizer, reading, splits_to_encode=names)
+    encoder: PreTrainedModel = drop_pooler(getattr(loaded.model, loaded.model.base_model_prefix))
+    return encoder.to(torch.device(choose_device(device))), prepared, loaded.source
 
 
 def find_posteriors(config: EncoderConfig, rows: Splits, recipe: Recipe) -> tuple[NDArray[np.float64] | None, str]:

@@ -1,24 +1,21 @@
 """A finished ranking: what ``rank`` returns, and what ``rank.json`` and ``report.html`` hold."""
 
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from nlp_transfer.errors import ArtifactError, OutputError, StorageError
 from nlp_transfer.evidence.rank_options import ESTIMATOR_NAMES
 from nlp_transfer.evidence.rank_picture import draw_agreement, draw_ranking, label_encoders
-from nlp_transfer.publishing import page
-from nlp_transfer.publishing.artifact import write_atomically
 from nlp_transfer.publishing.summary import format_count, format_duration, name_metric, name_place, show_text
+from nlp_transfer.publishing.views import copy_record, make_templates, read_styles, show_plain, write_view
 
 __all__ = ["Ranking", "claim_ranking"]
 
@@ -104,8 +101,7 @@ class Ranking:
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON values, copied."""
-        copied: dict[str, Any] = json.loads(json.dumps(self.record, allow_nan=False))
-        return copied
+        return copy_record(self.record)
 
     def save(self, folder: Path | str) -> None:
         """Write ``rank.json`` and ``report.html``, each whole or not at all.
@@ -116,23 +112,14 @@ class Ranking:
         Raises:
             StorageError: The machine could not write.
         """
-        place = Path(folder)
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"{place}: could not be made: {error.strerror}. Name another folder.") from error
-        html = _render(self, is_page=True)
-        write_atomically(place / RANK_HTML, html.encode("utf-8", errors="backslashreplace"))
-        write_atomically(place / RANK_JSON, json.dumps(self.to_json(), indent=2) + "\n")
+        text = json.dumps(self.to_json(), indent=2) + "\n"
+        write_view(Path(folder), {RANK_HTML: _render(self, is_page=True)}, {RANK_JSON: text})
 
     def __repr__(self) -> str:
         return f"Ranking({', '.join(self.names)}; by {ESTIMATOR_NAMES[self.estimators[0]]})"
 
     def __str__(self) -> str:
-        buffer = io.StringIO()
-        console = Console(file=buffer, width=100, color_system=None, force_terminal=False, legacy_windows=False)
-        console.print(self.__rich__())
-        return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+        return show_plain(self.__rich__(), width=100)
 
     def __rich__(self) -> RenderableType:
         return Group(*_lay_out(self), *(Text(line, style="dim") for line in _describe(self)))
@@ -259,22 +246,18 @@ def _explain_gaps(ranking: Ranking) -> list[str]:
 
 def _render(ranking: Ranking, *, is_page: bool) -> str:
     """Fill the template; autoescape is on for every value."""
-    environment = Environment(
-        loader=PackageLoader("nlp_transfer.evidence"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    styles = (Path(page.__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
     source = show_text(name_place(str(ranking.record.get("data", {}).get("source", ""))), 60)
-    return environment.get_template("rank.html.j2").render(
-        is_page=is_page,
-        title=f"Encoders for {source}",
-        names=[show_text(label, 80) for label in label_encoders(ranking.names)],
-        best=ranking.names.index(ranking.best),
-        columns=_list_columns(ranking),
-        lines=_describe(ranking),
-        pictures=[Markup(svg) for svg in (draw_ranking(ranking.record), draw_agreement(ranking.record)) if svg],
-        styles=Markup(styles),
+    return (
+        make_templates("nlp_transfer.evidence")
+        .get_template("rank.html.j2")
+        .render(
+            is_page=is_page,
+            title=f"Encoders for {source}",
+            names=[show_text(label, 80) for label in label_encoders(ranking.names)],
+            best=ranking.names.index(ranking.best),
+            columns=_list_columns(ranking),
+            lines=_describe(ranking),
+            pictures=[Markup(svg) for svg in (draw_ranking(ranking.record), draw_agreement(ranking.record)) if svg],
+            styles=Markup(read_styles()),
+        )
     )

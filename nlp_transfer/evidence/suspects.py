@@ -7,28 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
 
 from nlp_transfer.contracts import Splits, Track, track_nothing
-from nlp_transfer.data.encode import encode_splits, resolve_max_length
-from nlp_transfer.data.exchange import check_output, write_table
+from nlp_transfer.data.exchange import FORMULA, check_output, write_table
 from nlp_transfer.data.load import load_splits
-from nlp_transfer.engine.precision import choose_device
 from nlp_transfer.engine.vectors import extract_vectors
 from nlp_transfer.errors import DataError
 from nlp_transfer.evaluation.suspects import Ranking, estimate_held_out, rank_suspects
-from nlp_transfer.models.encoder import check_vocabulary, load_encoder, load_tokenizer
-from nlp_transfer.models.vectors import drop_pooler, find_layers
+from nlp_transfer.evidence.embedding import open_encoder
+from nlp_transfer.models.vectors import find_layers
 from nlp_transfer.recipe.schema import DataConfig, EncoderConfig, TaskConfig
 
 __all__ = ["Suspects", "embed_splits", "find_suspects", "neutralize_cell"]
 
 LAYERS = [-1]
 """Layer of the encoder that gives a row's vector."""
-
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-"""First letters that make a spreadsheet read a cell as a formula."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +102,7 @@ def neutralize_cell(value: Any) -> Any:
         >>> neutralize_cell("=1+1"), neutralize_cell("1+1"), neutralize_cell(-1)
         ("'=1+1", '1+1', -1)
     """
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
+    return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
 
 
 def find_suspects(
@@ -199,14 +193,7 @@ def embed_splits(
         EncoderError: The encoder cannot be loaded.
         StorageError: The cache cannot be written.
     """
-    loaded = load_encoder(EncoderConfig(name=encoder), splits.labels, seed=0)
-    tokenizer = load_tokenizer(loaded.source)
-    check_vocabulary(tokenizer, loaded.model.config, where=f"encoder: {loaded.source.name}")
-    length = resolve_max_length(tokenizer, loaded.model.config, data.max_length)
-    reading = data.model_copy(update={"max_length": length})
-    prepared = encode_splits(splits, tokenizer, reading, splits_to_encode=names)
-    bare = drop_pooler(getattr(loaded.model, loaded.model.base_model_prefix))
-    bare.to(torch.device(choose_device(device)))
+    bare, prepared, _ = open_encoder(EncoderConfig(name=encoder), splits, data, names, device=device)
     layers = find_layers(bare, LAYERS)
     parts = [extract_vectors(bare, prepared, split, layers=layers, track=track) for split in names]
     return np.concatenate(parts)

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from nlp_transfer.evidence.tune_trials import describe_changes
@@ -21,6 +20,7 @@ from nlp_transfer.publishing.drawing import (
     write_heading,
     write_svg,
 )
+from nlp_transfer.publishing.views import make_templates
 from nlp_transfer.recipe.load import recipe_to_yaml
 from nlp_transfer.recipe.schema import LOWER_IS_BETTER
 
@@ -42,13 +42,6 @@ def render_tuning(tuning: "Tuning", *, is_page: bool = True) -> str:
     Returns:
         HTML in which everything that comes from data or recipe is escaped.
     """
-    templates = Environment(
-        loader=PackageLoader("nlp_transfer.publishing"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     recipe, verdict = tuning.recipe, tuning.say_verdict()
     rows = [
         {
@@ -60,21 +53,28 @@ def render_tuning(tuning: "Tuning", *, is_page: bool = True) -> str:
         }
         for each in tuning.rank()
     ]
-    return templates.get_template("tuning.html.j2").render(
-        is_page=is_page,
-        metric=tuning.metric,
-        verdict=f"{verdict[0].upper()}{verdict[1:]}.",
-        notes=tuning.record.get("notes", []),
-        pictures=[
-            (Markup(svg), caption)
-            for svg, caption in (
-                (draw_history(tuning), "Every trial in its turn; the line is the best so far, dashed the recipe."),
-                (draw_importance(tuning), "Share of the differences between complete trials; few trials say little."),
-            )
-            if svg
-        ],
-        rows=rows,
-        best=recipe_to_yaml(tuning.best_recipe),
+    return (
+        make_templates("nlp_transfer.publishing")
+        .get_template("tuning.html.j2")
+        .render(
+            is_page=is_page,
+            metric=tuning.metric,
+            verdict=f"{verdict[0].upper()}{verdict[1:]}.",
+            notes=tuning.record.get("notes", []),
+            pictures=[
+                (Markup(svg), caption)
+                for svg, caption in (
+                    (draw_history(tuning), "Every trial in its turn; the line is the best so far, dashed the recipe."),
+                    (
+                        draw_importance(tuning),
+                        "Share of the differences between complete trials; few trials say little.",
+                    ),
+                )
+                if svg
+            ],
+            rows=rows,
+            best=recipe_to_yaml(tuning.best_recipe),
+        )
     )
 
 

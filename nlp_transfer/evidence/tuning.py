@@ -1,6 +1,5 @@
 """A finished search: what `tune` returns, and what ``tuning.json`` and ``report.html`` hold."""
 
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from nlp_transfer.contracts import Score
 from nlp_transfer.errors import ArtifactError
 from nlp_transfer.evidence.study import Tried
 from nlp_transfer.evidence.tune_trials import describe_changes
+from nlp_transfer.publishing.views import show_plain
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import LOWER_IS_BETTER, Recipe
 
@@ -130,11 +130,7 @@ class Tuning:
         return f"Tuning({str(self.folder)!r}: {done} of {len(self.trials)} trials complete; {self.say_verdict()})"
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        buffer = io.StringIO()
-        Console(file=buffer, width=100, color_system=None, force_terminal=False).print(self.__rich__())
-        return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+        return show_plain(self.__rich__(), width=100)
 
     def __rich__(self) -> "Group":
         from rich import box

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from nlp_transfer.contracts import Loader, TaskKind
@@ -41,6 +41,7 @@ from nlp_transfer.publishing.summary import (
 )
 from nlp_transfer.publishing.tables import show_path
 from nlp_transfer.publishing.trust import collect_trust
+from nlp_transfer.publishing.views import make_templates, read_styles
 
 __all__ = ["render_fragment", "render_page"]
 
@@ -107,13 +108,7 @@ def _render(template: str, record: Mapping[str, Any], predictions: pd.DataFrame 
 @cache
 def _read_templates() -> Environment:
     """The templates, each compiled once a process."""
-    environment = Environment(
-        loader=PackageLoader("nlp_transfer.publishing"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = make_templates("nlp_transfer.publishing")
     environment.filters.update(text=show_text, number=format_number, count=format_count)
     environment.filters.update(bytes=format_bytes, duration=format_duration, breakable=_make_breakable)
     return environment
@@ -159,18 +154,13 @@ def _collect(record: Mapping[str, Any], predictions: pd.DataFrame | None, folder
         "recipe": yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=100),
         "environment": _list_environment(record),
         "version": str(record.get("version", "")),
-        "styles": Markup(_read_styles()),
+        "styles": Markup(read_styles()),
     }
 
 
 def _make_breakable(text: str) -> Markup:
     """Let a long name break after its underscores, where a reader would break it."""
     return Markup(escape(text).replace("_", Markup("_<wbr>")))
-
-
-def _read_styles() -> str:
-    """The style sheet: ours, without foreign text."""
-    return (Path(__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
 
 
 def _select_rows(record: Mapping[str, Any], predictions: pd.DataFrame | None) -> tuple[pd.DataFrame, str | None]:

@@ -1,6 +1,5 @@
 """A finished run: what ``run`` returns, and what ``report.json`` and ``report.html`` hold."""
 
-import io
 import json
 import math
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nlp_transfer.contracts import Score, Scores
 from nlp_transfer.errors import ArtifactError, StorageError
 from nlp_transfer.publishing.summary import find_section, read_score, write_headline
+from nlp_transfer.publishing.views import show_plain, to_json_value, write_view
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +42,7 @@ class Report:
     """
 
     def __init__(self, record: Mapping[str, Any], folder: Path | str) -> None:
-        self.record: dict[str, Any] = _to_json_value(record)
+        self.record: dict[str, Any] = to_json_value(record)
         self.folder = Path(folder)
 
     @classmethod
@@ -115,15 +115,13 @@ class Report:
         Raises:
             StorageError: The machine could not write.
         """
-        from nlp_transfer.publishing.artifact import write_atomically
         from nlp_transfer.publishing.page import render_page
 
         text = json.dumps(self.record, indent=2, ensure_ascii=True, allow_nan=False) + "\n"
         page = render_page(self.record, self._find_predictions(), folder=self.folder)
         # A lone surrogate of a damaged text cannot be written as UTF-8. The report that marks a run as finished
         # comes last.
-        write_atomically(self.folder / REPORT_HTML, page.encode("utf-8", errors="backslashreplace"))
-        write_atomically(self.folder / REPORT_JSON, text)
+        write_view(self.folder, {REPORT_HTML: page}, {REPORT_JSON: text})
 
     def push_to_hub(
         self,
@@ -169,12 +167,7 @@ class Report:
         return f"Report({str(self.folder)!r}: {write_headline(self.record)})"
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        buffer = io.StringIO()
-        console = Console(file=buffer, width=80, color_system=None, force_terminal=False, legacy_windows=False)
-        console.print(self.__rich__())
-        return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+        return show_plain(self.__rich__(), width=80)
 
     def __rich__(self) -> "RenderableType":
         from nlp_transfer.publishing.tables import result_block
@@ -198,21 +191,3 @@ def _read_score(record: object) -> Score:
     value, low, high = (math.nan if score.get(key) is None else float(score[key]) for key in ("value", "low", "high"))
     per_seed = tuple(math.nan if seed is None else float(seed) for seed in score.get("per_seed") or ())
     return Score(value, low, high, int(score.get("n") or 0), score.get("spread"), per_seed)
-
-
-def _to_json_value(value: Any) -> Any:
-    """Copy a value into what JSON can hold: numpy numbers as numbers, figures that are not finite as None."""
-    if isinstance(value, Mapping):
-        return {str(key): _to_json_value(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_to_json_value(item) for item in value]
-    if isinstance(value, Score):
-        return _to_json_value(value.to_json())
-    if value is None or isinstance(value, (str, bool, int)):
-        return value
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    # numpy's numbers and arrays say what they are without an import of numpy.
-    if hasattr(value, "tolist"):
-        return _to_json_value(value.tolist())
-    return str(value)

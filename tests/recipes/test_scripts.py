@@ -152,12 +152,17 @@ def test_what_is_for_gpus_runs_small_without_one(run_script, work_dir, monkeypat
     assert out.count("imdb: ") == 7
 
 
-@pytest.mark.slow
-def test_exports_are_held_against_torch_on_real_texts(run_script, tiny_encoder, work_dir):
-    table = make_splits(40, 2)
+def write_set(num_rows):
+    """A folder of splits, `set`, with two classes."""
+    table = make_splits(num_rows, 2)
     Path("set").mkdir()
     for split, rows in table.tables.items():
         rows.cast_column("label", ClassLabel(names=list(table.labels.names))).to_parquet(f"set/{split}.parquet")
+
+
+@pytest.mark.slow
+def test_exports_are_held_against_torch_on_real_texts(run_script, tiny_encoder, work_dir):
+    write_set(40)
     settings = [f"encoder.name={tiny_encoder('bert')}", "training.max_steps=2", "training.device=cpu"]
     more = ["--rounds", 1, "--agreement", 0, "--out", "runs/exports", "--set", *settings]
     status, out = run_script("check_export.py", "set", *more)
@@ -167,10 +172,7 @@ def test_exports_are_held_against_torch_on_real_texts(run_script, tiny_encoder, 
 
 @pytest.mark.slow
 def test_the_guard_is_counted_over_planted_and_healthy_cases(run_script, tiny_encoder, work_dir):
-    table = make_splits(64, 2)
-    Path("set").mkdir()
-    for split, rows in table.tables.items():
-        rows.cast_column("label", ClassLabel(names=list(table.labels.names))).to_parquet(f"set/{split}.parquet")
+    write_set(64)
     arguments = ["set", "--encoder", tiny_encoder("bert"), "--seeds", 1, "--healthy-seeds", 2, "--limit", 16]
     more = ["--link-limit", 16, "--out", "runs/guard"]
     status, out = run_script("check_guard.py", *arguments, *more)

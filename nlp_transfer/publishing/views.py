@@ -1,0 +1,126 @@
+"""What every result that shows itself and is kept needs: values for JSON, plain text, templates, its two files."""
+
+import io
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nlp_transfer.contracts import Score
+from nlp_transfer.errors import StorageError
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from rich.console import RenderableType
+
+__all__ = ["copy_record", "make_templates", "read_styles", "show_plain", "to_json_value", "write_view"]
+
+
+def to_json_value(value: Any) -> Any:
+    """Copy a value into what JSON can hold: numpy numbers as numbers, figures that are not finite as None.
+
+    Args:
+        value: Anything; what is not known becomes text.
+
+    Returns:
+        Mappings, lists, texts, numbers, booleans and None.
+
+    Example:
+        >>> to_json_value({"accuracy": float("nan"), "seeds": (0, 1)})
+        {'accuracy': None, 'seeds': [0, 1]}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): to_json_value(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json_value(item) for item in value]
+    if isinstance(value, Score):
+        return to_json_value(value.to_json())
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    # numpy's numbers and arrays say what they are without an import of numpy.
+    if hasattr(value, "tolist"):
+        return to_json_value(value.tolist())
+    return str(value)
+
+
+def copy_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy a record by way of JSON, so that nothing in it is shared.
+
+    Args:
+        record: What JSON can hold; no figure that is not finite.
+
+    Returns:
+        The copy.
+
+    Example:
+        >>> copy_record({"seeds": (0, 1)})
+        {'seeds': [0, 1]}
+    """
+    copied: dict[str, Any] = json.loads(json.dumps(record, allow_nan=False))
+    return copied
+
+
+def show_plain(content: "RenderableType", *, width: int) -> str:
+    """Lay out what rich can print as text without colors.
+
+    Args:
+        content: A table, a text, a group of those.
+        width: Characters of a line.
+
+    Returns:
+        Lines without blanks at their ends.
+    """
+    from rich.console import Console
+
+    buffer = io.StringIO()
+    console = Console(file=buffer, width=width, color_system=None, force_terminal=False, legacy_windows=False)
+    console.print(content)
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+
+
+def make_templates(package: str) -> "Environment":
+    """Open the HTML templates of a package: every value is escaped, a missing one is an error.
+
+    Args:
+        package: Has a folder ``templates``.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader(package),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def read_styles() -> str:
+    """Read the pages' style sheet: ours, without foreign text."""
+    return (Path(__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
+
+
+def write_view(folder: Path, html: Mapping[str, str], record: Mapping[str, str]) -> None:
+    """Write a page and its record into a folder, each whole or not at all.
+
+    Args:
+        folder: Made where absent.
+        html: File name to page.
+        record: File name to JSON; written last, as it says that the folder is finished.
+
+    Raises:
+        StorageError: The machine could not write.
+    """
+    from nlp_transfer.publishing.artifact import write_atomically
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder}: could not be made: {error.strerror}. Name another folder.") from error
+    for name, page in html.items():
+        write_atomically(folder / name, page.encode("utf-8", errors="backslashreplace"))
+    for name, text in record.items():
+        write_atomically(folder / name, text)

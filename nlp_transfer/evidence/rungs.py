@@ -69,7 +69,15 @@ RUNGS: dict[str, Rung] = {
         Rung("layerwise", "the upper half of the layers", "sentiment/layerwise", work=0.45, worth=0.9),
         Rung("full", "every weight", "sentiment/full", "intent/full", work=1.0, worth=1.5),
         Rung("lora", "low-rank updates", "sentiment/lora", "intent/lora", work=1.0, stretch=SLOW_START, worth=0.8),
-        Rung("adapters", "bottlenecks in every layer", "question/adapters", work=1.2, stretch=SLOW_START, worth=0.5),
+        Rung(
+            "adapters",
+            "bottlenecks in every layer",
+            "sentiment/adapters",
+            "intent/adapters",
+            work=1.2,
+            stretch=SLOW_START,
+            worth=0.5,
+        ),
         Rung("control", "no transfer: random weights", "sentiment/full", "intent/full", work=1.0, stretch=2.0),
     )
 }

@@ -76,10 +76,14 @@ class Bottleneck(nn.Module):
         activation: Between the projections.
         dropout: Rate before the projection up.
         scale: Factor on what comes out.
+        input_norm: Whether a layer norm of its own stands before the projection down.
     """
 
-    def __init__(self, width: int, inner: int, activation: Activation, dropout: float, scale: float) -> None:
+    def __init__(
+        self, width: int, inner: int, activation: Activation, dropout: float, scale: float, *, input_norm: bool
+    ) -> None:
         super().__init__()
+        self.norm = nn.LayerNorm(width) if input_norm else nn.Identity()
         self.down = nn.Linear(width, inner)
         self.activation = ACTIVATIONS[activation]()
         self.dropout = nn.Dropout(dropout)
@@ -90,7 +94,7 @@ class Bottleneck(nn.Module):
 
     def forward(self, hidden_BLD: Tensor) -> Tensor:
         """Give what is added to a sublayer's output, shape (B, L, D)."""
-        added_BLD: Tensor = self.up(self.dropout(self.activation(self.down(hidden_BLD))))
+        added_BLD: Tensor = self.up(self.dropout(self.activation(self.down(self.norm(hidden_BLD)))))
         return added_BLD * self.scale
 
 
@@ -139,6 +143,7 @@ class AdapterClassifier(OwnClassifier):
         activation: Between the projections.
         dropout: Rate inside the bottleneck.
         scale: Factor on what the adapters give.
+        input_norm: Whether each adapter has a layer norm on what it reads.
         trained: Names, in the encoder, of the parameters that are saved beside the adapters: the head, and whatever
             the checkpoint did not hold.
 
@@ -160,9 +165,10 @@ class AdapterClassifier(OwnClassifier):
         activation: Activation,
         dropout: float,
         scale: float,
+        input_norm: bool = False,
         trained: Sequence[str],
     ) -> None:
-        shape: dict[str, Any] = {"activation": activation, "dropout": dropout, "scale": scale}
+        shape: dict[str, Any] = {"activation": activation, "dropout": dropout, "scale": scale, "input_norm": input_norm}
         super().__init__(
             encoder, labels, {"variant": variant, "reduction": reduction, **shape, "trained": list(trained)}
         )

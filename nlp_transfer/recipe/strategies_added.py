@@ -26,6 +26,10 @@ class AdaptersConfig(Section):
     scale: Annotated[float, Field(gt=0)] = Field(
         1.0, description="Factor on what the adapters give; He et al. 2022 use 4 with parallel."
     )
+    input_norm: bool = Field(
+        False,
+        description="A layer norm of its own on what each adapter reads: sublayers of small encoders give little.",
+    )
     norms: bool = Field(False, description="Train the encoder's layer norms too, as Houlsby et al. 2019 do.")
 
 

@@ -46,6 +46,7 @@ def adapt_adapters(loaded: LoadedEncoder, config: AdaptersConfig) -> Adapted:
         activation=config.activation,
         dropout=config.dropout,
         scale=config.scale,
+        input_norm=config.input_norm,
         trained=trained,
     )
     return Adapted(wrapped, "nlp_transfer", new_parameters=frozenset(f"encoder.{name}" for name in new))

@@ -56,6 +56,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "adapters": {"kind": "adapters"},
     "adapters-houlsby": {"kind": "adapters", "variant": "houlsby", "reduction": 4, "activation": "gelu"},
     "adapters-norms": {"kind": "adapters", "norms": True, "reduction": 4, "activation": "gelu"},
+    "adapters-input_norm": {"kind": "adapters", "input_norm": True, "reduction": 4, "activation": "gelu"},
     "adapters-parallel": {"kind": "adapters", "variant": "parallel", "scale": 4.0, "activation": "silu"},
     "prompts": {"kind": "prompts"},
     "prompts-p_tuning": {"kind": "prompts", "variant": "p_tuning"},

@@ -130,8 +130,13 @@ def test_the_guard_keeps_the_control(tiny_encoder, tmp_path, great_control):
         assert "the model kept is the no-transfer control" in words
 
 
-@pytest.mark.parametrize("seeds", [[0], [0, 1]])
-@pytest.mark.parametrize("strategy", ["full", "lora"])
+RARER = [([0, 1], "lora"), ([0], "full")]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "strategy"),
+    [([0], "lora"), ([0, 1], "full"), *(pytest.param(*case, marks=pytest.mark.slow) for case in RARER)],
+)
 def test_the_guard_keeps_the_run_without_a_harmful_link(tiny_encoder, tmp_path, great_without_link, seeds, strategy):
     link = train(tiny_encoder("bert"), tmp_path / "link", {"data.permute_labels": True})
     changes = {"evaluation.guard": True, "training.seeds": seeds, "strategy": {"kind": strategy}}

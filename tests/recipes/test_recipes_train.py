@@ -78,7 +78,9 @@ def test_every_yaml_is_a_shipped_recipe_and_is_counted():
 
 
 LIKE_OTHERS = tuple(
-    f"{folder}/{kind}" for folder in ("emotion", "intent", "question", "toxicity") for kind in ("lora", "frozen")
+    f"{folder}/{kind}"
+    for folder in ("emotion", "intent", "question", "toxicity")
+    for kind in ("lora", "frozen", "adapters")
 )
 """Recipes that differ from others in their data and numbers alone."""
 

@@ -90,6 +90,7 @@ def test_a_step_is_timed_in_every_way(run_script, tiny_encoder):
     assert all(" ms (" in line and line.endswith(" times") for line in out.splitlines()[1:])
 
 
+@pytest.mark.slow
 def test_starting_is_timed_in_fresh_processes_up_to_the_first_step_and_prediction(run_script, tiny_encoder):
     cases = ("python", "step", "prediction")
     chosen = [word for name in cases for word in ("--only", name)]
@@ -101,6 +102,7 @@ def test_starting_is_timed_in_fresh_processes_up_to_the_first_step_and_predictio
     assert 0 < seconds[0] < min(seconds[1:])
 
 
+@pytest.mark.slow
 def test_comparisons_are_measured_from_outside_and_judged(run_script, tiny_encoder, work_dir):
     rungs = [word for name in ("majority", "tfidf") for word in ("--rung", name)]
     status, out = run_script(

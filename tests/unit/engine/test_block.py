@@ -98,11 +98,13 @@ def test_low_rank_updates_are_part_of_it(targets, is_trimmed, tiny_encoder):
 
 @pytest.mark.parametrize(("variant", "num_blocks"), [("houlsby", 2), ("pfeiffer", 2), ("parallel", 0)])
 @pytest.mark.parametrize("is_trimmed", [True, False])
-def test_adapters_after_a_layer_are_part_of_it(variant, num_blocks, is_trimmed, tiny_encoder):
+@pytest.mark.parametrize("input_norm", [True, False])
+def test_adapters_after_a_layer_are_part_of_it(variant, num_blocks, is_trimmed, input_norm, tiny_encoder):
     model = load(tiny_encoder("bert"))
     model.requires_grad_(False)
     labels = LabelSpace("classification", ("a", "b"))
     shape = {"variant": variant, "reduction": 4, "activation": "gelu", "dropout": 0.0, "scale": 2.0}
+    shape |= {"input_norm": input_norm}
     wrapped = AdapterClassifier(model, labels, trained=["classifier.weight"], **shape).double().train()
     for name, parameter in wrapped.named_parameters():
         if name.endswith("up.weight"):

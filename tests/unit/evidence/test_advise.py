@@ -186,6 +186,7 @@ def test_the_command_line_prints_json_and_writes_the_report(tiny_encoder, work_d
     assert "Run it:" in shown.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_real_questions_are_advised_on(real_data, minilm):
     found = nt.advise(str(real_data / "trec"), limit=300, encoder=str(minilm))

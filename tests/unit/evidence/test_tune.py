@@ -113,6 +113,7 @@ def test_a_trial_that_lags_behind_the_median_is_given_up(recipe, tmp_path):
     assert found.best.index == 1
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_to_the_same_trials(recipe, tmp_path):
     file = tmp_path / "recipe.yaml"
     file.write_text(recipe_to_yaml(load_recipe(recipe)))

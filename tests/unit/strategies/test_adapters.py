@@ -80,6 +80,16 @@ def test_adapters_have_the_shape_of_the_recipe(tiny_encoder):
     assert adapted.num_trainable == LAYERS * one + 2 * HIDDEN + 2
 
 
+def test_a_norm_on_what_adapters_read_makes_them_blind_to_its_size(tiny_encoder):
+    _, adapted = adapt(tiny_encoder("bert"), input_norm=True, reduction=4)
+    stir(adapted.model)
+    adapter = adapted.model.adapters["feed_forward_out_0"]
+    read = torch.randn(2, 3, HIDDEN)
+    assert torch.allclose(adapter(read), adapter(read * 8), atol=1e-3)
+    one = 2 * HIDDEN * (HIDDEN // 4) + HIDDEN + HIDDEN // 4 + 2 * HIDDEN
+    assert adapted.num_trainable == LAYERS * one + 2 * HIDDEN + 2
+
+
 def test_an_adapter_behind_a_sublayer_reads_its_output_and_one_beside_it_reads_its_input(tiny_encoder):
     seen = {}
     for variant in ("pfeiffer", "parallel"):

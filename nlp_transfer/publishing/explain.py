@@ -1,6 +1,7 @@
 """Explain one answer of a classifier: which words spoke for a label, and which against."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from nlp_transfer.errors import DataError, LabelError
 from nlp_transfer.evaluation.attribution import (
     LAST_STEPS,
     STEPS,
+    Attribution,
     attribute_gradients,
     attribute_occlusion,
     make_score,
@@ -84,18 +86,7 @@ def explain_text(
     inputs = _feed(scorer, text, text_b)
     assert np.array_equal(inputs["input_ids"].cpu().numpy(), rows.ids), "both read the same rows"
     blank = _choose_blank(tokenizer, baseline)
-    blanks_RL = torch.from_numpy(np.where(rows.owners == NO_WORD, rows.ids, blank)).to(scorer.device)
-    score, num_words = make_score(space, column), len(rows.words)
-    if method == "occlusion":
-        found = attribute_occlusion(scorer.model, inputs, blanks_RL, rows.owners, num_words, score)
-        values_W, special = found.values, 0.0
-    else:
-        embeddings, first = find_word_embeddings(scorer.model), steps or STEPS
-        most = max(LAST_STEPS, first)
-        found = attribute_gradients(scorer.model, embeddings, inputs, blanks_RL, score, steps=first, last_steps=most)
-        is_word = rows.owners != NO_WORD
-        values_W = np.bincount(rows.owners[is_word], weights=found.values[is_word], minlength=num_words)
-        special = float(found.values[~is_word].sum())
+    found, special = _attribute(scorer, inputs, rows, make_score(space, column), blank, method, steps or STEPS)
     return Explanation(
         {
             "text": text,
@@ -112,9 +103,29 @@ def explain_text(
             "gap": found.gap,
             "is_complete": found.is_complete,
             "special": special,
-            "words": _list_words(rows, values_W, {"text": text, "text_b": text_b or ""}),
+            "words": _list_words(rows, found.values, {"text": text, "text_b": text_b or ""}),
         }
     )
+
+
+def _attribute(
+    scorer: TextScorer,
+    inputs: Mapping[str, Tensor],
+    rows: WordRows,
+    score: Callable[[Tensor], Tensor],
+    blank: int,
+    method: Method,
+    steps: int,
+) -> tuple[Attribution, float]:
+    """The values of words, and that of all tokens without a word."""
+    num_words, is_word = len(rows.words), rows.owners != NO_WORD
+    blanks_RL = torch.from_numpy(np.where(is_word, blank, rows.ids)).to(scorer.device)
+    if method == "occlusion":
+        return attribute_occlusion(scorer.model, inputs, blanks_RL, rows.owners, num_words, score), 0.0
+    embeddings, most = find_word_embeddings(scorer.model), max(LAST_STEPS, steps)
+    found = attribute_gradients(scorer.model, embeddings, inputs, blanks_RL, score, steps=steps, last_steps=most)
+    values_W = np.bincount(rows.owners[is_word], weights=found.values[is_word], minlength=num_words)
+    return replace(found, values=values_W), float(found.values[~is_word].sum())
 
 
 def _choose_column(space: LabelSpace, label: str | None, probabilities: np.ndarray, predicted: Any) -> int:

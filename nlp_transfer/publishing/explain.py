@@ -54,8 +54,8 @@ def explain_text(
         label: The label to explain; the predicted one, or the likeliest, where absent.
         method: ``integrated_gradients``, whose values add up to the difference that the words make, or ``occlusion``,
             which replaces one word at a time and works for every classifier.
-        baseline: What stands in place of a word: ``pad``, or ``mask``. Where the words that count most were taken out
-            of bundled reviews, those found against ``pad`` were missed more: see recipes/RESULTS.md.
+        baseline: What stands in place of a word: ``pad``, or ``mask``, which leads some sentence encoders to an opinion
+            of its own.
         steps: Points of the integral to begin with; doubled until the values add up.
 
     Returns:

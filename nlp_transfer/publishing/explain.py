@@ -67,11 +67,7 @@ def explain_text(
         LabelError: There is no such label.
         MissingExtraError: captum is not installed.
     """
-    if method not in METHODS or baseline not in BASELINES:
-        name, got, known = ("method", method, METHODS) if method not in METHODS else ("baseline", baseline, BASELINES)
-        raise DataError(f"{name}: expected one of {', '.join(known)}, got {got!r}. Name one.")
-    if steps is not None and steps < 1:
-        raise DataError(f"steps: expected a whole number from 1, got {steps}. Leave it out to begin with {STEPS}.")
+    _check(method, baseline, steps)
     space, reading, tokenizer = scorer.space, scorer.reading, scorer.tokenizer
     column = _choose_column(space, label, probabilities, predicted)
     rows = place_words(
@@ -106,6 +102,15 @@ def explain_text(
             "words": _list_words(rows, found.values, {"text": text, "text_b": text_b or ""}),
         }
     )
+
+
+def _check(method: str, baseline: str, steps: int | None) -> None:
+    """Refuse arguments that name nothing."""
+    if method not in METHODS or baseline not in BASELINES:
+        name, got, known = ("method", method, METHODS) if method not in METHODS else ("baseline", baseline, BASELINES)
+        raise DataError(f"{name}: expected one of {', '.join(known)}, got {got!r}. Name one.")
+    if steps is not None and steps < 1:
+        raise DataError(f"steps: expected a whole number from 1, got {steps}. Leave it out to begin with {STEPS}.")
 
 
 def _attribute(

@@ -5,6 +5,8 @@ Nothing heavy is imported until it is used.
 
 from typing import TYPE_CHECKING, Any
 
+from nlp_transfer.terminal import quiet_imports
+
 if TYPE_CHECKING:
     from nlp_transfer.classifier import Classifier
     from nlp_transfer.errors import TransferError
@@ -32,6 +34,8 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+quiet_imports()
 
 _HOMES = {
     "Classifier": "nlp_transfer.classifier",

@@ -19,7 +19,7 @@ from nlp_transfer.engine.texts import Reading, TextScorer
 from nlp_transfer.errors import DataError
 from nlp_transfer.evaluation.abstention import check_abstention
 from nlp_transfer.evaluation.calibrators import read_calibrator
-from nlp_transfer.evaluation.predictions import predict_labels, to_probabilities
+from nlp_transfer.evaluation.predictions import name_predictions, to_probabilities
 from nlp_transfer.evaluation.scoring import score_split
 from nlp_transfer.evaluation.thresholds import read_thresholds
 from nlp_transfer.models.artifacts import read_data_config
@@ -28,6 +28,7 @@ from nlp_transfer.recipe.schema import EvaluationConfig, Recipe, TaskConfig
 
 if TYPE_CHECKING:
     from nlp_transfer.models.runtimes import Runtime
+    from nlp_transfer.publishing.explanation import Baseline, Explanation, Method
     from nlp_transfer.publishing.export import Exported
     from nlp_transfer.publishing.hub import Pushed
 
@@ -184,7 +185,7 @@ class Classifier:
         """
         check_abstention(abstain_below, self.space)
         probabilities = self.predict_proba(texts, texts_b, batch_size=batch_size)
-        return self._name(probabilities, abstain_below) if len(probabilities) else []
+        return name_predictions(probabilities, self.space, self._thresholds, abstain_below=abstain_below)
 
     def predict_table(
         self,
@@ -228,7 +229,8 @@ class Classifier:
             raise DataError(f"{where}: already has a column {taken[0]!r}, which would be overwritten. Rename it first.")
         ready = prepare_inference_table(rows, text=text, text_b=text_b, is_pair=self._reads_pairs(text_b), where=where)
         probabilities = self._score(ready, batch_size=batch_size, progress=progress)
-        rows = rows.add_column("predicted", self._name(probabilities, abstain_below))
+        named = name_predictions(probabilities, self.space, self._thresholds, abstain_below=abstain_below)
+        rows = rows.add_column("predicted", named)
         for column, name in enumerate(added[1:]):
             rows = rows.add_column(name, probabilities[:, column])
         return rows
@@ -298,6 +300,25 @@ class Classifier:
             thresholds=self._thresholds,
         )
 
+    def explain(
+        self,
+        text: str,
+        text_b: str | None = None,
+        *,
+        label: str | None = None,
+        method: "Method" = "integrated_gradients",
+        baseline: "Baseline" = "pad",
+        steps: int | None = None,
+    ) -> "Explanation":
+        """Say which words spoke for a label, by default the predicted one, and which against; see `explain_text`."""
+        from nlp_transfer.publishing.explain import explain_text
+
+        found_1C = self.predict_proba([text], None if text_b is None else [text_b])
+        named = name_predictions(found_1C, self.space, self._thresholds)[0]
+        return explain_text(
+            self._texts, text, text_b, found_1C[0], named, label=label, method=method, baseline=baseline, steps=steps
+        )
+
     def save_pretrained(self, folder: str | Path) -> Path:
         """Copy the artefact to another folder, whole or not at all.
 
@@ -351,23 +372,12 @@ class Classifier:
 
     def _recall_label(self, rows: Dataset) -> list[str] | None:
         """The columns of the label in the training data, where the table has them."""
-        named = self._data.label
-        columns = [named] if isinstance(named, str) else named
+        columns = [self._data.label] if isinstance(self._data.label, str) else self._data.label
         return columns if columns and set(columns) <= set(rows.column_names) else None
 
     def _reads_pairs(self, text_b: str | None) -> bool:
         """Whether two texts an example are read."""
         return text_b is not None if self._is_pair is None else self._is_pair
-
-    def _name(self, probabilities: np.ndarray, abstain_below: float | None = None) -> list[Any]:
-        """Turn probabilities into label names, lists of names, or numbers; None where it abstains."""
-        found = predict_labels(probabilities, self.space, self._thresholds)
-        if self.space.kind == "regression":
-            return [float(value) for value in found]
-        if self.space.kind == "multi_label":
-            return [[name for name, is_on in zip(self.labels, row, strict=True) if is_on] for row in found]
-        given = probabilities.max(axis=1) >= (abstain_below or 0.0)
-        return [self.labels[index] if is_given else None for index, is_given in zip(found, given, strict=True)]
 
     def _score(
         self,

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from nlp_transfer.commands.advise import advise
 from nlp_transfer.commands.compare import compare
+from nlp_transfer.commands.explain import explain
 from nlp_transfer.commands.export import export
 from nlp_transfer.commands.out_of_scope import out_of_scope
 from nlp_transfer.commands.push import push
@@ -313,6 +314,7 @@ app.command()(compare)
 app.command()(advise)
 app.command()(rank)
 app.command()(tune)
+app.command()(explain)
 app.command()(suspects)
 app.command(name="out-of-scope")(out_of_scope)
 

@@ -1,11 +1,13 @@
 """How the commands deal with a terminal: progress, readers that go away, other libraries' advice."""
 
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["ReaderGone", "complain", "name_reader", "quiet_libraries", "say", "show", "show_progress"]
+__all__ = ["ReaderGone", "complain", "name_reader", "quiet_imports", "quiet_libraries", "say", "show", "show_progress"]
 
 
 class ReaderGone(Exception):  # noqa: N818 - nothing went wrong
@@ -27,15 +29,18 @@ def show_progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda count: progress.advance(task, count)
 
 
-def quiet_libraries() -> None:
-    """Keep the libraries' own advice off the terminal; what matters is said by this package."""
-    import logging
-    import warnings
-
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+def quiet_imports() -> None:
+    """Leave unsaid what libraries say while they are imported, and nobody can use."""
+    # A notebook without widgets shows no bars of tqdm; the bars of this package need none.
+    warnings.filterwarnings("ignore", message="IProgress not found")
     # It misses a kernel for what nobody asked for, whenever peft is imported.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' own advice off the terminal; what matters is said by this package."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
 

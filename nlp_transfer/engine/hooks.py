@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nlp_transfer.contracts import Evaluation, Hook, RunLog
+from nlp_transfer.engine.notebook import NotebookBar, NotebookProgress
 from nlp_transfer.recipe.schema import TrainingConfig
 
 __all__ = ["PlainProgress", "ProgressBar", "TrackerHook", "build_progress", "track_work", "watch_work"]
@@ -106,9 +107,11 @@ class PlainProgress:
         """Nothing to put away."""
 
 
-def build_progress(console: Console, num_steps: int, label: str) -> ProgressBar | PlainProgress:
+def build_progress(console: Console, num_steps: int, label: str) -> ProgressBar | NotebookProgress | PlainProgress:
     """Choose a bar on a terminal or in a notebook, plain lines elsewhere."""
-    if console.is_terminal or console.is_jupyter:
+    if console.is_jupyter and not console.quiet:
+        return NotebookProgress(num_steps, label)
+    if console.is_terminal and not console.is_jupyter:
         return ProgressBar(console, num_steps, label)
     return PlainProgress(console, num_steps, label)
 
@@ -125,7 +128,12 @@ def track_work(console: Console, label: str, total: int) -> Iterator[Callable[[i
     Yields:
         A callable that takes the count done since its last call.
     """
-    if console.is_terminal or console.is_jupyter:
+    if console.is_jupyter and not console.quiet:
+        bar = NotebookBar(label, total)
+        yield bar.advance
+        bar.show(is_done=True)
+        return
+    if console.is_terminal and not console.is_jupyter:
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn())
         with Progress(*columns, TimeRemainingColumn(compact=True), console=console, transient=True) as progress:
             task = progress.add_task(label, total=total)

@@ -66,8 +66,8 @@ class TextScorer:
         *,
         precision: str,
     ) -> None:
-        self._model, self._tokenizer, self._space, self._reading = model, tokenizer, space, reading
-        self._device, self._precision = device, precision
+        self.model, self.tokenizer, self.space, self.reading = model, tokenizer, space, reading
+        self.device, self._precision = device, precision
         self._half = HalfScorer(model, space)
         if precision != "auto":
             choose_prediction(precision, device.type)
@@ -97,11 +97,11 @@ class TextScorer:
         for start in range(0, len(texts), EXAMPLES_PER_CHUNK):
             feeder = self._open(texts.select(range(start, min(start + EXAMPLES_PER_CHUNK, len(texts)))))
             wanted = "fp32" if is_exact and self._precision == "auto" else self._precision
-            if self._half.suits(feeder) and choose_prediction(wanted, self._device.type).format == "bf16":
+            if self._half.suits(feeder) and choose_prediction(wanted, self.device.type).format == "bf16":
                 scored = self._half.predict(feeder, batch_size=batch_size, max_tokens=max_tokens, progress=progress)
             else:
                 scored = predict_logits(
-                    self._model, feeder, batch_size=batch_size, max_tokens=max_tokens, progress=progress
+                    self.model, feeder, batch_size=batch_size, max_tokens=max_tokens, progress=progress
                 )
             parts.append(scored)
         return np.concatenate(parts)
@@ -117,18 +117,18 @@ class TextScorer:
         """
         encoded = encode_table(
             texts,
-            self._tokenizer,
+            self.tokenizer,
             is_pair="text_b" in texts.column_names,
-            max_length=self._reading.max_length,
-            long_text=self._reading.long_text,
-            window_overlap=self._reading.window_overlap,
-            max_windows=self._reading.max_windows,
+            max_length=self.reading.max_length,
+            long_text=self.reading.long_text,
+            window_overlap=self.reading.window_overlap,
+            max_windows=self.reading.max_windows,
             in_memory=True,
         )
-        pad, side = read_padding(self._tokenizer)
-        return Prepared({"input": encoded}, self._space, pad, side)
+        pad, side = read_padding(self.tokenizer)
+        return Prepared({"input": encoded}, self.space, pad, side)
 
     def _open(self, texts: Dataset) -> Feeder:
         """Tokenize some texts and make them ready to be run."""
         prepared = self.encode(texts)
-        return Feeder(prepared, "input", self._device, pad_to_multiple_of=8 if self._device.type == "cuda" else None)
+        return Feeder(prepared, "input", self.device, pad_to_multiple_of=8 if self.device.type == "cuda" else None)

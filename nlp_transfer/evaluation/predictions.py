@@ -1,6 +1,7 @@
 """From logits to probabilities to predictions, checked against the label contract."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from nlp_transfer.errors import DivergedError, LabelError, ShapeError
 from nlp_transfer.evaluation.metrics_counts import FloatArray, IntArray
 from nlp_transfer.evaluation.metrics_resampled import Sample
 
-__all__ = ["gather_sample", "predict_labels", "to_probabilities"]
+__all__ = ["gather_sample", "name_predictions", "predict_labels", "to_probabilities"]
 
 THRESHOLD = 0.5
 """Probability from which a label of a multi-label task is given where no thresholds are."""
@@ -101,6 +102,37 @@ def predict_labels(
         is_given = values[:, column] >= np.float64(thresholds[column])
         return np.where(is_given, column, others.argmax(axis=1)).astype(np.int64)
     return np.asarray(values.argmax(axis=1), dtype=np.int64)
+
+
+def name_predictions(
+    probabilities: np.ndarray,
+    space: LabelSpace,
+    thresholds: Sequence[float | None] | None = None,
+    *,
+    abstain_below: float | None = None,
+) -> list[Any]:
+    """Turn probabilities into what a user reads.
+
+    Args:
+        probabilities: Float, shape (N, C), from ``to_probabilities``.
+        space: The label contract.
+        thresholds: As ``predict_labels`` takes them.
+        abstain_below: Probability of the likeliest class under which no label is given, in [0, 1].
+
+    Returns:
+        N label names, None where it abstains; lists of names for multi_label; floats for a regression.
+
+    Example:
+        >>> name_predictions(np.array([[0.4, 0.6]]), LabelSpace("classification", ("no", "yes")))
+        ['yes']
+    """
+    found = predict_labels(probabilities, space, thresholds)
+    if space.kind == "regression":
+        return [float(value) for value in found]
+    if space.kind == "multi_label":
+        return [[name for name, is_on in zip(space.names, row, strict=True) if is_on] for row in found]
+    given = probabilities.max(axis=1) >= (abstain_below or 0.0)
+    return [space.names[index] if is_given else None for index, is_given in zip(found, given, strict=True)]
 
 
 def gather_sample(

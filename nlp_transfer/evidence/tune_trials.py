@@ -14,6 +14,7 @@ from rich.console import Console
 
 from nlp_transfer.contracts import Evaluation, RunLog
 from nlp_transfer.engine.hooks import PlainProgress, ProgressBar, build_progress
+from nlp_transfer.engine.notebook import NotebookProgress
 from nlp_transfer.engine.precision import choose_precision
 from nlp_transfer.errors import DivergedError, StorageError
 from nlp_transfer.evaluation.scoring import compute_metrics, is_better
@@ -62,7 +63,7 @@ class _Watch:
     num_steps: int
     deadline: float
     parent: int | None
-    bar: ProgressBar | PlainProgress | None
+    bar: ProgressBar | NotebookProgress | PlainProgress | None
     looks: list[Look] = field(default_factory=list)
     progress: float = 0.0
 

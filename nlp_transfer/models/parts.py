@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from nlp_transfer.errors import EncoderError
 from nlp_transfer.models.heads import find_head_modules
 
-__all__ = ["EncoderParts", "find_parts", "list_biases", "list_norms"]
+__all__ = ["EncoderParts", "find_parts", "find_word_embeddings", "list_biases", "list_norms"]
 
 CARRIERS = ("embeddings", "embeddings_project", "encoder.embedding_hidden_mapping_in")
 """Modules that turn token ids into the first layer's input, in the order they run."""
@@ -110,3 +110,16 @@ def list_norms(model: PreTrainedModel) -> list[str]:
         if type(module).__name__.endswith(("LayerNorm", "RMSNorm")) and not f"{name}.".startswith(heads)
         for key, _ in module.named_parameters(recurse=False)
     ]
+
+
+def find_word_embeddings(model: nn.Module) -> nn.Module | None:
+    """Find the module that turns token ids into vectors, inside of any classifier of this package.
+
+    Args:
+        model: A family's own classifier, one wrapped by peft, or one in a form of its own.
+
+    Returns:
+        The module; None where the model is no torch model, as an export is.
+    """
+    inner = next((module for module in model.modules() if isinstance(module, PreTrainedModel)), None)
+    return None if inner is None else inner.get_input_embeddings()

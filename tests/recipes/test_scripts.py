@@ -28,6 +28,7 @@ TRIED = [
     "measure_startup.py",
     "measure_step.py",
     "own_data.py",
+    "run_notebooks.py",
 ]
 
 

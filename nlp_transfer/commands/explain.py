@@ -1,0 +1,48 @@
+"""``nlp-transfer explain``: which words an answer rests on."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from nlp_transfer.terminal import quiet_libraries, say, show
+
+__all__ = ["explain"]
+
+
+def explain(
+    artifact: Annotated[str, typer.Argument(help="The model/ folder of a run, the run's folder, or a Hub id.")],
+    text: Annotated[str, typer.Argument(help="The text, in quotes.")],
+    text_b: Annotated[str | None, typer.Option(help="The second text of a pair.")] = None,
+    label: Annotated[str | None, typer.Option(help="Label to explain; the predicted one where absent.")] = None,
+    method: Annotated[
+        Literal["integrated_gradients", "occlusion"],
+        typer.Option(help="Values that add up, or one word replaced at a time, which works for every classifier."),
+    ] = "integrated_gradients",
+    baseline: Annotated[Literal["pad", "mask"], typer.Option(help="The token that stands in place of a word.")] = "pad",
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps of the integral to begin with; doubled until it adds up.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A page, .html, or everything as .json.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of colored words.")] = False,
+) -> None:
+    """Show which words spoke for a label and which against, in log-odds (needs the extra `explain`)."""
+    quiet_libraries()
+    import json
+
+    from nlp_transfer.classifier import Classifier
+    from nlp_transfer.publishing.explanation import Explanation
+
+    if out is not None:
+        Explanation.claim(out, overwrite=overwrite)
+    classifier = Classifier.from_pretrained(artifact, precision="fp32")
+    found = classifier.explain(text, text_b, label=label, method=method, baseline=baseline, steps=steps)
+    if out is not None:
+        found.save(out, overwrite=overwrite)
+    if as_json:
+        say(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
+        return
+    show(found)
+    if out is not None:
+        say(f"wrote {out}")

@@ -1,0 +1,171 @@
+"""Explain one answer of a classifier: which words spoke for a label, and which against."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor
+
+from nlp_transfer.contracts import LabelSpace
+from nlp_transfer.data.places import NO_WORD, WordRows, place_words
+from nlp_transfer.engine.forward import Feeder
+from nlp_transfer.engine.texts import TextScorer
+from nlp_transfer.errors import DataError, LabelError
+from nlp_transfer.evaluation.attribution import (
+    LAST_STEPS,
+    STEPS,
+    Attribution,
+    attribute_gradients,
+    attribute_occlusion,
+    make_score,
+)
+from nlp_transfer.models.parts import find_word_embeddings
+from nlp_transfer.publishing.explanation import BASELINES, METHODS, Baseline, Explanation, Method
+
+__all__ = ["explain_text"]
+
+
+def explain_text(
+    scorer: TextScorer,
+    text: str,
+    text_b: str | None,
+    probabilities: np.ndarray,
+    predicted: Any,
+    *,
+    label: str | None = None,
+    method: Method = "integrated_gradients",
+    baseline: Baseline = "pad",
+    steps: int | None = None,
+) -> Explanation:
+    """Share the log-odds of a label out among the words of a text.
+
+    What is explained are the log-odds that the model computes in float32, before a calibration that was fitted to its
+    probabilities; of a regression, its number. Special tokens stay in place.
+
+    Args:
+        scorer: Reads and runs the texts of a classifier.
+        text: The first or only text.
+        text_b: The second text of a pair.
+        probabilities: What the classifier says, shape (C,).
+        predicted: What it predicts: a label name, a list of names, or a number.
+        label: The label to explain; the predicted one, or the likeliest, where absent.
+        method: ``integrated_gradients``, whose values add up to the difference that the words make, or ``occlusion``,
+            which replaces one word at a time and works for every classifier.
+        baseline: What stands in place of a word: ``pad``, or ``mask``, which leads some sentence encoders to an opinion
+            of its own.
+        steps: Points of the integral to begin with; doubled until the values add up.
+
+    Returns:
+        The explanation, which shows itself in a terminal and in a notebook.
+
+    Raises:
+        ArtifactError: Integrated gradients cannot see through this classifier.
+        DataError: An argument is none that can be used.
+        LabelError: There is no such label.
+        MissingExtraError: captum is not installed.
+    """
+    _check(method, baseline, steps)
+    space, reading, tokenizer = scorer.space, scorer.reading, scorer.tokenizer
+    column = _choose_column(space, label, probabilities, predicted)
+    rows = place_words(
+        tokenizer,
+        text,
+        text_b,
+        max_length=reading.max_length,
+        long_text=reading.long_text,
+        window_overlap=reading.window_overlap,
+        max_windows=reading.max_windows,
+    )
+    inputs = _feed(scorer, text, text_b)
+    assert np.array_equal(inputs["input_ids"].cpu().numpy(), rows.ids), "both read the same rows"
+    blank = _choose_blank(tokenizer, baseline)
+    found, special = _attribute(scorer, inputs, rows, make_score(space, column), blank, method, steps or STEPS)
+    return Explanation(
+        {
+            "text": text,
+            **({} if text_b is None else {"text_b": text_b}),
+            "kind": space.kind,
+            "label": space.names[column],
+            "predicted": predicted,
+            "probability": None if space.kind == "regression" else float(probabilities[column]),
+            "method": method,
+            "baseline": baseline,
+            "steps": found.steps or None,
+            "score": found.score,
+            "baseline_score": found.baseline_score,
+            "gap": found.gap,
+            "is_complete": found.is_complete,
+            "special": special,
+            "words": _list_words(rows, found.values, {"text": text, "text_b": text_b or ""}),
+        }
+    )
+
+
+def _check(method: str, baseline: str, steps: int | None) -> None:
+    """Refuse arguments that name nothing."""
+    if method not in METHODS or baseline not in BASELINES:
+        name, got, known = ("method", method, METHODS) if method not in METHODS else ("baseline", baseline, BASELINES)
+        raise DataError(f"{name}: expected one of {', '.join(known)}, got {got!r}. Name one.")
+    if steps is not None and steps < 1:
+        raise DataError(f"steps: expected a whole number from 1, got {steps}. Leave it out to begin with {STEPS}.")
+
+
+def _attribute(
+    scorer: TextScorer,
+    inputs: Mapping[str, Tensor],
+    rows: WordRows,
+    score: Callable[[Tensor], Tensor],
+    blank: int,
+    method: Method,
+    steps: int,
+) -> tuple[Attribution, float]:
+    """The values of words, and that of all tokens without a word."""
+    num_words, is_word = len(rows.words), rows.owners != NO_WORD
+    blanks_RL = torch.from_numpy(np.where(is_word, blank, rows.ids)).to(scorer.device)
+    if method == "occlusion":
+        return attribute_occlusion(scorer.model, inputs, blanks_RL, rows.owners, num_words, score), 0.0
+    embeddings, most = find_word_embeddings(scorer.model), max(LAST_STEPS, steps)
+    found = attribute_gradients(scorer.model, embeddings, inputs, blanks_RL, score, steps=steps, last_steps=most)
+    values_W = np.bincount(rows.owners[is_word], weights=found.values[is_word], minlength=num_words)
+    return replace(found, values=values_W), float(found.values[~is_word].sum())
+
+
+def _choose_column(space: LabelSpace, label: str | None, probabilities: np.ndarray, predicted: Any) -> int:
+    """The column that is explained."""
+    if label is None:
+        is_named = space.is_categorical and predicted is not None
+        return space.label2id[predicted] if is_named else int(np.argmax(probabilities))
+    if label not in space.label2id:
+        shown = ", ".join(space.names[:8]) + (", ..." if space.num_outputs > 8 else "")
+        raise LabelError(f"label: expected one of {shown}, came {label!r}. Name one, or leave it out.")
+    return space.label2id[label]
+
+
+def _choose_blank(tokenizer: Any, baseline: Baseline) -> int:
+    """The token that stands in place of a word; tokenizers without a mask have one for what is unknown."""
+    known = [tokenizer.mask_token_id, tokenizer.unk_token_id] if baseline == "mask" else []
+    return next(int(token) for token in [*known, tokenizer.pad_token_id, 0] if token is not None)
+
+
+def _feed(scorer: TextScorer, text: str, text_b: str | None) -> Mapping[str, Tensor]:
+    """What the model reads of the text, each of shape (R, L)."""
+    columns = {"text": [text], **({} if text_b is None else {"text_b": [text_b]})}
+    feeder = Feeder(scorer.encode(Dataset.from_dict(columns)), "input", scorer.device)
+    return feeder.feed(np.array([0])).inputs
+
+
+def _list_words(rows: WordRows, values: np.ndarray, texts: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Every word in order; those that the encoder does not read have no value."""
+    return [
+        {
+            "word": texts[word.part][word.start : word.end],
+            "part": word.part,
+            "start": word.start,
+            "end": word.end,
+            "value": float(value) if is_read else None,
+        }
+        for word, value, is_read in zip(rows.words, values, rows.is_read, strict=True)
+    ]

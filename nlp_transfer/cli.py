@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from nlp_transfer.commands.advise import advise
+from nlp_transfer.commands.audit import audit
 from nlp_transfer.commands.compare import compare
 from nlp_transfer.commands.export import export
 from nlp_transfer.commands.out_of_scope import out_of_scope
@@ -314,6 +315,7 @@ app.command()(advise)
 app.command()(rank)
 app.command()(tune)
 app.command()(suspects)
+app.command()(audit)
 app.command(name="out-of-scope")(out_of_scope)
 
 

@@ -19,6 +19,8 @@ __all__ = ["add_rows", "plan_repeats", "split_groups"]
 MOST_REPEATS = 10
 """Times that one row is repeated at most: one text learned by heart stands for nobody. Chosen."""
 
+NO_TERMS = "{key}: no row of train has a term of the shipped list, so that nothing was added."
+
 SEPARATORS = (";", "|")
 """What stands between several groups of one cell; the first that occurs in the column counts."""
 
@@ -36,7 +38,7 @@ def add_rows(parts: Mapping[str, Part], data: DataConfig, space: LabelSpace, fac
         Train with its own rows first.
 
     Raises:
-        DataError: The column of groups is not there, or no row of train is of any group.
+        DataError: The column of groups is not there, or no row of train has a group in it.
     """
     train = parts["train"]
     if data.augment == "identity_swap":
@@ -66,7 +68,8 @@ def _add_swapped(train: Part, held_out: np.ndarray, data: DataConfig, facts: Dat
             for column, text in zip(copies, those, strict=True):
                 column.append(terms.replace(text, others))
     if not rows:
-        raise DataError(f"{train.where}: data.augment: expected rows with identity terms, found none. Remove the key.")
+        facts.warnings.append(NO_TERMS.format(key="data.augment"))
+        return train
     added = train.take(np.array(rows))
     table = added.table
     for name, column in zip(names, copies, strict=True):
@@ -106,6 +109,9 @@ def _add_repeats(train: Part, data: DataConfig, space: LabelSpace, facts: DataFa
             f"{train.where}: data.balance: expected {BY_TERMS} or a column besides texts and label, got "
             f"{data.balance!r}. Columns: {', '.join(train.table.column_names)}."
         )
+    if not any(groups) and data.balance == BY_TERMS:
+        facts.warnings.append(NO_TERMS.format(key="data.balance"))
+        return train
     if not any(groups):
         raise DataError(f"{train.where}: data.balance: expected rows with a group, found none. Remove the key.")
     rows, short = plan_repeats(groups, train.labels, space.num_outputs, seed=data.seed)

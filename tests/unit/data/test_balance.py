@@ -136,10 +136,12 @@ def test_a_balance_that_cannot_be_is_refused(frames, keys, message):
         load(frames, **keys)
 
 
-def test_texts_without_terms_cannot_be_augmented(frames):
+def test_texts_without_terms_stay_as_they_are_and_it_is_said(frames):
     frames["train"]["text"] = [f"plain {n}" for n in range(24)]
-    with pytest.raises(DataError, match="expected rows with identity terms"):
-        load(frames, augment="identity_swap")
+    splits = load(frames, augment="identity_swap", balance="shipped_terms")
+    assert splits.tables["train"].num_rows == 24
+    said = [warning for warning in splits.facts.warnings if "no row of train has a term" in warning]
+    assert [warning.split(":")[0] for warning in said] == ["data.augment", "data.balance"]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """``nlp-transfer audit``: whether a classifier treats groups alike."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -41,8 +41,6 @@ def audit(
     """
     renamed = _read_renames(rename or [])
     quiet_libraries()
-    import json
-
     from nlp_transfer.evidence.audit import audit as audit_classifier
 
     found = audit_classifier(
@@ -63,12 +61,17 @@ def audit(
         output_dir=out,
         track=show_progress,
     )
+    _show(found, out, as_json=as_json)
+
+
+def _show(found: Any, out: Path | None, *, as_json: bool) -> None:
+    """Tables, and where the page is; or JSON."""
+    import json
+
     if as_json:
         say(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
-    elif out is None:
-        show(found)
     else:
-        show(found, f"Report  {out / 'report.html'}")
+        show(found, *([] if out is None else [f"Report  {out / 'report.html'}"]))
 
 
 def _read_renames(pairs: list[str]) -> dict[str, str]:

@@ -204,7 +204,8 @@ def measure_gaps(
     Returns:
         Gap to ``value``, ``low``, ``high``, ``groups`` (how many were compared), and ``chance``: the gap that
         groups which do not differ stay below in 95 of 100 draws (at that confidence). All None where fewer than two
-        groups have rows enough. Gaps are fractions in [0, 1]; equality differences are sums over the groups.
+        groups have rows enough. Gaps are fractions in [0, 1]; equality differences are sums over the groups. The
+        percentile interval of a largest difference leans upward: read it beside ``chance``.
 
     Raises:
         MissingExtraError: fairlearn is not installed.

@@ -103,17 +103,13 @@ def audit(
     column = find_positive(loaded.space, positive)
     table = _read(loaded, data, split, text=text, text_b=text_b, label=label, rename=dict(rename or {}))
     named = [list(dict.fromkeys(t for each in row for t in words.find(each))) for row in zip(*table.texts, strict=True)]
+    # What cannot be grouped is told before the model runs.
     members, ungrouped = _gather(table, named, group)
-    # What cannot be computed is told before the model runs.
     settings: dict[str, Any] = {"min_group": min_group, "max_swaps": max_swaps, "seed": seed, **_read_evaluation()}
     judge = _Judge(loaded, column, batch_size)
     with track("scoring", len(table.labels)) as advance:
         scores, found = judge.score(table.texts, advance)
     decisions = _decide(loaded.space, column, table.labels, scores, found)
-    confidence = settings["confidence"]
-    overall, groups = score_groups(members, decisions, confidence=confidence)
-    chances = {key: settings[key] for key in ("min_group", "resamples", "confidence", "seed")}
-    order = sorted(members, key=lambda name: (-(groups[name]["false_positive_rate"]["value"] or 0.0), name))
     place = loaded.artifact.folder
     record: dict[str, Any] = {
         "format": FORMAT,
@@ -122,16 +118,26 @@ def audit(
         "positive": loaded.labels[column],
         "labels": loaded.labels,
         "settings": settings,
-        "overall": overall,
-        "groups": [{"name": name, "n": len(members[name]), **groups[name]} for name in order],
-        "worst": find_worst_groups(members, decisions, min_group=min_group, confidence=confidence),
-        "gaps": measure_gaps(members, decisions, **chances),
+        **_compare(members, decisions, settings),
         "swaps": _swap(judge, table, named, words, (scores[:, column], found), settings, track),
     }
     done = Audit(record, folder)
     if folder is not None:
         done.save(folder)
     return done
+
+
+def _compare(members: Mapping[str, np.ndarray], decisions: Decisions, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Rates of all rows and of groups, the most false positives first; the worst groups; the gaps."""
+    sure = {key: settings[key] for key in ("min_group", "confidence")}
+    overall, groups = score_groups(members, decisions, confidence=settings["confidence"])
+    order = sorted(members, key=lambda name: (-(groups[name]["false_positive_rate"]["value"] or 0.0), name))
+    return {
+        "overall": overall,
+        "groups": [{"name": name, "n": len(members[name]), **groups[name]} for name in order],
+        "worst": find_worst_groups(members, decisions, **sure),
+        "gaps": measure_gaps(members, decisions, **sure, resamples=settings["resamples"], seed=settings["seed"]),
+    }
 
 
 def find_positive(space: LabelSpace, wanted: str | None) -> int:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from nlp_transfer.classifier import Classifier
     from nlp_transfer.errors import TransferError
     from nlp_transfer.evidence.advise import advise
+    from nlp_transfer.evidence.audit import audit
     from nlp_transfer.evidence.compare import compare
     from nlp_transfer.evidence.rank import rank
     from nlp_transfer.evidence.tune import tune
@@ -26,6 +27,7 @@ __all__ = [
     "TransferError",
     "__version__",
     "advise",
+    "audit",
     "compare",
     "load_recipe",
     "rank",
@@ -43,6 +45,7 @@ _HOMES = {
     "Report": "nlp_transfer.publishing.report",
     "TransferError": "nlp_transfer.errors",
     "advise": "nlp_transfer.evidence.advise",
+    "audit": "nlp_transfer.evidence.audit",
     "compare": "nlp_transfer.evidence.compare",
     "load_recipe": "nlp_transfer.recipe.load",
     "rank": "nlp_transfer.evidence.rank",

@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from nlp_transfer.commands.advise import advise
+from nlp_transfer.commands.audit import audit
 from nlp_transfer.commands.compare import compare
 from nlp_transfer.commands.explain import explain
 from nlp_transfer.commands.export import export
@@ -316,6 +317,7 @@ app.command()(rank)
 app.command()(tune)
 app.command()(explain)
 app.command()(suspects)
+app.command()(audit)
 app.command(name="out-of-scope")(out_of_scope)
 
 

@@ -4,7 +4,19 @@ import pytest
 
 import nlp_transfer as nt
 
-PUBLIC = ("Classifier", "Recipe", "Report", "TransferError", "advise", "compare", "load_recipe", "rank", "run", "tune")
+PUBLIC = (
+    "Classifier",
+    "Recipe",
+    "Report",
+    "TransferError",
+    "advise",
+    "audit",
+    "compare",
+    "load_recipe",
+    "rank",
+    "run",
+    "tune",
+)
 
 
 def test_public_names_are_these_and_all_can_be_had():
@@ -22,7 +34,7 @@ def test_names_that_are_not_there_are_refused():
 
 
 def test_public_functions_and_methods_are_documented_and_take_named_arguments():
-    functions = [nt.advise, nt.compare, nt.load_recipe, nt.rank, nt.run, nt.tune]
+    functions = [nt.advise, nt.audit, nt.compare, nt.load_recipe, nt.rank, nt.run, nt.tune]
     for owner in (nt.Classifier, nt.Report):
         members = inspect.getmembers(owner, callable)
         functions += [member for name, member in members if not name.startswith("_")]

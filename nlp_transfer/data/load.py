@@ -7,6 +7,7 @@ import numpy as np
 from datasets import Dataset, Features, List, Value
 
 from nlp_transfer.contracts import SPLITS, DataFacts, LabelSpace, Splits
+from nlp_transfer.data.balance import add_rows
 from nlp_transfer.data.checks import count_conflicts, count_leaks, hash_texts
 from nlp_transfer.data.labels import (
     build_label_space,
@@ -64,6 +65,7 @@ def load_splits(data: DataConfig, task: TaskConfig, *, seed: int, source: object
     if data.leaks == "drop":
         _drop_leaks(parts, facts)
     _narrow_train(parts, data, space, seed, facts)
+    parts["train"] = add_rows(parts, data, space, facts)
     if data.permute_labels:
         parts["train"] = _permute_labels(parts["train"], data.seed, facts)
     # Counted in what is handed on: nothing between train and the others after a drop.

@@ -129,6 +129,12 @@ def _check_rows(recipe: Recipe) -> Iterator[str]:
     if data.shots is not None and recipe.task.kind in ("multi_label", "regression"):
         kind = recipe.task.kind
         yield f"data.shots: rows of every class cannot be drawn for task.kind {kind}. Use data.limit instead."
+    if data.balance is not None and recipe.task.kind in ("multi_label", "regression"):
+        yield f"data.balance: task.kind {recipe.task.kind} has not one class a row to balance. Remove it."
+    if data.balance is not None and data.balance in (data.text, data.text_b, data.label, data.id):
+        yield f'data.balance: expected a column of groups, got "{data.balance}", which plays another part.'
+    if data.augment == "none" and data.swap_copies != type(data).model_fields["swap_copies"].default:
+        yield "data.swap_copies: has no effect with data.augment none. Remove it."
     if data.long_text != "truncate" and data.max_length < _MIN_SPLIT_LENGTH:
         yield (
             f"data.max_length: expected at least {_MIN_SPLIT_LENGTH} with data.long_text {data.long_text}, "

@@ -25,6 +25,7 @@ from nlp_transfer.recipe.strategies_added import AdaptersConfig, PromptsConfig
 from nlp_transfer.recipe.strategies_direct import FeaturesConfig, FewShotConfig, ZeroShotConfig
 
 __all__ = [
+    "BY_TERMS",
     "DEFAULT_METRICS",
     "LEARNING_RATES",
     "LOWER_IS_BETTER",
@@ -134,6 +135,9 @@ SELECTION_METRICS: dict[str, str] = {
 LOWER_IS_BETTER = frozenset({"log_loss", "ece", "brier", "mse", "mae"})
 """Metrics of which the smallest value is the best."""
 
+BY_TERMS = "shipped_terms"
+"""What `data.balance` says in place of a column, to group rows by the shipped list of terms."""
+
 PositiveInt = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 OpenShare = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -197,6 +201,17 @@ class DataConfig(Section):
     seed: int = Field(0, ge=0, description="Seed of the drawn splits; the same for all training seeds.")
     limit: PositiveInt | None = Field(None, description="First N rows of train.shuffle(seed=0).")
     shots: PositiveInt | None = Field(None, description="K rows of every class, drawn with training.seed.")
+    augment: Literal["none", "identity_swap"] = Field(
+        "none",
+        description="identity_swap: train also gets copies that name other people, by the shipped list of terms.",
+    )
+    swap_copies: PositiveInt = Field(2, description="Copies that identity_swap makes of each row at most. Chosen.")
+    balance: str | None = Field(
+        None,
+        min_length=1,
+        description="A column of groups, or shipped_terms: rows of train are repeated until the label does not follow "
+        "from the group.",
+    )
     max_length: Annotated[int, Field(ge=4)] = Field(128, description="Tokens the encoder reads, special ones included.")
     long_text: Literal["truncate", "head_tail", "windows"] = Field(
         "truncate", description="Keep the start, keep both ends, or read overlapping windows and pool their logits."

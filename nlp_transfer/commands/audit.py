@@ -1,0 +1,85 @@
+"""``nlp-transfer audit``: whether a classifier treats groups alike."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nlp_transfer.errors import DataError
+from nlp_transfer.terminal import quiet_libraries, say, show, show_progress
+
+__all__ = ["audit"]
+
+
+def audit(
+    artifact: Annotated[str, typer.Argument(help="The model/ folder of a run, the run's folder, or a Hub id.")],
+    data: Annotated[str, typer.Argument(help="Labelled data: file, folder of splits, bundled name or Hub id.")],
+    group: Annotated[
+        str | None, typer.Option(help="Column of the groups, several in a cell with ; or | between. Absent: by terms.")
+    ] = None,
+    positive: Annotated[str | None, typer.Option(help="Label whose rates are looked at, such as toxic.")] = None,
+    text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
+    text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
+    label: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
+    rename: Annotated[
+        list[str] | None, typer.Option(help="DATA_LABEL=LABEL, where labels go by another name; several times.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Which split of a folder.")] = "test",
+    terms: Annotated[Path | None, typer.Option(help="YAML of identity terms in place of the shipped list.")] = None,
+    min_group: Annotated[int, typer.Option(min=1, help="Rows over which a rate is compared with others.")] = 20,
+    max_swaps: Annotated[int, typer.Option(min=0, help="Swapped texts that are scored at most; 0 for none.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sample of swaps and the resamples.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts in one forward pass.")] = 64,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for audit.json and report.html.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")] = False,
+) -> None:
+    """Audit how a classifier treats groups: rates with intervals, gaps, and what one identity term changes.
+
+    Groups are the values of a column, or the identity terms in the texts. Gaps are fairlearn's (extra `audit`), with
+    bootstrap intervals and with what chance alone would give. Terms of the shipped list are swapped for others of
+    their kind, and the change of the score is measured.
+    """
+    renamed = _read_renames(rename or [])
+    quiet_libraries()
+    from nlp_transfer.evidence.audit import audit as audit_classifier
+
+    found = audit_classifier(
+        artifact,
+        data,
+        group=group,
+        text=text,
+        text_b=text_b,
+        label=label,
+        positive=positive,
+        rename=renamed,
+        split=split,
+        terms=terms,
+        min_group=min_group,
+        max_swaps=max_swaps,
+        seed=seed,
+        batch_size=batch_size,
+        output_dir=out,
+        track=show_progress,
+    )
+    _show(found, out, as_json=as_json)
+
+
+def _show(found: Any, out: Path | None, *, as_json: bool) -> None:
+    """Tables, and where the page is; or JSON."""
+    import json
+
+    if as_json:
+        say(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
+    else:
+        show(found, *([] if out is None else [f"Report  {out / 'report.html'}"]))
+
+
+def _read_renames(pairs: list[str]) -> dict[str, str]:
+    """Labels of the data to the classifier's."""
+    found = {}
+    for pair in pairs:
+        own, is_pair, name = pair.partition("=")
+        if not is_pair or not own or not name:
+            raise DataError(f"--rename: expected DATA_LABEL=LABEL, such as hateful=toxic, got {pair!r}.")
+        found[own] = name
+    return found

@@ -14,12 +14,15 @@ from nlp_transfer.data.parts import Part
 from nlp_transfer.errors import DataError
 from nlp_transfer.recipe.schema import BY_TERMS, DataConfig
 
-__all__ = ["add_rows", "plan_repeats", "split_groups"]
+__all__ = ["add_rows", "mix_sets", "plan_repeats", "split_groups"]
 
 MOST_REPEATS = 10
 """Times that one row is repeated at most: one text learned by heart stands for nobody. Chosen."""
 
 NO_TERMS = "{key}: no row of train has a term of the shipped list, so that nothing was added."
+
+FORMS = (("male", "christian", "black", "american", "gay", "deaf", "young"), ("christians", "americans", "gays"))
+"""Of each set of adjectives, and of names of groups, one term: any of such a set fits before, or as, the same noun."""
 
 SEPARATORS = (";", "|")
 """What stands between several groups of one cell; the first that occurs in the column counts."""
@@ -41,7 +44,7 @@ def add_rows(parts: Mapping[str, Part], data: DataConfig, space: LabelSpace, fac
         DataError: The column of groups is not there, or no row of train has a group in it.
     """
     train = parts["train"]
-    if data.augment == "identity_swap":
+    if data.augment != "none":
         train = _add_swapped(train, _collect_keys(parts), data, facts)
     if data.balance is not None:
         train = _add_repeats(train, data, space, facts)
@@ -57,13 +60,14 @@ def _collect_keys(parts: Mapping[str, Part]) -> np.ndarray:
 def _add_swapped(train: Part, held_out: np.ndarray, data: DataConfig, facts: DataFacts) -> Part:
     """Train with copies of its rows that name other people; copies that stand in validation or test stay out."""
     terms, random = read_terms(), np.random.default_rng(data.seed)
+    sets = mix_sets(terms) if data.augment == "identity_mix" else terms.sets
     names = [name for name in ("text", "text_b") if name in train.table.column_names]
     texts = [train.table[name].to_pylist() for name in names]
     rows: list[int] = []
     copies: list[list[str]] = [[] for _ in names]
     for row, those in enumerate(zip(*texts, strict=True)):
         found = list(dict.fromkeys(term for text in those for term in terms.find(text)))
-        for others in _draw_swaps(found, terms, data.swap_copies, random):
+        for others in _draw_swaps(found, sets, data.swap_copies, random):
             rows.append(row)
             for column, text in zip(copies, those, strict=True):
                 column.append(terms.replace(text, others))
@@ -79,15 +83,38 @@ def _add_swapped(train: Part, held_out: np.ndarray, data: DataConfig, facts: Dat
     kept = np.flatnonzero(~np.isin(added.keys[1], held_out))
     facts.notes.append(
         f"data.augment: train got {len(kept):,} copies of {len(set(rows)):,} rows, with identity terms replaced by "
-        "others of their kind."
+        f"others{' of their kind' if sets is terms.sets else ''}."
     )
     return _join(train, added.take(kept))
 
 
-def _draw_swaps(found: Sequence[str], terms: TermList, copies: int, random: Any) -> Iterator[dict[str, str]]:
+def mix_sets(terms: TermList) -> dict[str, tuple[str, ...]]:
+    """Join the sets of a list whose terms can stand for each other whatever they tell of a person.
+
+    Args:
+        terms: The shipped list, or one with some of its terms.
+
+    Returns:
+        Term to all terms that fit in its place, itself included.
+
+    Example:
+        >>> mixed = mix_sets(read_terms())
+        >>> "muslim" in mixed["gay"], "muslims" in mixed["gay"], mixed["woman"]
+        (True, False, ('man', 'woman'))
+    """
+    mixed = dict(terms.sets)
+    for form in FORMS:
+        joined = tuple(term for name in form for term in terms.sets.get(name, ()))
+        mixed |= dict.fromkeys(joined, joined)
+    return mixed
+
+
+def _draw_swaps(
+    found: Sequence[str], sets: Mapping[str, Sequence[str]], copies: int, random: Any
+) -> Iterator[dict[str, str]]:
     """Draw what replaces each term, at most ``copies`` times, no two alike."""
     seen: set[tuple[str, ...]] = set()
-    choices = [[other for other in terms.sets[term] if other != term] for term in found]
+    choices = [[other for other in sets[term] if other != term] for term in found]
     for _ in range(copies if found else 0):
         drawn = tuple(each[int(random.integers(len(each)))] for each in choices)
         if drawn not in seen:

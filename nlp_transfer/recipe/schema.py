@@ -201,11 +201,12 @@ class DataConfig(Section):
     seed: int = Field(0, ge=0, description="Seed of the drawn splits; the same for all training seeds.")
     limit: PositiveInt | None = Field(None, description="First N rows of train.shuffle(seed=0).")
     shots: PositiveInt | None = Field(None, description="K rows of every class, drawn with training.seed.")
-    augment: Literal["none", "identity_swap"] = Field(
+    augment: Literal["none", "identity_swap", "identity_mix"] = Field(
         "none",
-        description="identity_swap: train also gets copies that name other people, by the shipped list of terms.",
+        description="identity_swap: train also gets copies that name other people, by the shipped list of terms. "
+        "identity_mix: of any kind, such as a religion for a nationality.",
     )
-    swap_copies: PositiveInt = Field(2, description="Copies that identity_swap makes of each row at most. Chosen.")
+    swap_copies: PositiveInt = Field(2, description="Copies that data.augment makes of each row at most. Chosen.")
     balance: str | None = Field(
         None,
         min_length=1,

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nlp_transfer.data.balance import plan_repeats, split_groups
+from nlp_transfer.data.balance import FORMS, mix_sets, plan_repeats, split_groups
 from nlp_transfer.data.identity_terms import TermList, read_terms
 from nlp_transfer.data.load import load_splits
 from nlp_transfer.errors import DataError, RecipeError
@@ -115,6 +115,26 @@ def test_swapped_copies_keep_the_label_and_never_bring_a_held_out_text(frames):
     assert "a lesbian one, number 3" not in set(table.text)
     assert splits.facts.leaked == {"validation/test": splits.facts.leaked["validation/test"]}
     assert len(set(zip(copies.text, copies.label, strict=True))) == len(copies)
+
+
+def test_mixed_copies_name_people_of_any_kind_in_the_same_form(frames):
+    splits = load(frames, augment="identity_mix", swap_copies=7)
+    terms = read_terms()
+    copies = splits.tables["train"].to_pandas().text[len(frames["train"]) :]
+    named = Counter(term for text in copies for term in terms.find(text))
+    assert 12 * 5 < len(copies) <= 12 * 7  # drawn twice the same, a copy is made once
+    assert "gay" not in named
+    assert len({terms.kinds[term] for term in named}) >= 5
+    assert not {"gays", "man", "islam"} & set(named)
+
+
+def test_every_form_that_is_mixed_names_sets_of_the_shipped_list():
+    terms = read_terms()
+    for form in FORMS:
+        assert len({terms.sets[term] for term in form}) == len(form)
+    mixed = mix_sets(terms)
+    assert set(mixed) == set(terms.kinds)
+    assert all(term in members for term, members in mixed.items())
 
 
 def test_without_the_keys_train_is_as_it_was(frames):

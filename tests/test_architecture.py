@@ -174,45 +174,6 @@ def test_start_takes_less_than_half_a_second(code):
     assert 0 < min(done.seconds for done in runs) < 0.5
 
 
-LATER = ("peft", "bitsandbytes", "sklearn", "scipy.stats", "matplotlib", "evaluate", "transformers.pipelines")
-"""What neither the first training step nor the first prediction needs, and is slow to import."""
-
-TRAIN = """
-import sys
-from torch.optim.optimizer import register_optimizer_step_post_hook
-import nlp_transfer
-class Reached(Exception):
-    pass
-def stop(*_):
-    raise Reached
-register_optimizer_step_post_hook(stop)
-try:
-    nlp_transfer.run("quickstart", ["encoder.name=" + sys.argv[1]], output_dir=sys.argv[2], progress=False)
-except Reached:
-    print("reached")
-"""
-PREDICT = """
-import sys
-import nlp_transfer
-print("reached", nlp_transfer.Classifier.from_pretrained(sys.argv[1]).predict(["a joy to watch"]))
-"""
-
-
-def test_the_first_step_and_the_first_prediction_wait_for_nothing_they_do_not_need(tmp_path, tiny_encoder):
-    listing = f"\nprint('later:', [name for name in {LATER!r} if name in sys.modules])"
-    encoder, out = tiny_encoder("bert"), tmp_path / "run"
-    step = run_python(TRAIN + listing, str(encoder), str(out))
-    report = run_python(TRAIN.replace("raise Reached", "pass") + listing, str(encoder), str(out))
-    assert report.status == 0, report.err
-    prediction = run_python(PREDICT + listing, str(out / "model"))
-    for done in (step, prediction):
-        assert done.status == 0, done.err
-        assert done.out.startswith("reached")
-        assert done.out.strip().endswith("later: []")
-    # The rest of the run does need some of them, so that the list would show what was imported.
-    assert "'evaluate'" in report.out.splitlines()[-1]
-
-
 def list_definitions(path: Path) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, bool]]:
     """Dotted name, node and whether it is public, of functions, classes and methods (not of functions in functions)."""
 

@@ -1,5 +1,6 @@
 """Rows that train gets on top, so that a label does not follow from who a text is about: swapped terms, repeats."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,9 @@ MOST_REPEATS = 10
 """Times that one row is repeated at most: one text learned by heart stands for nobody. Chosen."""
 
 NO_TERMS = "{key}: no row of train has a term of the shipped list, so that nothing was added."
+
+SENTENCE = re.compile(r"[^.!?\n]+[.!?]*")
+"""Up to a full stop or a line's end: cuts at abbreviations too, which leaves a shorter piece of the same label."""
 
 FORMS = (("male", "christian", "black", "american", "gay", "deaf", "young"), ("christians", "americans", "gays"))
 """Of each set of adjectives, and of names of groups, one term: any of such a set fits before, or as, the same noun."""
@@ -45,7 +49,7 @@ def add_rows(parts: Mapping[str, Part], data: DataConfig, space: LabelSpace, fac
     """
     train = parts["train"]
     if data.augment != "none":
-        train = _add_swapped(train, _collect_keys(parts), data, facts)
+        train = _add_swapped(train, _collect_keys(parts), data, space, facts)
     if data.balance is not None:
         train = _add_repeats(train, data, space, facts)
     return train
@@ -57,20 +61,23 @@ def _collect_keys(parts: Mapping[str, Part]) -> np.ndarray:
     return np.concatenate(held_out) if held_out else np.zeros(0, dtype=np.uint64)
 
 
-def _add_swapped(train: Part, held_out: np.ndarray, data: DataConfig, facts: DataFacts) -> Part:
+def _add_swapped(train: Part, held_out: np.ndarray, data: DataConfig, space: LabelSpace, facts: DataFacts) -> Part:
     """Train with copies of its rows that name other people; copies that stand in validation or test stay out."""
+    assert train.labels is not None
+    cut = _find_label(data.swap_sentences, space, train.where)
     terms, random = read_terms(), np.random.default_rng(data.seed)
     sets = mix_sets(terms) if data.augment == "identity_mix" else terms.sets
     names = [name for name in ("text", "text_b") if name in train.table.column_names]
     texts = [train.table[name].to_pylist() for name in names]
     rows: list[int] = []
     copies: list[list[str]] = [[] for _ in names]
-    for row, those in enumerate(zip(*texts, strict=True)):
-        found = list(dict.fromkeys(term for text in those for term in terms.find(text)))
-        for others in _draw_swaps(found, sets, data.swap_copies, random):
-            rows.append(row)
-            for column, text in zip(copies, those, strict=True):
-                column.append(terms.replace(text, others))
+    for row, whole in enumerate(zip(*texts, strict=True)):
+        for those in [whole, *(_list_sentences(whole, terms) if train.labels[row] == cut else ())]:
+            found = list(dict.fromkeys(term for text in those for term in terms.find(text)))
+            for others in _draw_swaps(found, sets, data.swap_copies, random):
+                rows.append(row)
+                for column, text in zip(copies, those, strict=True):
+                    column.append(terms.replace(text, others))
     if not rows:
         facts.warnings.append(NO_TERMS.format(key="data.augment"))
         return train
@@ -86,6 +93,28 @@ def _add_swapped(train: Part, held_out: np.ndarray, data: DataConfig, facts: Dat
         f"others{' of their kind' if sets is terms.sets else ''}."
     )
     return _join(train, added.take(kept))
+
+
+def _find_label(name: str | None, space: LabelSpace, where: str) -> int | None:
+    """The number of the label whose texts may be cut."""
+    if name is None:
+        return None
+    if name not in space.names:
+        raise DataError(
+            f"{where}: data.swap_sentences: expected one of the labels {', '.join(space.names)}, got {name!r}. "
+            "Correct it."
+        )
+    return space.names.index(name)
+
+
+def _list_sentences(texts: Sequence[str], terms: TermList) -> list[tuple[str, ...]]:
+    """Sentences that name people, of a text that has more than one; none of pairs, whose label is of both texts."""
+    if len(texts) > 1:
+        return []
+    sentences = [sentence.strip() for sentence in SENTENCE.findall(texts[0])]
+    return [
+        (sentence,) for sentence in dict.fromkeys(sentences) if sentence != texts[0].strip() and terms.find(sentence)
+    ]
 
 
 def mix_sets(terms: TermList) -> dict[str, tuple[str, ...]]:

@@ -207,6 +207,12 @@ class DataConfig(Section):
         "identity_mix: of any kind, such as a religion for a nationality.",
     )
     swap_copies: PositiveInt = Field(2, description="Copies that data.augment makes of each row at most. Chosen.")
+    swap_sentences: str | None = Field(
+        None,
+        min_length=1,
+        description="A label that, where it holds for a text, holds for its parts, such as nontoxic: data.augment also "
+        "makes copies of the sentences alone that name people.",
+    )
     balance: str | None = Field(
         None,
         min_length=1,

@@ -135,6 +135,10 @@ def _check_rows(recipe: Recipe) -> Iterator[str]:
         yield f'data.balance: expected a column of groups, got "{data.balance}", which plays another part.'
     if data.augment == "none" and data.swap_copies != type(data).model_fields["swap_copies"].default:
         yield "data.swap_copies: has no effect with data.augment none. Remove it."
+    if data.swap_sentences is not None and data.augment == "none":
+        yield "data.swap_sentences: has no effect with data.augment none. Remove it."
+    if data.swap_sentences is not None and recipe.task.kind in ("multi_label", "regression"):
+        yield f"data.swap_sentences: task.kind {recipe.task.kind} has not one class a row. Remove it."
     if data.long_text != "truncate" and data.max_length < _MIN_SPLIT_LENGTH:
         yield (
             f"data.max_length: expected at least {_MIN_SPLIT_LENGTH} with data.long_text {data.long_text}, "

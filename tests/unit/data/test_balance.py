@@ -128,6 +128,20 @@ def test_mixed_copies_name_people_of_any_kind_in_the_same_form(frames):
     assert not {"gays", "man", "islam"} & set(named)
 
 
+def test_sentences_that_name_people_are_cut_from_texts_of_one_label(frames):
+    long = "Nothing here. A gay one\nlives in it! An old house."
+    frames["train"].loc[0, "text"], frames["train"].loc[1, "text"] = long, long + " Well"
+    assert frames["train"].label[:2].tolist() == ["good", "bad"]
+    splits = load(frames, augment="identity_mix", swap_copies=3, swap_sentences="good")
+    copies = splits.tables["train"].to_pandas()[len(frames["train"]) :]
+    cut = copies[copies.text.str.match(r"An? \w+( \w+)? one$")]
+    assert 1 <= len(cut) <= 3
+    assert {splits.labels.names[label] for label in cut.label} == {"good"}
+    assert sum(copies.text.str.contains("Nothing here")) > 2
+    with pytest.raises(DataError, match=r"data\.swap_sentences: expected one of the labels .*, got 'best'"):
+        load(frames, augment="identity_mix", swap_sentences="best")
+
+
 def test_every_form_that_is_mixed_names_sets_of_the_shipped_list():
     terms = read_terms()
     for form in FORMS:
@@ -170,6 +184,8 @@ def test_texts_without_terms_stay_as_they_are_and_it_is_said(frames):
         (["data.balance=who", "task.kind=multi_label"], "has not one class a row"),
         (["data.balance=body", "data.text=body"], "plays another part"),
         (["data.swap_copies=3"], "no effect with data.augment none"),
+        (["data.swap_sentences=good"], "no effect with data.augment none"),
+        (["data.augment=identity_mix", "data.swap_sentences=1", "task.kind=regression"], "has not one class a row"),
     ],
 )
 def test_recipes_that_contradict_themselves_are_refused(overrides, message):

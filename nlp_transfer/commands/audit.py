@@ -18,6 +18,9 @@ def audit(
         str | None, typer.Option(help="Column of the groups, several in a cell with ; or | between. Absent: by terms.")
     ] = None,
     positive: Annotated[str | None, typer.Option(help="Label whose rates are looked at, such as toxic.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Probability from which it is said. Absent: as the classifier decides.")
+    ] = None,
     text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
     text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
@@ -51,6 +54,7 @@ def audit(
         text_b=text_b,
         label=label,
         positive=positive,
+        threshold=threshold,
         rename=renamed,
         split=split,
         terms=terms,

@@ -55,6 +55,7 @@ def audit(
     text_b: str | None = None,
     label: str | None = None,
     positive: str | None = None,
+    threshold: float | None = None,
     rename: Mapping[str, str] | None = None,
     split: str = "test",
     terms: str | Path | None = None,
@@ -76,6 +77,7 @@ def audit(
         text_b: Column of the second text of a pair, likewise.
         label: Column of the label, likewise.
         positive: The label whose rates are looked at; of two classes the second, or the one that is not a negation.
+        threshold: Probability of the positive label from which it is said; as the classifier decides where absent.
         rename: Labels of the data to the classifier's, where they go by other names.
         split: Which split of a folder or Hub id.
         terms: A YAML file of terms in place of the shipped list, KIND: [[TERM, TERM, ...], ...].
@@ -97,6 +99,8 @@ def audit(
     """
     if min_group < 1 or max_swaps < 0:
         raise DataError(f"audit: expected min_group from 1 and max_swaps from 0, got {min_group} and {max_swaps}.")
+    if threshold is not None and not 0 < threshold < 1:
+        raise DataError(f"--threshold: expected a probability between 0 and 1, got {threshold}.")
     folder = None if output_dir is None else claim_audit(Path(output_dir))
     words = read_terms(None if terms is None else Path(terms))
     loaded = classifier if isinstance(classifier, Classifier) else Classifier.from_pretrained(classifier)
@@ -106,7 +110,7 @@ def audit(
     # What cannot be grouped is told before the model runs.
     members, ungrouped = _gather(table, named, group)
     settings: dict[str, Any] = {"min_group": min_group, "max_swaps": max_swaps, "seed": seed, **_read_evaluation()}
-    judge = _Judge(loaded, column, batch_size)
+    judge = _Judge(loaded, column, batch_size, threshold)
     with track("scoring", len(table.labels)) as advance:
         scores, found = judge.score(table.texts, advance)
     decisions = _decide(loaded.space, column, table.labels, scores, found)
@@ -116,6 +120,7 @@ def audit(
         "artifact": place.parent.name if place.name == "model" else place.name,
         "data": {"source": table.name, "rows": len(table.labels), "ungrouped": ungrouped, "group": group},
         "positive": loaded.labels[column],
+        "threshold": threshold,
         "labels": loaded.labels,
         "settings": settings,
         **_compare(members, decisions, settings),
@@ -249,15 +254,24 @@ def _gather(table: _Table, named: Sequence[Sequence[str]], group: str | None) ->
 class _Judge:
     """What a classifier makes of texts: the probability of every label, and the labels."""
 
-    def __init__(self, classifier: Classifier, column: int, batch_size: int) -> None:
-        self.classifier, self.column, self.batch_size = classifier, column, batch_size
+    def __init__(self, classifier: Classifier, column: int, batch_size: int, threshold: float | None) -> None:
+        self.classifier, self.column, self.batch_size, self.threshold = classifier, column, batch_size, threshold
         artifact = classifier.artifact
         self.thresholds = read_thresholds(artifact.metadata, classifier.space, where=str(artifact.folder))
 
     def score(self, texts: Sequence[Sequence[str]], progress: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities (N, C), and labels as ``predict_labels`` gives them."""
+        """Probabilities (N, C), and labels as ``predict_labels`` gives them, or by the threshold."""
         scores = self.classifier.predict_proba(*texts, batch_size=self.batch_size, progress=progress)
-        return scores, predict_labels(scores, self.classifier.space, self.thresholds)
+        found = predict_labels(scores, self.classifier.space, self.thresholds)
+        if self.threshold is None:
+            return scores, found
+        is_said = scores[:, self.column] >= self.threshold
+        if found.ndim > 1:
+            found[:, self.column] = is_said
+            return scores, found
+        others = scores.copy()
+        others[:, self.column] = -np.inf
+        return scores, np.where(is_said, self.column, others.argmax(axis=1))
 
 
 def _decide(space: LabelSpace, column: int, labels: np.ndarray, scores: np.ndarray, found: np.ndarray) -> Decisions:

@@ -185,10 +185,16 @@ def _name_source(audit: Audit) -> str:
     return show_text(name_place(str(audit.record["data"]["source"])), 60)
 
 
+def _name_positive(audit: Audit) -> str:
+    """The label that is looked at, and from which probability it is said where that was given."""
+    threshold = audit.record.get("threshold")
+    return show_text(audit.record["positive"], 40) + ("" if threshold is None else f" (from {threshold:.3g} on)")
+
+
 def _lay_out_groups(audit: Audit) -> Table:
     """Groups with the most false positives first; where they are many, both ends."""
     rows = audit.record["groups"]
-    title = f"{_name_source(audit)}: how often {show_text(audit.record['positive'], 40)} is said, and rightly"
+    title = f"{_name_source(audit)}: how often {_name_positive(audit)} is said, and rightly"
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("group", style="bold", overflow="fold")
     table.add_column("n", justify="right")
@@ -291,8 +297,8 @@ def _render(audit: Audit, *, is_page: bool) -> str:
         .get_template("audit.html.j2")
         .render(
             is_page=is_page,
-            title=f"How {_name_source(audit)} is treated",
-            positive=show_text(audit.record["positive"], 60),
+            title=f"How the groups of {_name_source(audit)} are treated",
+            positive=_name_positive(audit),
             columns=list(COLUMNS.values()),
             overall=[_show(audit.record["overall"][key], with_interval=False) for key in COLUMNS],
             overall_n=format_count(audit.record["overall"]["accuracy"]["n"]),

@@ -182,7 +182,7 @@ def test_the_command_line_runs_an_export(exported, work_dir):
     assert json.loads(done.stdout)["accuracy"]["n"] == 2
 
 
-@pytest.mark.parametrize("to", ["onnx", "openvino"])
+@pytest.mark.parametrize("to", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_eight_bits_are_smaller_and_near(to, bert, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pd.DataFrame({"text": make_texts(48, seed=6)}).to_csv("texts.csv", index=False)

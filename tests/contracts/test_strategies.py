@@ -48,14 +48,16 @@ UPDATES = (
 
 
 def list_parameters() -> list[Any]:
-    """Every cell; by default full and LoRA meet every family, other strategies three in turn, other variants one."""
+    """Every cell; by default full meets every family, LoRA four, other strategies two in turn, other variants one."""
     found = []
-    for name, family in CELLS:
-        turn = (FAMILIES.index(family) - list(VARIANTS).index(name)) % len(FAMILIES)
-        marks = [pytest.mark.xdist_group(f"{name}-{family}")]
-        if turn >= (10 if name in ("full", "lora") else 3 if name in STRATEGIES else 1):
-            marks.append(pytest.mark.slow)
-        found.append(pytest.param((name, family), marks=marks, id=f"{name}-{family}"))
+    for number, name in enumerate(VARIANTS):
+        families = [family for variant, family in CELLS if variant == name]
+        for place, family in enumerate(families):
+            turn = (place - number) % len(families)
+            marks = [pytest.mark.xdist_group(f"{name}-{family}")]
+            if turn >= {"full": len(FAMILIES), "lora": 4}.get(name, 2 if name in STRATEGIES else 1):
+                marks.append(pytest.mark.slow)
+            found.append(pytest.param((name, family), marks=marks, id=f"{name}-{family}"))
     return found
 
 
@@ -379,9 +381,8 @@ BY_HEART: dict[str, tuple[int, float]] = {
     **dict.fromkeys(("prompts-p_tuning", "prompts-random"), (1000, 2e-2)),
     **dict.fromkeys(("prompts-prefix", "prompts-project", "lora-ia3"), (200, 3e-2)),
     **dict.fromkeys(("lora-fourierft", "lora-lokr"), (120, 3e-2)),
-    **dict.fromkeys(
-        ("adapters-houlsby", "adapters-norms", "adapters-parallel", "lora-oft", "lora-loha", "lora-miss"), (120, 1e-2)
-    ),
+    **dict.fromkeys(("adapters-houlsby", "adapters-norms", "adapters-input_norm", "adapters-parallel"), (120, 1e-2)),
+    **dict.fromkeys(("lora-oft", "lora-loha", "lora-miss"), (120, 1e-2)),
 }
 """Updates and rate with which a tiny encoder learns sixteen examples; an encoder that does not move needs more."""
 

@@ -131,7 +131,10 @@ def test_a_task_runs_end_to_end(kind, train):
     assert classifier.space.kind == kind
 
 
-@pytest.mark.parametrize("strategy", ["adapters", "prompts"])
+ADDED = ("lora", "adapters")
+
+
+@pytest.mark.parametrize("strategy", ["adapters", pytest.param("prompts", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_added_to_an_encoder_serves_every_kind_of_task(kind, strategy, train):
     report = train(make_tables(kind), {**KINDS[kind], "strategy.kind": strategy})
@@ -167,7 +170,7 @@ def test_pairs_run_end_to_end(train):
     check_reload(report)
 
 
-@pytest.mark.parametrize("kind", ["full", "lora", "adapters", "prompts"])
+@pytest.mark.parametrize("kind", ["full", "prompts", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ADDED)])
 @pytest.mark.parametrize("long_text", ["head_tail", "windows"])
 def test_long_texts_are_read_the_same_way_after_a_reload(long_text, kind, train):
     overrides = {"data.long_text": long_text, "data.max_length": 16, "strategy.kind": kind}
@@ -198,7 +201,10 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize(
+    "option",
+    [pytest.param(each, marks=[] if each in ("given_weights", "focal") else [pytest.mark.slow]) for each in OPTIONS],
+)
 def test_an_option_of_training_changes_what_is_learned(option, train):
     tables = make_tables()
     # Unequal classes, so that balanced weights differ from 1.

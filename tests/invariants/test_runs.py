@@ -125,6 +125,7 @@ def test_the_head_of_an_adapter_keeps_its_figures_on_an_encoder_in_half_precisio
         assert torch.equal(loaded[key], value)
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("launched")
 def test_two_processes_run_from_end_to_end_with_fewer_batches_than_processes(launched):
     record = Report.load(launched / "run").record

@@ -18,6 +18,9 @@ from nlp_transfer.recipe.schema import Recipe
 from tests.tiny import FAMILIES
 from tests.training import Breaker, copy_weights, find_largest_gap, make_recipe, prepare
 
+QUICK_PREFIXES = [("truncate", "bert", "frozen"), ("windows", "bert", "layerwise"), ("windows", "deberta-v3", "frozen")]
+"""Cells of the default run, beside every family's frozen layers; the others with -m slow."""
+
 STEERED: dict[str, dict[str, Any]] = {
     "l2_sp": {"strategy__kind": "full", "strategy__l2_sp": 0.5},
     "mixout": {"strategy__kind": "full", "strategy__mixout": 0.3},
@@ -62,7 +65,13 @@ class LateBreaker(Breaker):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("name", STEERED)
+BROKEN = ("probe", "gradual", "adalora", "few_shot", "parallel", "distill")
+"""What has a state of its own, or none but weights; others with -m slow."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in BROKEN else [pytest.mark.slow]) for name in STEERED]
+)
 def test_a_broken_run_ends_in_the_same_weights(name: str, tiny_encoder: Callable[..., Path], tmp_path: Path) -> None:
     steered = steer(name, tiny_encoder)
     settings = {"training__batch_size": 12, "training__epochs": 3.0, "training__learning_rate": 1e-3}
@@ -102,11 +111,15 @@ def test_weights_do_not_depend_on_how_a_window_is_split(name: str, tiny_encoder:
     assert find_largest_gap(*found) <= 1e-6
 
 
-SINGLE = [(family, strategy) for family in FAMILIES for strategy in ("frozen", "layerwise")]
+PREFIXES = [
+    pytest.param(
+        *cell, marks=[] if cell in QUICK_PREFIXES or cell[::2] == ("truncate", "layerwise") else [pytest.mark.slow]
+    )
+    for cell in itertools.product(("truncate", "windows"), FAMILIES, ("frozen", "layerwise"))
+]
 
 
-@pytest.mark.parametrize(("family", "kind"), SINGLE)
-@pytest.mark.parametrize("long_text", ["truncate", "windows"])
+@pytest.mark.parametrize(("long_text", "family", "kind"), PREFIXES)
 def test_a_cached_prefix_gives_the_weights_of_one_that_runs_every_time(
     family: str, kind: str, long_text: str, tiny_encoder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

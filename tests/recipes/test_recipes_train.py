@@ -79,8 +79,9 @@ def test_every_yaml_is_a_shipped_recipe_and_is_counted():
 
 LIKE_OTHERS = tuple(
     f"{folder}/{kind}"
-    for folder in ("emotion", "intent", "question", "toxicity")
-    for kind in ("lora", "frozen", "adapters")
+    for folder in ("emotion", "intent", "nli", "pair", "question", "toxicity", "topic")
+    for kind in ("full", "lora", "frozen", "adapters")
+    if f"{folder}/{kind}" != "nli/full"
 )
 """Recipes that differ from others in their data and numbers alone."""
 

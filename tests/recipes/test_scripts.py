@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2] / "recipes" / "scripts"
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
 TRIED = [
     "check_advise.py",
+    "check_audit.py",
     "check_export.py",
     "check_gpu.py",
     "check_guard.py",
@@ -171,6 +172,23 @@ def test_exports_are_held_against_torch_on_real_texts(run_script, tiny_encoder, 
     status, out = run_script("check_export.py", "set", *more)
     assert status == 0
     assert [out.count(name) for name in ("PyTorch fp32", "onnx fp32", "onnx int8", "openvino fp32")] == [1, 1, 1, 1]
+
+
+@pytest.mark.slow
+def test_a_mitigation_is_audited_beside_the_plain_model(run_script, tiny_encoder, work_dir):
+    Path("set").mkdir()
+    for split, num_rows in (("train", 60), ("validation", 30), ("test", 60)):
+        terms, words = ("gay", "muslim", "young"), (("superb", "good"), ("awful", "bad"))
+        pairs = [(terms[row % 3], *words[row % 2]) for row in range(num_rows)]
+        lines = [f"{word} {term} {row},{label},{row % 3}" for row, (term, word, label) in enumerate(pairs)]
+        Path(f"set/{split}.csv").write_text("\n".join(["text,label,who", *lines]), encoding="utf-8")
+    settings = [f"encoder.name={tiny_encoder('bert')}", "training.max_steps=4", "training.device=cpu"]
+    arguments = ["set", "set", "--group", "who", "--positive", "bad", "--out", "runs/audits"]
+    status, out = run_script("check_audit.py", *arguments, "--set", *settings)
+    found = json.loads(Path("runs/audits/check_audit.json").read_text(encoding="utf-8"))
+    assert [row["model"] for row in found["rows"]] == ["plain", "mitigated"]
+    assert status == (0 if out.splitlines()[-1].endswith(": good") else 1)
+    assert all(0 <= row["gap"] <= 1 and 0 < row["threshold"] < 1 for row in found["rows"])
 
 
 @pytest.mark.slow

@@ -56,7 +56,12 @@ WAYS = [
 ]
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: "-".join(map(str, way.values())))
+# The first, a plain adapter, and bf16; the others with -m slow.
+@pytest.mark.parametrize(
+    "way",
+    [pytest.param(way, marks=[] if place in (0, 2, 6) else [pytest.mark.slow]) for place, way in enumerate(WAYS)],
+    ids=lambda way: "-".join(map(str, way.values())),
+)
 def test_every_way_to_train_an_encoder_can_be_packed(way, tiny_encoder):
     padded = run(tiny_encoder("bert"), **way)
     packed = run(tiny_encoder("bert"), **way, training__packing="on")

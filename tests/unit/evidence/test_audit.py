@@ -68,6 +68,19 @@ def test_every_row_is_counted_and_every_rate_is_that_of_the_predictions(found, c
     assert found.record["overall"]["accuracy"]["n"] == 160
 
 
+def test_a_threshold_decides_in_place_of_the_classifier(classifier, folder):
+    table = pd.read_csv(folder / "test.csv", keep_default_na=False)
+    scores = classifier.predict_proba(table.text.tolist())[:, classifier.labels.index("bad")]
+    limit = float(np.quantile(scores, 0.9))
+    found = nt.audit(classifier, folder, group="who", positive="bad", threshold=limit, max_swaps=0)
+    assert found.record["overall"]["selection_rate"]["value"] == pytest.approx((scores >= limit).mean())
+    for name in ("g", HOSTILE):
+        negative = (table.who.str.contains(name, regex=False) & (table.label == "good")).to_numpy()
+        expected = (scores[negative] >= limit).mean()
+        assert found.groups[name]["false_positive_rate"]["value"] == pytest.approx(expected)
+    assert f"(from {limit:.3g} on)" in found.to_html()
+
+
 def test_swaps_are_those_of_the_scores(found, classifier, folder):
     swaps = found.swaps
     table = pd.read_csv(folder / "test.csv", keep_default_na=False)
@@ -121,6 +134,7 @@ def test_without_a_column_the_terms_in_the_texts_are_the_groups(classifier, fold
         ({"group": "who", "positive": "worse"}, "--positive: expected one of the labels bad, good, got 'worse'"),
         ({"group": "who", "rename": {"worse": "bad"}}, "--rename: expected labels of"),
         ({"group": "who", "min_group": 0}, "min_group from 1"),
+        ({"group": "who", "threshold": 1.5}, "--threshold: expected a probability"),
     ],
 )
 def test_what_cannot_be_audited_is_refused(classifier, folder, keys, message):

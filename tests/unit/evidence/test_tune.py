@@ -94,6 +94,7 @@ def test_a_search_mends_a_bad_rate_and_its_best_recipe_runs_to_the_same_figure(r
     assert len(more.trials) == 6
 
 
+@pytest.mark.slow
 def test_a_trial_that_lags_behind_the_median_is_given_up(recipe, tmp_path):
     recipe = {**recipe, "training": {**recipe["training"], "select_by": "accuracy"}}
     first = tune(recipe, tmp_path / "out", trials=1)

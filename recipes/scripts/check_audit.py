@@ -97,7 +97,7 @@ def try_model(options: argparse.Namespace, seed: int, name: str, changes: dict[s
     )
     overall, gap = found.record["overall"], found.gaps["false_positive_rate"]
     return {
-        "auc": report.scores["test"]["roc_auc"]["value"],
+        "auc": report.scores["test"]["roc_auc"].value,
         "threshold": threshold,
         "gap": gap["value"],
         "gap_low": gap["low"],

@@ -374,7 +374,8 @@ BY_HEART: dict[str, tuple[int, float]] = {
     "few_shot": (60, 3e-3),
     "few_shot-cloze": (120, 3e-3),
     **dict.fromkeys(("distill", "distill-shallow"), (120, 3e-3)),
-    **dict.fromkeys(("lora", "lora-dora", "lora-pissa", "lora-rslora", "lora-plus"), (200, 3e-3)),
+    **dict.fromkeys(("lora", "lora-dora", "lora-pissa", "lora-rslora"), (200, 3e-3)),
+    "lora-plus": (200, 1e-3),  # of the second matrix sixteen times as much
     **dict.fromkeys(("lora-adalora", "lora-vera"), (200, 3e-2)),
     "adapters": (300, 1e-2),
     "prompts": (500, 1e-1),

@@ -97,10 +97,7 @@ def audit(
         MissingExtraError: fairlearn is not installed.
         OutputError: The output folder is somebody else's.
     """
-    if min_group < 1 or max_swaps < 0:
-        raise DataError(f"audit: expected min_group from 1 and max_swaps from 0, got {min_group} and {max_swaps}.")
-    if threshold is not None and not 0 < threshold < 1:
-        raise DataError(f"--threshold: expected a probability between 0 and 1, got {threshold}.")
+    _check_settings(min_group, max_swaps, threshold)
     folder = None if output_dir is None else claim_audit(Path(output_dir))
     words = read_terms(None if terms is None else Path(terms))
     loaded = classifier if isinstance(classifier, Classifier) else Classifier.from_pretrained(classifier)
@@ -176,6 +173,14 @@ def find_positive(space: LabelSpace, wanted: str | None) -> int:
     first, second = (name.casefold() for name in space.names)
     is_negated = any(second.startswith(mark) and second[len(mark) :].strip(" -_") == first for mark in NEGATIONS)
     return 0 if is_negated else 1
+
+
+def _check_settings(min_group: int, max_swaps: int, threshold: float | None) -> None:
+    """Refuse numbers that nothing can be done with."""
+    if min_group < 1 or max_swaps < 0:
+        raise DataError(f"audit: expected min_group from 1 and max_swaps from 0, got {min_group} and {max_swaps}.")
+    if threshold is not None and not 0 < threshold < 1:
+        raise DataError(f"--threshold: expected a probability between 0 and 1, got {threshold}.")
 
 
 def _read_evaluation() -> dict[str, Any]:

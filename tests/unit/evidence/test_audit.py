@@ -78,7 +78,7 @@ def test_a_threshold_decides_in_place_of_the_classifier(classifier, folder):
         negative = (table.who.str.contains(name, regex=False) & (table.label == "good")).to_numpy()
         expected = (scores[negative] >= limit).mean()
         assert found.groups[name]["false_positive_rate"]["value"] == pytest.approx(expected)
-    assert f"(from {limit:.3g} on)" in found.to_html()
+    assert f"(from {limit:.3g} on)" in found._repr_html_()
 
 
 def test_swaps_are_those_of_the_scores(found, classifier, folder):

@@ -160,6 +160,7 @@ def test_the_guard_keeps_the_run_without_a_harmful_link(tiny_encoder, tmp_path, 
         assert "the model kept is the same run from" in words
 
 
+@pytest.mark.slow
 def test_an_adapter_kept_without_its_link_still_finds_its_base(tiny_encoder, tmp_path, monkeypatch):
     first = train(tiny_encoder("bert"), tmp_path / "first")
     second = train(first.folder, tmp_path / "second")

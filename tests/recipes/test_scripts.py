@@ -57,7 +57,9 @@ def test_a_script_explains_itself(name, run_script):
     assert f"python recipes/scripts/{name}" in out
 
 
-@pytest.mark.parametrize("with_table", [False, True], ids=["bundled", "own table"])
+@pytest.mark.parametrize(
+    "with_table", [pytest.param(False, marks=pytest.mark.slow), True], ids=["bundled", "own table"]
+)
 def test_own_data_trains_scores_predicts_and_saves(with_table, run_script, tiny_encoder, work_dir):
     more = []
     if with_table:

@@ -224,7 +224,7 @@ def test_a_dry_run_says_what_the_push_then_does_and_asks_for_nothing_to_be_writt
     assert "nothing was sent" in dry.out.splitlines()[-1]
 
 
-@pytest.mark.parametrize("is_dry", [False, True])
+@pytest.mark.parametrize("is_dry", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_offline_is_said_at_once_and_still_plans(is_dry, hub, runs, tmp_path):
     with HubClient(hub.url, tmp_path / "cache", offline=True) as offline:
         outcome = offline.call("push", runs["lora"], "me/offline", *(["--dry-run"] if is_dry else []))

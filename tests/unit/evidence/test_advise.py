@@ -98,6 +98,7 @@ def test_texts_of_the_data_are_escaped(tiny_encoder):
     assert "&lt;script&gt;" in html
 
 
+@pytest.mark.slow
 def test_planted_wrong_labels_are_suspected(minilm):
     subjects = {"sport": "The team won the match in the last minute", "money": "Shares fell as oil prices rose"}
     names = ["sport", "money"] * 60

@@ -36,11 +36,29 @@ class _Logits(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits, float32, shape (B, C)."""
-        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits
+        logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
         return logits.float()
+
+
+class _TypedLogits(nn.Module):
+    """The same of a family that is told which text of a pair a token is of; exporters read the signature."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+        """Logits, float32, shape (B, C)."""
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        logits: Tensor = self.model(**inputs).logits
+        return logits.float()
+
+
+def _wrap(model: nn.Module, inputs: dict[str, Tensor]) -> nn.Module:
+    """A module whose arguments are the inputs and nothing else."""
+    return _TypedLogits(model) if "token_type_ids" in inputs else _Logits(model)
 
 
 def write_onnx(model: nn.Module, inputs: dict[str, Tensor], folder: Path, *, int8: bool, num_labels: int) -> None:
@@ -64,12 +82,11 @@ def write_onnx(model: nn.Module, inputs: dict[str, Tensor], folder: Path, *, int
     names = list(inputs)
     with _quiet(), torch.inference_mode(mode=False), torch.no_grad():
         program: Any = torch.onnx.export(
-            _Logits(model),
+            _wrap(model, inputs),
             (),
             kwargs=inputs,
             dynamo=True,
-            dynamic_shapes={name: {0: "batch", 1: "sequence"} for name in names}
-            | ({} if "token_type_ids" in names else {"token_type_ids": None}),
+            dynamic_shapes={name: {0: "batch", 1: "sequence"} for name in names},
             input_names=names,
             output_names=["logits"],
             opset_version=OPSET,
@@ -124,7 +141,7 @@ def write_openvino(model: nn.Module, inputs: dict[str, Tensor], folder: Path, *,
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     with _quiet(), no_telemetry(), torch.inference_mode(mode=False), torch.no_grad():
         shapes: dict[str, Any] = dict.fromkeys(inputs, free)
-        program = torch.export.export(_Logits(model), (), kwargs=inputs, dynamic_shapes=shapes, strict=False)
+        program = torch.export.export(_wrap(model, inputs), (), kwargs=inputs, dynamic_shapes=shapes, strict=False)
         graph = openvino.convert_model(program)
         graph.outputs[0].get_tensor().set_names({"logits"})
         if int8:

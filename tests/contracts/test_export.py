@@ -43,7 +43,7 @@ PROMPTS = {"prompts": {"kind": "prompts", "tokens": 4}}
 OWN = ("features", "features-knn", "few_shot-cloze", "adapters", "zero_shot-entailment")
 """Techniques whose classifiers have a form of their own; the first is exported by default, the others with -m slow."""
 
-SLICE = {("bert", "onnx", "lora"), ("bert", "openvino", "full")}
+SLICE = {("bert", "onnx", "lora"), ("bert", "openvino", "full"), ("distilbert", "onnx", "full")}
 """What the default run exports; everything with -m slow."""
 
 CELLS = [

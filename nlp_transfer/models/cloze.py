@@ -118,7 +118,7 @@ class ClozeClassifier(OwnClassifier):
         """Hand the head the state of the gap alone: it need not score every word at every token."""
         if self._place_B is not None:
             hidden_BLD = output[0]
-            rows = torch.arange(len(hidden_BLD), device=hidden_BLD.device)
+            rows = torch.arange(hidden_BLD.shape[0], device=hidden_BLD.device)
             output["last_hidden_state"] = hidden_BLD[rows, self._place_B][:, None]
         return output
 

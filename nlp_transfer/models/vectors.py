@@ -78,7 +78,7 @@ def pool_tokens(hidden_BLD: Tensor, mask_BL: Tensor, pooling: Pooling) -> Tensor
     """
     if pooling == "first":
         first_B = mask_BL.argmax(dim=1)
-        return hidden_BLD[torch.arange(len(hidden_BLD), device=hidden_BLD.device), first_B]
+        return hidden_BLD[torch.arange(hidden_BLD.shape[0], device=hidden_BLD.device), first_B]
     mask_BL1 = mask_BL[:, :, None].to(hidden_BLD.dtype)
     if pooling == "mean":
         return (hidden_BLD * mask_BL1).sum(dim=1) / mask_BL1.sum(dim=1)

@@ -143,6 +143,10 @@ def write_openvino(model: nn.Module, inputs: dict[str, Tensor], folder: Path, *,
         shapes: dict[str, Any] = dict.fromkeys(inputs, free)
         program = torch.export.export(_wrap(model, inputs), (), kwargs=inputs, dynamic_shapes=shapes, strict=False)
         graph = openvino.convert_model(program)
+        # An input that is converted at once loses its name; those that a model does not read are left out.
+        if len(graph.inputs) == len(inputs):
+            for port, name in zip(graph.inputs, inputs, strict=True):
+                port.get_tensor().set_names({name})
         graph.outputs[0].get_tensor().set_names({"logits"})
         if int8:
             _round_openvino(graph, num_labels)

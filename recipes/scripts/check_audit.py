@@ -13,7 +13,6 @@ import json
 import statistics
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,8 +29,8 @@ def main() -> None:
     options = read_options()
     rows = []
     for seed in range(options.seeds):
-        for name, changes in (("plain", {}), ("mitigated", mitigate(options.sentences))):
-            row = {"seed": seed, "model": name} | try_model(options, seed, name, changes)
+        for name, recipe in (("plain", options.recipe), ("mitigated", options.mitigated)):
+            row = {"seed": seed, "model": name} | try_model(options, seed, name, recipe)
             rows.append(row)
             sys.stdout.write(json.dumps(row) + "\n")
             sys.stdout.flush()
@@ -59,28 +58,25 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, default=5_000, help="rows to train on")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--false-alarms", type=float, default=0.05, help="share on validation that sets the threshold")
-    parser.add_argument("--sentences", help="label of data.swap_sentences")
+    parser.add_argument("--sentences", help="label of data.swap_sentences of the mitigated model")
     parser.add_argument("--recipe", default="toxicity/full")
+    parser.add_argument("--mitigated", default="toxicity/balanced", help="recipe of the mitigated model")
     parser.add_argument("--out", default="runs/check_audit")
     parser.add_argument("--set", nargs="*", default=[], help="further overrides of both recipes")
     return parser.parse_args()
 
 
-def mitigate(sentences: str | None) -> dict[str, Any]:
-    """What toxicity/balanced adds."""
-    changes: dict[str, Any] = {"data.augment": "identity_mix", "data.swap_copies": 4, "data.balance": "shipped_terms"}
-    return changes if sentences is None else changes | {"data.swap_sentences": sentences}
-
-
-def try_model(options: argparse.Namespace, seed: int, name: str, changes: dict[str, Any]) -> dict[str, float]:
+def try_model(options: argparse.Namespace, seed: int, name: str, recipe: str) -> dict[str, float]:
     """Train one model, or read it, and audit it."""
     place = Path(options.out) / f"{name}-{seed}"
     if (place / "report.json").is_file():
         report = Report.load(place)
     else:
-        settings = ["evaluation.tfidf=false", *options.set, *(f"{key}={value}" for key, value in changes.items())]
+        settings = ["evaluation.tfidf=false", *options.set]
+        if name == "mitigated" and options.sentences is not None:
+            settings.append(f"data.swap_sentences={options.sentences}")
         settings += [f"data.path={options.train}", f"data.limit={options.limit}", f"training.seed={seed}"]
-        report = run(options.recipe, settings, output_dir=place, progress=False)
+        report = run(recipe, settings, output_dir=place, progress=False)
     classifier = Classifier.from_pretrained(report.model_path)
     column = classifier.labels.index(options.positive)
     table, _ = read_split(options.train, "validation")
@@ -96,6 +92,8 @@ def try_model(options: argparse.Namespace, seed: int, name: str, changes: dict[s
         max_swaps=0,
     )
     overall, gap = found.record["overall"], found.gaps["false_positive_rate"]
+    if gap["value"] is None:
+        sys.exit(f"{options.audit}: expected two groups or more with 20 rows that are not {options.positive}.")
     return {
         "auc": report.scores["test"]["roc_auc"].value,
         "threshold": threshold,

@@ -179,7 +179,7 @@ def test_exports_are_held_against_torch_on_real_texts(run_script, tiny_encoder, 
 @pytest.mark.slow
 def test_a_mitigation_is_audited_beside_the_plain_model(run_script, tiny_encoder, work_dir):
     Path("set").mkdir()
-    for split, num_rows in (("train", 60), ("validation", 30), ("test", 60)):
+    for split, num_rows in (("train", 60), ("validation", 30), ("test", 144)):
         terms, words = ("gay", "muslim", "young"), (("superb", "good"), ("awful", "bad"))
         pairs = [(terms[row % 3], *words[row % 2]) for row in range(num_rows)]
         lines = [f"{word} {term} {row},{label},{row % 3}" for row, (term, word, label) in enumerate(pairs)]

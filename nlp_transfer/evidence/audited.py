@@ -11,12 +11,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from nlp_transfer.errors import ArtifactError, OutputError, StorageError
 from nlp_transfer.evidence.audit_picture import draw_groups, draw_shifts
 from nlp_transfer.publishing.summary import format_count, name_place, show_text
 from nlp_transfer.publishing.views import (
+    claim_view,
     copy_record,
     make_templates,
+    read_record,
     read_styles,
     show_plain,
     to_json_value,
@@ -84,17 +85,13 @@ class Audit:
             ArtifactError: There is none, or it is damaged.
             StorageError: The machine could not read it.
         """
-        path = Path(folder) / AUDIT_JSON
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(record["groups"], list) or not record["gaps"]:
-                raise ValueError("no groups in it")
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise ArtifactError(f"{path}: expected an audit, found none. Make one with: nlp-transfer audit") from error
-        except OSError as error:
-            raise StorageError(f"{path}: could not be read: {error.strerror}.") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(f"{path}: expected an audit, got {error}. Audit again.") from error
+        record = read_record(
+            Path(folder) / AUDIT_JSON,
+            _check,
+            name="an audit",
+            missing="Make one with: nlp-transfer audit",
+            damaged="Audit again.",
+        )
         return cls(record, Path(folder))
 
     @property
@@ -150,6 +147,12 @@ class Audit:
         return _render(self, is_page=False)
 
 
+def _check(record: Mapping[str, Any]) -> None:
+    """Refuse what is not an audit."""
+    if not isinstance(record["groups"], list) or not record["gaps"]:
+        raise ValueError("no groups in it")
+
+
 def claim_audit(folder: Path) -> Path:
     """Refuse a folder that something other than an audit filled.
 
@@ -162,14 +165,7 @@ def claim_audit(folder: Path) -> Path:
     Raises:
         OutputError: It is a file, or holds something else.
     """
-    folder = folder.expanduser()
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"--out: {folder} is a file. Name a folder.")
-    if folder.is_dir() and not (folder / AUDIT_JSON).is_file():
-        strangers = sorted(entry.name for entry in folder.iterdir())
-        if strangers:
-            raise OutputError(f"--out: {folder} holds something else, such as {strangers[0]}. Name another folder.")
-    return folder
+    return claim_view(folder, AUDIT_JSON, where="--out")
 
 
 def _show(figure: Mapping[str, Any], *, with_interval: bool = True) -> str:

@@ -11,11 +11,18 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from nlp_transfer.errors import ArtifactError, OutputError, StorageError
 from nlp_transfer.evidence.rank_options import ESTIMATOR_NAMES
 from nlp_transfer.evidence.rank_picture import draw_agreement, draw_ranking, label_encoders
 from nlp_transfer.publishing.summary import format_count, format_duration, name_metric, name_place, show_text
-from nlp_transfer.publishing.views import copy_record, make_templates, read_styles, show_plain, write_view
+from nlp_transfer.publishing.views import (
+    claim_view,
+    copy_record,
+    make_templates,
+    read_record,
+    read_styles,
+    show_plain,
+    write_view,
+)
 
 __all__ = ["Ranking", "claim_ranking"]
 
@@ -65,17 +72,13 @@ class Ranking:
             ArtifactError: There is none, or it is damaged.
             StorageError: The machine could not read it.
         """
-        path = Path(folder) / RANK_JSON
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(record["encoders"], list) or not record["settings"]["estimators"]:
-                raise ValueError("no encoders in it")
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise ArtifactError(f"{path}: expected a ranking, found none. Make one with: nlp-transfer rank") from error
-        except OSError as error:
-            raise StorageError(f"{path}: could not be read: {error.strerror}.") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(f"{path}: expected a ranking, got {error}. Rank again.") from error
+        record = read_record(
+            Path(folder) / RANK_JSON,
+            _check,
+            name="a ranking",
+            missing="Make one with: nlp-transfer rank",
+            damaged="Rank again.",
+        )
         return cls(record, Path(folder))
 
     @property
@@ -129,6 +132,12 @@ class Ranking:
         return _render(self, is_page=False)
 
 
+def _check(record: Mapping[str, Any]) -> None:
+    """Refuse what is not a ranking."""
+    if not isinstance(record["encoders"], list) or not record["settings"]["estimators"]:
+        raise ValueError("no encoders in it")
+
+
 def claim_ranking(folder: Path) -> Path:
     """Refuse a folder that something other than a ranking filled.
 
@@ -141,14 +150,7 @@ def claim_ranking(folder: Path) -> Path:
     Raises:
         OutputError: It is a file, or holds something else.
     """
-    folder = folder.expanduser()
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"out: {folder} is a file. Name a folder.")
-    if folder.is_dir() and not (folder / RANK_JSON).is_file():
-        strangers = sorted(entry.name for entry in folder.iterdir() if entry.name != "verify")
-        if strangers:
-            raise OutputError(f"out: {folder} holds something else, such as {strangers[0]}. Name another folder.")
-    return folder
+    return claim_view(folder, RANK_JSON, where="out", own=("verify",))
 
 
 def _label(ranking: Ranking) -> list[str]:

@@ -29,31 +29,33 @@ EIGHT_BITS = 4
 """onnxruntime's number for products computed in eight bits."""
 
 
-class _Logits(nn.Module):
-    """A classifier that takes its inputs by their names and gives bare logits."""
+class _Bare(nn.Module):
+    """A classifier that gives bare logits; exporters read the arguments that its forms take."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+
+    def compute(self, **inputs: Tensor) -> Tensor:
+        """Logits, float32, shape (B, C)."""
+        logits: Tensor = self.model(**inputs).logits
+        return logits.float()
+
+
+class _Logits(_Bare):
+    """Of families that read one kind of token."""
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits, float32, shape (B, C)."""
-        logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
-        return logits.float()
+        return self.compute(input_ids=input_ids, attention_mask=attention_mask)
 
 
-class _TypedLogits(nn.Module):
-    """The same of a family that is told which text of a pair a token is of; exporters read the signature."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
+class _TypedLogits(_Bare):
+    """Of families that are told which text of a pair a token is of."""
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """Logits, float32, shape (B, C)."""
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        logits: Tensor = self.model(**inputs).logits
-        return logits.float()
+        return self.compute(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
 
 
 def _wrap(model: nn.Module, inputs: dict[str, Tensor]) -> nn.Module:

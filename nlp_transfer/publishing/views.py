@@ -3,18 +3,27 @@
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlp_transfer.contracts import Score
-from nlp_transfer.errors import StorageError
+from nlp_transfer.errors import ArtifactError, OutputError, StorageError
 
 if TYPE_CHECKING:
     from jinja2 import Environment
     from rich.console import RenderableType
 
-__all__ = ["copy_record", "make_templates", "read_styles", "show_plain", "to_json_value", "write_view"]
+__all__ = [
+    "claim_view",
+    "copy_record",
+    "make_templates",
+    "read_record",
+    "read_styles",
+    "show_plain",
+    "to_json_value",
+    "write_view",
+]
 
 
 def to_json_value(value: Any) -> Any:
@@ -101,6 +110,62 @@ def make_templates(package: str) -> "Environment":
 def read_styles() -> str:
     """Read the pages' style sheet: ours, without foreign text."""
     return (Path(__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
+
+
+def claim_view(folder: Path, record: str, *, where: str, own: Collection[str] = ()) -> Path:
+    """Refuse a folder that something other than such a result filled, before any work is done.
+
+    Args:
+        folder: Where the result is to go.
+        record: Name of its JSON file, which says that a folder is of its kind.
+        where: Names the option in a message.
+        own: What may lie there before the record does.
+
+    Returns:
+        The folder, a leading ``~`` resolved.
+
+    Raises:
+        OutputError: It is a file, or holds something else.
+    """
+    folder = folder.expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{where}: {folder} is a file. Name a folder.")
+    if folder.is_dir() and not (folder / record).is_file():
+        strangers = sorted(entry.name for entry in folder.iterdir() if entry.name not in own)
+        if strangers:
+            raise OutputError(f"{where}: {folder} holds something else, such as {strangers[0]}. Name another folder.")
+    return folder
+
+
+def read_record(
+    path: Path, check: Callable[[dict[str, Any]], None], *, name: str, missing: str, damaged: str
+) -> dict[str, Any]:
+    """Read what `write_view` wrote.
+
+    Args:
+        path: The JSON file.
+        check: Raises ValueError, KeyError or TypeError on what is no such record.
+        name: What it is, with its article.
+        missing: The way out where there is none.
+        damaged: The way out where it is damaged.
+
+    Returns:
+        The record.
+
+    Raises:
+        ArtifactError: There is none, or it is damaged.
+        StorageError: The machine could not read it.
+    """
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        check(record)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ArtifactError(f"{path}: expected {name}, found none. {missing}") from error
+    except OSError as error:
+        raise StorageError(f"{path}: could not be read: {error.strerror}.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path}: expected {name}, got {error}. {damaged}") from error
+    return record
 
 
 def write_view(folder: Path, html: Mapping[str, str], record: Mapping[str, str]) -> None:

@@ -1,16 +1,15 @@
 import json
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import nlp_transfer as nt
-from nlp_transfer import cli
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import ArtifactError, DataError, LabelError, OutputError
 from nlp_transfer.evidence.audit import find_positive
 from nlp_transfer.evidence.audited import Audit
+from tests.commands import run_command
 
 HOSTILE = "<script>alert(1)</script>[bold]"
 
@@ -187,13 +186,7 @@ def test_a_positive_label_that_cannot_be_told_is_asked_for(space, message):
 
 def test_command_writes_both_files_and_errors_name_the_way_out(model, folder, tmp_path, monkeypatch, capsys):
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["nlp-transfer", "audit", *map(str, arguments)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as error:
-            status = error.code or 0
-        return status, *capsys.readouterr()
+        return run_command(monkeypatch, capsys, "audit", *arguments)
 
     out = tmp_path / "audit"
     arguments = (model, folder, "--group", "who", "--positive", "bad", "--max-swaps", "20")

@@ -1,15 +1,14 @@
 import csv
 import json
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import nlp_transfer as nt
-from nlp_transfer import cli
 from nlp_transfer.errors import ArtifactError, DataError
 from nlp_transfer.evidence.out_of_scope import SCOPE_FILE, fit_scope, score_scope
+from tests.commands import run_command
 
 STRATEGIES = {"full": {}, "lora": {"rank": 2}, "features": {}}
 
@@ -70,13 +69,7 @@ def test_energy_is_that_of_the_logits_and_mahalanobis_waits_for_its_fit(model, t
 
 def test_command_fits_measures_and_predict_adds_the_column(model, tables, tmp_path, monkeypatch, capsys):
     def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["nlp-transfer", *map(str, arguments)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as error:
-            status = error.code or 0
-        return status, capsys.readouterr()[0]
+        return run_command(monkeypatch, capsys, *arguments)[:2]
 
     arguments = ("out-of-scope", model, tables[0], "--method", "mahalanobis", "--ood-data", tables[1], "--json")
     status, shown = call(*arguments)

@@ -1,14 +1,13 @@
 import csv
 import json
-import sys
 
 import pandas as pd
 import pytest
 
-from nlp_transfer import cli
 from nlp_transfer.errors import DataError, OutputError
 from nlp_transfer.evidence.suspects import find_suspects, neutralize_cell
 from nlp_transfer.recipe.schema import DataConfig
+from tests.commands import run_command
 from tests.conftest import REAL_DATA
 
 AG_NEWS = REAL_DATA / "ag_news"
@@ -31,17 +30,6 @@ def table(tmp_path_factory):
     return path
 
 
-def run_command(monkeypatch, capsys, *arguments):
-    monkeypatch.setattr(sys, "argv", ["nlp-transfer", "suspects", *map(str, arguments)])
-    status = 0
-    try:
-        cli.main()
-    except SystemExit as error:
-        status = error.code or 0
-    out, err = capsys.readouterr()
-    return status, out, err
-
-
 def test_planted_wrong_labels_are_listed_with_their_own_label_as_suggestion(table, tiny_encoder):
     found = find_suspects(str(table), encoder=str(tiny_encoder("bert")), top=0.1, truth="truth")
     assert found.num_rows == 120
@@ -62,7 +50,7 @@ def test_planted_wrong_labels_are_listed_with_their_own_label_as_suggestion(tabl
 def test_command_writes_the_list_with_formulas_made_harmless(table, tiny_encoder, tmp_path, monkeypatch, capsys):
     out = tmp_path / "suspects.csv"
     arguments = (table, "--encoder", tiny_encoder("bert"), "--top", "0.1", "--truth", "truth")
-    status, shown, _ = run_command(monkeypatch, capsys, *arguments, "-o", out)
+    status, shown, _ = run_command(monkeypatch, capsys, "suspects", *arguments, "-o", out)
     assert status == 0
     assert "12 of 120 rows listed" in shown
     assert "Against truth:" in shown
@@ -72,8 +60,8 @@ def test_command_writes_the_list_with_formulas_made_harmless(table, tiny_encoder
     texts = [row["text"] for row in rows]
     assert any(text.startswith("'=HYPERLINK") for text in texts)
     assert not any(text.startswith(("=", "+", "-", "@")) for text in texts)
-    assert run_command(monkeypatch, capsys, *arguments, "-o", out)[0] == 2
-    status, shown, _ = run_command(monkeypatch, capsys, *arguments, "--json")
+    assert run_command(monkeypatch, capsys, "suspects", *arguments, "-o", out)[0] == 2
+    status, shown, _ = run_command(monkeypatch, capsys, "suspects", *arguments, "--json")
     assert status == 0
     assert len(json.loads(shown)["rows"]) == 12
 

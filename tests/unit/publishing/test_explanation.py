@@ -4,9 +4,10 @@ import sys
 
 import pytest
 
-from nlp_transfer import Classifier, cli
+from nlp_transfer import Classifier
 from nlp_transfer.errors import DataError, LabelError, MissingExtraError, OutputError
 from nlp_transfer.publishing.explanation import Explanation
+from tests.commands import run_command
 from tests.contracts.test_explain import TEXT, write_artifact
 from tests.tiny import make_splits
 
@@ -22,17 +23,6 @@ def folder(tiny_encoder, tmp_path_factory):
 @pytest.fixture(scope="module")
 def classifier(folder):
     return Classifier.from_pretrained(folder)
-
-
-def run_command(monkeypatch, capsys, *arguments):
-    monkeypatch.setattr(sys, "argv", ["nlp-transfer", "explain", *map(str, arguments)])
-    status = 0
-    try:
-        cli.main()
-    except SystemExit as error:
-        status = error.code or 0
-    out, err = capsys.readouterr()
-    return status, out, err
 
 
 def test_pages_and_terminals_show_texts_and_labels_as_texts(classifier, tmp_path):
@@ -89,29 +79,29 @@ def test_arguments_that_name_nothing_are_refused(classifier):
 
 
 def test_the_command_shows_writes_and_prints_json(folder, classifier, monkeypatch, capsys, work_dir):
-    status, out, err = run_command(monkeypatch, capsys, folder, TEXT, "-o", "page.html")
+    status, out, err = run_command(monkeypatch, capsys, "explain", folder, TEXT, "-o", "page.html")
     assert (status, err) == (0, "")
     found = classifier.explain(TEXT)
     assert "wasn't" in out
     assert f"{found.top(1)[0][1]:+.3f}" in out
     assert out.endswith("wrote page.html\n")
     assert (work_dir / "page.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
-    status, _, err = run_command(monkeypatch, capsys, folder, TEXT, "-o", "page.html")
+    status, _, err = run_command(monkeypatch, capsys, "explain", folder, TEXT, "-o", "page.html")
     assert status == 2
     assert "exists already" in err
     arguments = (folder, TEXT, "--json", "--method", "occlusion", "--label", "fine", "-o", "all.json")
-    status, out, _ = run_command(monkeypatch, capsys, *arguments)
+    status, out, _ = run_command(monkeypatch, capsys, "explain", *arguments)
     assert status == 0
     record = json.loads(out)
     assert record == json.loads((work_dir / "all.json").read_text(encoding="utf-8"))
     assert (record["label"], record["method"], len(record["words"])) == ("fine", "occlusion", 12)
-    status, _, err = run_command(monkeypatch, capsys, folder, TEXT, "--label", "good")
+    status, _, err = run_command(monkeypatch, capsys, "explain", folder, TEXT, "--label", "good")
     assert (status, err.count("\n")) == (2, 1)
 
 
 def test_files_of_other_kinds_and_places_are_refused_before_any_work(monkeypatch, capsys, work_dir):
     for name, message in [("a.csv", r"ending in .html or .json"), ("no/a.html", "there is no folder no")]:
-        status, _, err = run_command(monkeypatch, capsys, "no/such/model", TEXT, "-o", name)
+        status, _, err = run_command(monkeypatch, capsys, "explain", "no/such/model", TEXT, "-o", name)
         assert status == 2
         assert re.search(message, err)
     with pytest.raises(OutputError, match="ending in"):

@@ -1,9 +1,7 @@
 """Dropout whose masks cost a CPU little."""
 
-import functools
 import math
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -17,9 +15,6 @@ __all__ = ["FORMATS", "STEPS", "cheap_dropout", "draw_mask", "drop", "find_thres
 
 FORMATS = {torch.bfloat16: torch.int16, torch.float32: torch.int32, torch.float64: torch.int64}
 """Number formats that are dropped from here, and integers of the same size, whose bits are their masks."""
-
-WORDS_PER_SEED = 1 << 15
-"""64-bit numbers that one generator draws; chosen."""
 
 LARGEST = int(np.iinfo(np.uint64).max)
 
@@ -115,28 +110,10 @@ def draw_mask(shape: torch.Size, threshold: int, dtype: torch.dtype) -> Tensor:
 
 
 def _draw_bits(count: int) -> np.ndarray:
-    """Draw 64-bit numbers, the same ones over any number of threads."""
+    """Draw 64-bit numbers, on one thread: what others would save, they cost while torch's own wait for work."""
     seed = int(torch.empty((), dtype=torch.int64).random_())
-    bits = np.empty(count, dtype=np.uint64)
-    starts = range(0, count, WORDS_PER_SEED)
-
-    def fill(start: int) -> None:
-        part = bits[start : start + WORDS_PER_SEED]
-        generator = np.random.Generator(np.random.SFC64([seed, start]))
-        part[:] = generator.integers(0, LARGEST, size=len(part), dtype=np.uint64, endpoint=True)
-
-    if len(starts) > 1 and torch.get_num_threads() > 1:
-        list(_find_pool(torch.get_num_threads()).map(fill, starts))
-    else:
-        for start in starts:
-            fill(start)
-    return bits
-
-
-@functools.cache
-def _find_pool(num_threads: int) -> ThreadPoolExecutor:
-    """Threads that draw beside each other: numpy lets go of the interpreter meanwhile."""
-    return ThreadPoolExecutor(num_threads, thread_name_prefix="nlp_transfer-dropout")
+    generator = np.random.Generator(np.random.SFC64(seed))
+    return generator.integers(0, LARGEST, size=count, dtype=np.uint64, endpoint=True)
 
 
 def keep_where(values: Tensor, mask: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nlp_transfer.engine.dropout import STEPS, draw_mask, find_threshold, keep_where
+from nlp_transfer.engine.packed import has_fused_linear
 from nlp_transfer.models.bottleneck import AddedAfter
 
 __all__ = ["Product", "Slot", "find_slot"]
@@ -103,7 +104,7 @@ class Product:
     def __init__(self, slots: Sequence[Slot], states: Tensor) -> None:
         self.slots, self.states = slots, states
         self._weight = _join([slot.tensors[0] for slot in slots])
-        joint = torch.addmm(_join([slot.tensors[1] for slot in slots]), states, self._weight.t())
+        joint = _run(states, self._weight, _join([slot.tensors[1] for slot in slots]))
         self.outputs: tuple[Tensor, ...] = joint.chunk(len(slots), dim=1)
         self._masks = [
             draw_mask(states.shape, slot.threshold, states.dtype) if slot.threshold else None for slot in slots
@@ -189,6 +190,15 @@ class Product:
         if below is not None:
             below.addmm_(to_reduced, first) if mask is None else below.add_(_mask(to_reduced @ first, mask))
         return [to_first, to_second]
+
+
+def _run(states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Give what linear layers do of shape (T, K): (T, N)."""
+    if states.dtype == torch.bfloat16 and has_fused_linear():
+        # Adds the bias while the product is at hand; torch's own copies it to every row before.
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(states, weight, bias, "none", [], "none")
+        return found
+    return torch.addmm(bias, states, weight.t())
 
 
 def _join(tensors: Sequence[Tensor]) -> Tensor:

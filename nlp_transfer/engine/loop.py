@@ -24,6 +24,7 @@ from nlp_transfer.engine.checkpoint import (
     restore_random,
 )
 from nlp_transfer.engine.forward import Feeder, Microbatch
+from nlp_transfer.engine.half_adamw import HalfAdamW
 from nlp_transfer.engine.memory import measure_peak_memory
 from nlp_transfer.engine.optimizer import build_optimizer, build_schedule
 from nlp_transfer.engine.state import LoopState
@@ -150,8 +151,8 @@ class _Loop:
         self.lengths = setup.feeder.lengths
         decay, is_guided = find_decay(self.training.ema_share, self.num_steps), bool(setup.guides)
         self.weights = TrainedWeights(setup.model, setup.feeder, decay=decay, half=setup.half, is_guided=is_guided)
-        stand_ins = self.weights.stand_ins
-        optimizer = build_optimizer(setup.model, self.training, setup.new_parameters, setup.rates, stand_ins)
+        masters = self.weights.masters
+        optimizer = build_optimizer(setup.model, self.training, setup.new_parameters, setup.rates, masters)
         self.schedule: LambdaLR = build_schedule(optimizer, self.training, self.num_steps)
         self.plain_optimizer = optimizer
         self.model, self.optimizer = self.accelerator.prepare(setup.model, optimizer)
@@ -160,6 +161,7 @@ class _Loop:
         self.state.log.num_processes = self.accelerator.num_processes
         self.best_weights: dict[str, Tensor] | None = None
         self.unread: list[Tensor] = []
+        self.is_split = False
         self.ahead = Ahead(setup.feeder, is_on=self.accelerator.device.type == "cuda")
         self.windows = setup.windows(0)
         for guide in setup.guides:
@@ -209,6 +211,7 @@ class _Loop:
         # got no example runs one with weight 0.
         scale = self.accelerator.num_processes / len(window) if parts else 0.0
         parts = parts or [window[:1]]
+        self.is_split = len(parts) > 1
         for guide in self.setup.guides:
             guide.before_step(self.state.epoch, self.state.log.steps)
         run_window = run_joint_window if self.setup.is_joint else run_window_by_parts
@@ -233,7 +236,8 @@ class _Loop:
 
     def count(self, batch: Microbatch, scale: float) -> None:
         """Count what went through the model, and take the gradients that it left."""
-        self.weights.take_gradients()
+        if self.is_split or not isinstance(self.plain_optimizer, HalfAdamW):
+            self.weights.take_gradients()
         self.state.log.tokens += batch.num_tokens if scale else 0
         self.state.log.padded_tokens += batch.num_padded if scale else 0
 
@@ -243,7 +247,7 @@ class _Loop:
             self.accelerator.unscale_gradients(self.optimizer)
         for guide in self.setup.guides:
             guide.after_backward()
-        if self.training.max_grad_norm is not None:
+        if self.training.max_grad_norm is not None and not isinstance(self.plain_optimizer, HalfAdamW):
             self.accelerator.clip_grad_norm_(self.weights.tensors.values(), self.training.max_grad_norm)
         rate = float(self.schedule.get_last_lr()[0])
         self.optimizer.step()

@@ -15,6 +15,7 @@ from huggingface_hub import constants
 from torch import nn
 
 from nlp_transfer.engine.dropout import cheap_dropout
+from nlp_transfer.engine.half_adamw import HalfAdamW
 from nlp_transfer.engine.masters import Masters
 from nlp_transfer.engine.packed import PackedModel, PackedRows
 from nlp_transfer.models.blocks import find_stack
@@ -130,20 +131,18 @@ def _build_step(*, half: bool) -> Callable[[], float]:
     """Build a small model; the function takes one training step and gives its seconds."""
     model = _build_model().train()
     masters = Masters(model) if half else None
-    trained = list(model.parameters()) if masters is None else list(masters.trained.values())
-    optimizer = torch.optim.AdamW(trained, fused=True)
+    if masters is None:
+        optimizer: torch.optim.Optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    else:
+        optimizer = HalfAdamW([{"params": list(masters.trained.values())}], masters.lower)
     tokens = torch.arange(512).reshape(16, 32)
 
     def step() -> float:
         started = time.perf_counter()
         with cheap_dropout(model):
             model(input_ids=tokens, attention_mask=torch.ones_like(tokens)).logits.float().sum().backward()
-        if masters is not None:
-            masters.take_gradients()
         optimizer.step()
         optimizer.zero_grad()
-        if masters is not None:
-            masters.hand_down()
         return time.perf_counter() - started
 
     return step

@@ -47,6 +47,11 @@ class Masters:
                 self._frozen.append((parameter, parameter.data))
             parameter.data = parameter.data.to(torch.bfloat16)
 
+    @property
+    def lower(self) -> dict[nn.Parameter, nn.Parameter]:
+        """What each float32 weight stands beside."""
+        return {master: parameter for parameter, master in self._trained}
+
     def take_gradients(self) -> None:
         """Add the model's gradients to those taken before, in float32, and leave it none.
 

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from nlp_transfer.engine.half_adamw import HalfAdamW
+from nlp_transfer.engine.masters import Masters
 from nlp_transfer.recipe.schema import TrainingConfig
 
 __all__ = ["build_optimizer", "build_schedule", "group_parameters"]
@@ -61,7 +63,7 @@ def build_optimizer(
     training: TrainingConfig,
     new_parameters: Collection[str] = (),
     rates: Mapping[str, float] = MappingProxyType({}),
-    stand_ins: Mapping[str, nn.Parameter] = MappingProxyType({}),
+    masters: Masters | None = None,
 ) -> torch.optim.Optimizer:
     """Build the optimizer of a recipe.
 
@@ -70,15 +72,20 @@ def build_optimizer(
         training: The recipe's training section.
         new_parameters: Names that take the head's learning rate.
         rates: Factor on the peak rate by parameter name; 1 where absent.
-        stand_ins: What is updated in a parameter's stead, by its name.
+        masters: Float32 weights that are updated in the stead of the model's own, which are bf16.
 
     Returns:
-        A fused AdamW (Loshchilov and Hutter 2019), or plain SGD.
+        A fused AdamW (Loshchilov and Hutter 2019), or plain SGD. With float32 weights beside a model on the CPU it is a
+        ``HalfAdamW``, which clips gradients and hands the weights down by itself.
     """
+    stand_ins = {} if masters is None else masters.trained
     groups = group_parameters(model, training, new_parameters, rates, stand_ins)
     if training.optimizer == "sgd":
         return torch.optim.SGD(groups)
     betas = (training.beta_1, training.beta_2)
+    if masters is not None and all(weight.device.type == "cpu" for weight in stand_ins.values()):
+        lower = masters.lower
+        return HalfAdamW(groups, lower, betas=betas, eps=training.epsilon, max_norm=training.max_grad_norm)
     return torch.optim.AdamW(groups, betas=betas, eps=training.epsilon, fused=True)
 
 

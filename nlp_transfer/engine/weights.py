@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from nlp_transfer.engine.average import Average
 from nlp_transfer.engine.checkpoint import collect_weights, copy_to_cpu, restore_weights
 from nlp_transfer.engine.forward import Feeder
+from nlp_transfer.engine.half_adamw import HalfAdamW
 from nlp_transfer.engine.masters import Masters
 from nlp_transfer.engine.state import LoopState
 from nlp_transfer.engine.vocabulary import reach_vocabulary
@@ -30,24 +31,24 @@ class TrainedWeights:
         is_guided: Whether guides hold weights to where they were; they are given whole matrices.
 
     Attributes:
-        stand_ins: Name to float32 weights that the optimizer is given in place of the model's own.
+        masters: Float32 weights that the optimizer is given in place of the model's own; None where those are updated.
         tensors: Name to what the optimizer updates.
     """
 
     def __init__(self, model: nn.Module, feeder: Feeder, *, decay: float, half: bool, is_guided: bool) -> None:
         self.model = model
         self._vocabulary = None if is_guided else reach_vocabulary(model, feeder)
-        self._masters = Masters(model) if half else None
-        self.stand_ins = {} if self._masters is None else self._masters.trained
+        self.masters = Masters(model) if half else None
+        stand_ins = {} if self.masters is None else self.masters.trained
         # Taken once: a guide may close and open some of them for a while.
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.tensors: dict[str, Tensor] = {**trained, **self.stand_ins}
+        self.tensors: dict[str, Tensor] = {**trained, **stand_ins}
         self._average = Average(self.tensors, decay) if decay else None
 
     def take_gradients(self) -> None:
         """Have the gradients of a part of a window where the optimizer looks for them."""
-        if self._masters is not None:
-            self._masters.take_gradients()
+        if self.masters is not None:
+            self.masters.take_gradients()
 
     def take_step(self, state: LoopState, optimizer: torch.optim.Optimizer, *, was_skipped: bool) -> None:
         """Follow an update; called with the rates of that update.
@@ -59,7 +60,8 @@ class TrainedWeights:
         """
         if self._vocabulary is not None and not was_skipped:
             state.kept *= self._vocabulary.find_decay(optimizer)
-        self._hand_down()
+        if not isinstance(optimizer, HalfAdamW):
+            self._hand_down()
 
     def take_mean(self, state: LoopState, steps: int) -> None:
         """Move the running mean towards the weights."""
@@ -122,12 +124,12 @@ class TrainedWeights:
         """
         for tensor in self.tensors.values():
             tensor.requires_grad_(True)  # a guide may have left some closed
-        if self._masters is not None:
-            self._masters.put_back()
+        if self.masters is not None:
+            self.masters.put_back()
         if self._vocabulary is not None:
             self._vocabulary.put_back(kept)
 
     def _hand_down(self) -> None:
         """Let a model that computes in bf16 know of other weights."""
-        if self._masters is not None:
-            self._masters.hand_down()
+        if self.masters is not None:
+            self.masters.hand_down()

@@ -71,7 +71,7 @@ def test_twenty_updates_are_torchs_own(  # norms rounded to bf16 show where grad
         state, known = optimizer.state[mine], plain.state[theirs]
         assert state.keys() == known.keys()
         assert float(state["step"]) == float(known["step"])
-        assert torch.allclose(state["exp_avg"], known["exp_avg"], rtol=5e-3, atol=1e-6)
+        assert torch.allclose(state["exp_avg"], known["exp_avg"], rtol=5e-3, atol=tolerance / 5)
 
 
 def test_gradients_summed_in_float32_go_before_those_of_the_model():

@@ -6,9 +6,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from nlp_transfer.benchmarks.launch import read_peak
@@ -102,7 +103,9 @@ def _train(contender: Contender, task: Task) -> dict[str, Any]:
             f"report.output_dir={out}",
         ]
         start = [sys.executable, "-m", *_launch_processes(contender.processes), "nlp_transfer", "run"]
-        said = _call([*start, str(contender.recipe), *options], str(contender.recipe))
+        # Vectors that an earlier round kept would make this one look faster than it is.
+        fresh = {"HF_DATASETS_CACHE": str(Path(folder) / "cache")}
+        said = _call([*start, str(contender.recipe), *options], str(contender.recipe), fresh)
         report = json.loads((out / "report.json").read_text(encoding="utf-8"))
         if task.keep is not None:
             shutil.rmtree(task.keep, ignore_errors=True)
@@ -213,12 +216,13 @@ def _launch_processes(count: int) -> list[str]:
     return ["accelerate.commands.launch", *options, "--main_process_port=0", f"--num_processes={count}", "-m"]
 
 
-def _call(command: list[str], name: str) -> str:
+def _call(command: list[str], name: str, variables: Mapping[str, str] = MappingProxyType({})) -> str:
     """Run a command by way of `launch` and give what it prints; its last words where it fails."""
     if shutil.which(command[0]) is None:
         raise TransferError(f"{command[0]}: cannot be run: no such program. Name an interpreter with --python.")
     launched = [sys.executable, "-m", "nlp_transfer.benchmarks.launch", *command]
-    done = subprocess.run(launched, capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "200"})
+    environment = {**os.environ, "COLUMNS": "200", **variables}
+    done = subprocess.run(launched, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         last = [line.strip() for line in done.stderr.splitlines() if line.strip()][-1:] or ["it said nothing"]
         raise TransferError(f"{name}: ended with status {done.returncode}: {last[0]}")

@@ -1,8 +1,9 @@
 """From example indices to logits, in training and without gradients."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow.compute as pc
@@ -13,6 +14,7 @@ from nlp_transfer.contracts import Encoded, Prepared, Track, track_nothing
 from nlp_transfer.data.batches import Collator, TokenStore, plan_inference
 from nlp_transfer.engine.packing import Layout, Packing, lay_out_rows
 from nlp_transfer.engine.prefix import Prefix, PrefixCache, PrefixStates, allocate_states
+from nlp_transfer.engine.states import FrozenReader
 
 __all__ = ["Feeder", "Microbatch", "cache_prefix", "compute_logits", "iterate_rows", "join_windows"]
 
@@ -284,6 +286,7 @@ def cache_prefix(
     splits: Sequence[str],
     device: torch.device,
     track: Track = track_nothing,
+    readers: Mapping[str, FrozenReader] = MappingProxyType({}),
 ) -> PrefixCache:
     """Run a frozen prefix once over some splits.
 
@@ -293,6 +296,7 @@ def cache_prefix(
         splits: Which of them.
         device: Where the model is.
         track: Shows how far it is.
+        readers: By split, what reads it in the prefix's stead, up to the prefix's end.
 
     Returns:
         The states of every row.
@@ -304,7 +308,11 @@ def cache_prefix(
     total = sum(len(prepared.splits[split].lengths) for split in splits)
     with track("frozen layers, run once", total) as advance:
         for split in splits:
-            cache.states[split] = _read_states(prefix, prepared, split, device, advance)
+            reader = readers.get(split)
+            if reader is None:
+                cache.states[split] = _read_states(prefix, prepared, split, device, advance)
+            else:
+                cache.states[split] = _read_packed(reader, prepared, split, advance)
     return cache
 
 
@@ -326,5 +334,24 @@ def _read_states(
             own = hidden_RLD[number] if prefix.first_only else hidden_RLD[number, begin : begin + int(kept[row])]
             values[starts[row] : starts[row + 1]] = own.numpy()
         advance(len(rows))
+    assert values is not None, "a split holds at least one row"
+    return PrefixStates(values, starts)
+
+
+def _read_packed(reader: FrozenReader, prepared: Prepared, split: str, advance: Callable[[int], None]) -> PrefixStates:
+    """Read one split without padding."""
+    lengths = prepared.splits[split].lengths.astype(np.int64)
+    starts = np.concatenate([[0], np.cumsum(np.ones_like(lengths) if reader.first_only else lengths)])
+    values: np.ndarray | None = None
+    for states in reader.read(prepared, split):
+        found = states.layers[reader.last]
+        if values is None:
+            values = allocate_states(int(starts[-1]), found.shape[1])
+        places = starts[states.rows]
+        if not reader.first_only:
+            packed = states.packed
+            places = np.repeat(places - packed.starts, packed.lengths) + np.arange(len(packed.tokens))
+        values[places] = found[: len(places)].float().numpy()
+        advance(len(states.rows))
     assert values is not None, "a split holds at least one row"
     return PrefixStates(values, starts)

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,7 +14,7 @@ from transformers.activations import GELUActivation
 
 from nlp_transfer.models.blocks import Block, Stack
 
-__all__ = ["PackedModel", "PackedRows", "has_fused_linear", "keep_memory"]
+__all__ = ["PackedEncoder", "PackedModel", "PackedRows", "has_fused_linear", "keep_memory"]
 
 
 @dataclass(frozen=True)
@@ -86,38 +86,43 @@ LARGEST_KEPT = 31 << 20
 """Bytes, less than the 32 MB that glibc's mallopt(3) names as the most for M_MMAP_THRESHOLD to grow by itself."""
 
 
-class PackedModel:
-    """A classifier's pieces, run over packed rows in one number format; the head always in its own.
+class PackedEncoder:
+    """An encoder's pieces, run over packed rows in one number format.
 
-    Linear layers see nothing but real tokens. Attention takes the rows of one length at a time. Of the last layer only
-    keys and values are computed for every token, the rest for the first one, which is all that the head reads.
+    Linear layers see nothing but real tokens. Attention takes the rows of one length at a time.
 
     Args:
         stack: From `find_stack`; weights are copied where the format is another, and those of queries, keys and values
             are joined.
         dtype: Format of the layers.
+        num_layers: How many of them run, from the bottom.
+        first_only: Whether the last of these is run for the first token of each row alone, but for keys and values.
     """
 
-    def __init__(self, stack: Stack, dtype: torch.dtype) -> None:
+    def __init__(self, stack: Stack, dtype: torch.dtype, num_layers: int, *, first_only: bool) -> None:
         self.stack, self.dtype = stack, dtype
         keep_memory()
+        run = stack.blocks[:num_layers]
+        whole = run[:-1] if first_only else run
         # ALBERT's layers share their weights, so they share what is made of them.
-        shared = {id(block.up): block for block in stack.blocks[:-1]}
+        shared = {id(block.up): block for block in whole}
         layers = {key: _Layer(block, stack.num_heads, dtype) for key, block in shared.items()}
-        self._layers = [layers[id(block.up)] for block in stack.blocks[:-1]]
-        self._last = _Layer(stack.blocks[-1], stack.num_heads, dtype, is_last=True)
+        self._layers = [layers[id(block.up)] for block in whole]
+        self._last = _Layer(run[-1], stack.num_heads, dtype, is_last=True) if first_only and run else None
 
-    def __call__(self, rows: PackedRows) -> Tensor:
-        """Run the model.
+    def run(self, rows: PackedRows) -> Iterator[Tensor]:
+        """Run the encoder, layer by layer.
 
         Args:
             rows: What to read.
 
-        Returns:
-            Float32 logits, shape (R, C).
+        Yields:
+            The embeddings, float32, shape (T, D); then the states behind each layer, in its format, with rows of no
+            meaning behind the T; behind the last one shape (R, D) where that was asked for.
         """
         places = torch.from_numpy(rows.count_places(self.stack.padding_id))
         embedded_TD = self.stack.embed(torch.from_numpy(rows.tokens), torch.from_numpy(rows.types), places)
+        yield embedded_TD
         num_tokens = len(rows.tokens)
         if self.dtype == torch.float32:
             states_TD = embedded_TD
@@ -128,8 +133,40 @@ class PackedModel:
         runs, starts_R = rows.list_runs(), torch.from_numpy(rows.starts)
         for layer in self._layers:
             states_TD = layer.run(states_TD, runs)
-        first_RD = self._last.run_first(states_TD, runs, starts_R)
-        return self.stack.head(first_RD.to(embedded_TD.dtype)[:, None]).float()
+            yield states_TD
+        if self._last is not None:
+            yield self._last.run_first(states_TD, runs, starts_R)
+
+
+class PackedModel:
+    """A classifier's pieces, run over packed rows in one number format; the head always in its own.
+
+    Of the last layer only keys and values are computed for every token, the rest for the first one, which is all that
+    the head reads.
+
+    Args:
+        stack: From `find_stack`, of a classifier.
+        dtype: Format of the layers.
+    """
+
+    def __init__(self, stack: Stack, dtype: torch.dtype) -> None:
+        self.stack, self.dtype = stack, dtype
+        self._encoder = PackedEncoder(stack, dtype, len(stack.blocks), first_only=True)
+
+    def __call__(self, rows: PackedRows) -> Tensor:
+        """Run the model.
+
+        Args:
+            rows: What to read.
+
+        Returns:
+            Float32 logits, shape (R, C).
+        """
+        states = self._encoder.run(rows)
+        found = embedded_TD = next(states)
+        for found in states:  # noqa: B007 - the last one is read
+            pass
+        return self.stack.head(found.to(embedded_TD.dtype)[:, None]).float()
 
 
 def _attend(qkv_3RHLW: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from nlp_transfer.data.batches import plan_inference, plan_packed
 from nlp_transfer.engine.forward import Feeder, compute_logits, join_windows
 from nlp_transfer.engine.packed import PACKED_TOKENS, PackedModel, PackedRows
+from nlp_transfer.engine.states import fetch_rows
 from nlp_transfer.errors import ShapeError
 from nlp_transfer.models.blocks import find_stack
 
@@ -35,12 +36,7 @@ def pack_rows(
     parts, order = [], []
     most = min(max_tokens or PACKED_TOKENS, PACKED_TOKENS)
     for own in plan_packed(feeder.encoded.lengths[rows], batch_size=len(rows), max_tokens=most):
-        tokens, lengths = store.gather("input_ids", rows[own])
-        if "token_type_ids" in store.columns:
-            types = store.gather("token_type_ids", rows[own])[0].astype(np.int64)
-        else:
-            types = np.zeros(len(tokens), dtype=np.int64)
-        parts.append(PackedRows(tokens.astype(np.int64), types, lengths))
+        parts.append(fetch_rows(store, rows[own]))
         order.append(owners[own])
     return parts, np.concatenate(order)
 

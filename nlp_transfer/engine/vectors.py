@@ -4,19 +4,20 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from nlp_transfer.contracts import Prepared, Track, track_nothing
+from nlp_transfer.contracts import Encoded, Prepared, Track, track_nothing
 from nlp_transfer.data.identity import hash_rows
 from nlp_transfer.engine.forward import iterate_rows
+from nlp_transfer.engine.states import FrozenReader, find_reader
 from nlp_transfer.errors import StorageError
 from nlp_transfer.models.vectors import read_layers
 
@@ -38,6 +39,7 @@ def extract_vectors(
     combine: str = "mean",
     pooling: str = "mean",
     normalize: bool = False,
+    half: bool = False,
     track: Track = track_nothing,
 ) -> np.ndarray:
     """Give the vectors of a split, from the cache where they were made before.
@@ -54,6 +56,7 @@ def extract_vectors(
         combine: Several layers are averaged (``mean``) or stand side by side (``concat``).
         pooling: ``first`` token, ``mean`` or ``max`` over the tokens.
         normalize: Whether vectors get length 1.
+        half: Whether the encoder may run in bf16: a vector then differs by about a 200th of its length.
         track: Shows how far it is.
 
     Returns:
@@ -63,10 +66,16 @@ def extract_vectors(
         StorageError: The cache cannot be written.
     """
     encoded = prepared.splits[split]
-    places = _name_entries(encoder, prepared, split, layers, pooling)
+    reader = find_reader(encoder, prepared, split, layers) if half else None
+    places = _name_entries(encoder, prepared, split, layers, pooling, is_half=reader is not None)
     found = [_read_entry(place, encoded.num_examples) for place in places]
     if wanted := [layer for layer, values in zip(layers, found, strict=True) if values is None]:
-        made = dict(zip(wanted, _run_encoder(encoder, prepared, split, wanted, pooling, track), strict=True))
+        if reader is None:
+            summed = _run_encoder(encoder, prepared, split, wanted, pooling, track)
+        else:
+            summed = _read_packed(reader, prepared, split, layers, pooling, track)
+            wanted = layers
+        made = dict(zip(wanted, summed, strict=True))
         for number, (layer, place) in enumerate(zip(layers, places, strict=True)):
             if found[number] is None:
                 found[number] = made[layer]
@@ -93,12 +102,39 @@ def _run_encoder(
                 np.add.at(total, encoded.examples[rows], vectors_RD.float().cpu().numpy())
             advance(len(rows))
     encoder.train(was_training)
+    return _average_rows(sums, encoded)
+
+
+def _read_packed(
+    reader: FrozenReader, prepared: Prepared, split: str, layers: list[int], pooling: str, track: Track
+) -> list[np.ndarray]:
+    """One array (N, D) a layer, of rows without padding."""
+    encoded = prepared.splits[split]
+    sums: list[np.ndarray] = []
+    with track(f"vectors of {split}", len(encoded.lengths)) as advance:
+        for states in reader.read(prepared, split):
+            if not sums:
+                sums = [np.zeros((encoded.num_examples, states.layers[each].shape[1]), np.float32) for each in layers]
+            for total, layer in zip(sums, layers, strict=True):
+                for rows, own_RLD in states.find_runs(layer):
+                    vectors_RD = own_RLD[:, 0] if pooling == "first" else POOLS[pooling](own_RLD)
+                    np.add.at(total, encoded.examples[rows], vectors_RD.numpy())
+            advance(len(states.rows))
+    return _average_rows(sums, encoded)
+
+
+POOLS: dict[str, Callable[[Tensor], Tensor]] = {"mean": lambda states: states.mean(1), "max": lambda s: s.amax(1)}
+"""Shape (R, L, D) to (R, D)."""
+
+
+def _average_rows(sums: list[np.ndarray], encoded: Encoded) -> list[np.ndarray]:
+    """Divide by the rows of each example."""
     counts = np.bincount(encoded.examples, minlength=encoded.num_examples).astype(np.float32)
     return [total / counts[:, None] for total in sums]
 
 
 def _name_entries(
-    encoder: PreTrainedModel, prepared: Prepared, split: str, layers: list[int], pooling: str
+    encoder: PreTrainedModel, prepared: Prepared, split: str, layers: list[int], pooling: str, *, is_half: bool
 ) -> list[Path | None]:
     """Where each layer's vectors are kept; None where they are too few."""
     encoded = prepared.splits[split]
@@ -111,6 +147,7 @@ def _name_entries(
         "pad": dict(prepared.pad),
         "side": prepared.padding_side,
         "pooling": pooling,
+        **({"precision": "bf16"} if is_half else {}),
     }
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "nlp_transfer" / "vectors"
     entries: list[Path | None] = []

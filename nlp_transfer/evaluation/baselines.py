@@ -1,12 +1,10 @@
 """What a transfer has to beat without any pretraining: TF-IDF with a linear model, and the majority."""
 
 import copy
-import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import sparse
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 
@@ -14,6 +12,7 @@ from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import ShapeError
 from nlp_transfer.evaluation.metrics_counts import FloatArray
 from nlp_transfer.evaluation.scoring import compute_metrics, is_better
+from nlp_transfer.evaluation.solvers import fit_quietly
 from nlp_transfer.recipe.schema import SELECTION_METRICS
 
 __all__ = ["predict_majority", "score_tfidf"]
@@ -138,7 +137,7 @@ class _Linear:
     def fit(self, features: sparse.csr_matrix, labels: np.ndarray, start: "_Linear | None" = None) -> None:
         """Train on features, shape (N, F), from where a stronger regularization ended: half of the updates."""
         if self.space.kind == "regression":
-            self.models = [Ridge(alpha=1 / self.strength, random_state=self.seed).fit(features, labels)]
+            self.models = [fit_quietly(Ridge(alpha=1 / self.strength, random_state=self.seed), features, labels)]
             return
         columns = labels.T if self.space.kind == "multi_label" else [labels]
         starts = [None] * len(columns) if start is None else start.models
@@ -156,9 +155,7 @@ class _Linear:
         fresh = LogisticRegression(max_iter=MAX_ITERATIONS, random_state=self.seed, warm_start=True)
         model = copy.deepcopy(start) if isinstance(start, LogisticRegression) else fresh
         model.set_params(C=self.strength)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            return model.fit(features, labels)
+        return fit_quietly(model, features, labels)
 
     def predict(self, features: sparse.csr_matrix) -> FloatArray:
         """Probabilities, or numbers for a regression, shape (N, C)."""

@@ -12,6 +12,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from nlp_transfer.errors import DataError, MissingExtraError, ShapeError
 from nlp_transfer.evaluation.metrics_counts import FloatArray, IntArray
+from nlp_transfer.evaluation.solvers import fit_quietly
 
 __all__ = ["VIEWS", "Ranking", "View", "estimate_held_out", "rank_suspects"]
 
@@ -129,7 +130,7 @@ def _regress(units_ND: np.ndarray, labels: IntArray, num_classes: int, folds: in
                 found[np.ix_(held_out, present)] = 1.0
                 continue
             model = LogisticRegression(C=STRENGTH, max_iter=MAX_ITERATIONS, tol=TOLERANCE)
-            model.fit(units_ND[seen], labels[seen])
+            fit_quietly(model, units_ND[seen], labels[seen])
             found[np.ix_(held_out, model.classes_)] = model.predict_proba(units_ND[held_out])
     return found
 

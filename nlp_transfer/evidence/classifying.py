@@ -1,15 +1,13 @@
 """Estimators that classify: on the features themselves, or by what another classifier says of the texts."""
 
-import warnings
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.decomposition import PCA
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.mixture import GaussianMixture
 
 from nlp_transfer.errors import ShapeError
+from nlp_transfer.evaluation.solvers import fit_quietly
 from nlp_transfer.evidence.estimators import check_features, standardize
 
 __all__ = ["deal_folds", "score_leep", "score_nce", "score_neighbors", "score_nleep", "score_probe"]
@@ -130,9 +128,7 @@ def score_probe(features_ND: ArrayLike, labels_N: ArrayLike, *, folds: int = NUM
             num_right += int((labels[held] == np.bincount(labels[kept]).argmax()).sum())
             continue
         probe = LogisticRegression(C=PROBE_STRENGTH, max_iter=MAX_ITERATIONS)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            probe.fit(scaled_ND[kept], labels[kept])
+        fit_quietly(probe, scaled_ND[kept], labels[kept])
         num_right += int((probe.predict(scaled_ND[held]) == labels[held]).sum())
     return num_right / len(labels)
 
@@ -230,7 +226,5 @@ def score_nleep(features_ND: ArrayLike, labels_N: ArrayLike, *, seed: int = 0) -
     # The mixture's own floor of variances is an absolute one, so the scale must not be the encoder's.
     reduced_NK /= max(float(reduced_NK.std(axis=0).max()), 1e-12)
     mixture = GaussianMixture(num_components, covariance_type="diag", reg_covar=1e-4, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        posteriors_NK = mixture.fit(reduced_NK).predict_proba(reduced_NK)
+    posteriors_NK = fit_quietly(mixture, reduced_NK).predict_proba(reduced_NK)
     return score_leep(posteriors_NK, labels)

@@ -1,6 +1,5 @@
 """How far a table lies from what an encoder knows: its words, its masked tokens, its cloud of vectors."""
 
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 from transformers import AutoModelForMaskedLM, PreTrainedTokenizerBase
 
 from nlp_transfer.errors import ShapeError
+from nlp_transfer.evaluation.solvers import fit_quietly
 from nlp_transfer.evidence.facts import list_words
 from nlp_transfer.models.encoder import LOADING_ERRORS, quiet_loading
 from nlp_transfer.models.sources import EncoderSource
@@ -201,9 +200,7 @@ def measure_proxy_distance(first_ND: np.ndarray, second_ND: np.ndarray, *, seed:
     rest = size - half
     sides_N = np.repeat([0, 1, 0, 1], [half, half, rest, rest])
     model = LogisticRegression(C=1.0, max_iter=300)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(rows_ND[: 2 * half], sides_N[: 2 * half])
+    fit_quietly(model, rows_ND[: 2 * half], sides_N[: 2 * half])
     error = float(np.mean(model.predict(rows_ND[2 * half :]) != sides_N[2 * half :]))
     return max(0.0, 2 * (1 - 2 * error))
 

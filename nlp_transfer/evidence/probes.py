@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold, StratifiedKFold
@@ -15,6 +14,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import ShapeError
 from nlp_transfer.evaluation.predictions import to_probabilities
+from nlp_transfer.evaluation.solvers import fit_quietly
 from nlp_transfer.strategies.heads import fit_head
 
 __all__ = [
@@ -201,9 +201,7 @@ def predict_tfidf(texts: Sequence[str], labels_N: np.ndarray, folds: Folds, *, s
         # One regression a class by coordinate descent is many times faster on counts than one over all classes.
         model = LogisticRegression(C=TFIDF_STRENGTH, solver="liblinear", random_state=seed)
         chosen = model if len(present) == 2 else OneVsRestClassifier(model)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            chosen.fit(seen_TF, labels_N[train])
+        fit_quietly(chosen, seen_TF, labels_N[train])
         found_N[held] = chosen.predict(vectorizer.transform([texts[row] for row in held]))
     return found_N
 

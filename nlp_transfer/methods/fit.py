@@ -141,7 +141,10 @@ def _train(
             adapted.model, adapted.probe, prepared, training, objective, accelerator, make_hooks, label, material.track
         )
     started = time.perf_counter()
-    cache = build_cache(loaded.model, adapted.prefix, prepared, accelerator.device, material.track)
+    is_half = precision.format == "bf16" and accelerator.mixed_precision == "no"
+    cache = build_cache(
+        loaded.model, adapted.prefix, prepared, accelerator.device, material.track, half=is_half and not adapted.guides
+    )
     cache_seconds = time.perf_counter() - started
     setup = _lay_out(recipe, adapted, prepared, objective, accelerator, cache)
     setup.rows, setup.plan, setup.is_joint = rows, stage.plan, stage.is_joint

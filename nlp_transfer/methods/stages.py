@@ -11,6 +11,7 @@ from nlp_transfer.contracts import Hook, Objective, Prepared, Track, track_nothi
 from nlp_transfer.engine.forward import Feeder, cache_prefix
 from nlp_transfer.engine.loop import LoopSetup, count_steps, run_loop
 from nlp_transfer.engine.prefix import Prefix, PrefixCache
+from nlp_transfer.engine.states import FrozenReader, find_reader
 from nlp_transfer.models.heads import list_head_parameters
 from nlp_transfer.recipe.schema import TrainingConfig
 from nlp_transfer.strategies import PrefixPlan, Probe
@@ -26,6 +27,8 @@ def build_cache(
     prepared: Prepared,
     device: torch.device,
     track: Track = track_nothing,
+    *,
+    half: bool = False,
 ) -> PrefixCache | None:
     """Run the frozen bottom of an encoder over train and validation.
 
@@ -35,6 +38,7 @@ def build_cache(
         prepared: Tokenized splits.
         device: Where the model is.
         track: Shows how far it is.
+        half: Whether it may run in bf16.
 
     Returns:
         The prefix with its states; ``prefix.remove()`` ends it. None without a plan.
@@ -45,7 +49,20 @@ def build_cache(
     if plan is None:
         return None
     seen = [split for split in ("train", "validation") if split in prepared.splits]
-    return cache_prefix(_build_prefix(model, plan), prepared, seen, device, track)
+    # Before the prefix has its own way in the modules.
+    readers = _find_readers(model, plan, prepared, seen) if half else {}
+    return cache_prefix(_build_prefix(model, plan), prepared, seen, device, track, readers)
+
+
+def _find_readers(
+    model: PreTrainedModel, plan: PrefixPlan, prepared: Prepared, splits: Sequence[str]
+) -> dict[str, FrozenReader]:
+    """Find what reads splits in the prefix's stead; a layer that is run several times is no layer of the prefix."""
+    if plan.parts.is_shared:
+        return {}
+    first_only = plan.num_layers == len(plan.parts.layers) and not _averages(model)
+    found = {split: find_reader(model, prepared, split, [plan.num_layers], first_only=first_only) for split in splits}
+    return {split: reader for split, reader in found.items() if reader is not None}
 
 
 def fit_probe(
@@ -107,13 +124,16 @@ def _build_prefix(model: PreTrainedModel, plan: PrefixPlan) -> Prefix:
     parts, num_layers = plan.parts, plan.num_layers
     inside = parts.layers[:num_layers] + (parts.beside if num_layers else ())
     last = (parts.beside or parts.layers)[0] if num_layers == 1 else (parts.carriers + parts.layers[:num_layers])[-1]
-    # ModernBERT can average all tokens; every other head reads the first one.
-    averages = getattr(model.config, "classifier_pooling", "cls") == "mean"
     return Prefix(
         model,
         carriers=parts.carriers,
         layers=inside,
         last=last,
-        first_only=num_layers == len(parts.layers) and not averages,
+        first_only=num_layers == len(parts.layers) and not _averages(model),
         is_shared=parts.is_shared,
     )
+
+
+def _averages(model: PreTrainedModel) -> bool:
+    """Whether the head reads all tokens: ModernBERT can average them; every other one reads the first."""
+    return bool(getattr(model.config, "classifier_pooling", "cls") == "mean")

@@ -2,18 +2,26 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import (
     AlbertForSequenceClassification,
+    AlbertModel,
     BertForSequenceClassification,
+    BertModel,
     CamembertForSequenceClassification,
+    CamembertModel,
     DistilBertForSequenceClassification,
+    DistilBertModel,
     ElectraForSequenceClassification,
+    ElectraModel,
     RobertaForSequenceClassification,
+    RobertaModel,
     XLMRobertaForSequenceClassification,
+    XLMRobertaModel,
 )
 
 __all__ = ["Block", "Stack", "find_stack"]
@@ -48,7 +56,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Stack:
-    """A classifier in three pieces whose head reads the first token.
+    """A classifier in three pieces whose head reads the first token, or an encoder, which has no head to call.
 
     Attributes:
         embed: From token ids, type ids and positions, each int64 of shape (T,), to states of shape (T, D).
@@ -66,7 +74,7 @@ class Stack:
 
 
 def find_stack(model: nn.Module) -> Stack | None:
-    """Lay a classifier open, where nothing of it is other than its family made it.
+    """Lay a classifier or an encoder open, where nothing of it is other than its family made it.
 
     What another library or a hook has changed (adapters, prompts, quantized weights, a wrapped forward) is not seen by
     whoever runs the pieces, so such a model is refused, as are families of another build.
@@ -85,12 +93,16 @@ def find_stack(model: nn.Module) -> Stack | None:
         (3, None)
     """
     read = READERS.get(type(model))
+    held: Any = model
+    if type(model) in ENCODERS:
+        kind, name = ENCODERS[type(model)]
+        read, held = READERS[kind], SimpleNamespace(config=model.config, classifier=None, **{name: model})
     if read is None or _is_wrapped(model):
         return None
     config: Any = model.config
     if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
         return None
-    stack = read(model)
+    stack = read(held)
     leaves = [leaf for block in stack.blocks for leaf in vars(block).values()]
     return stack if all(_is_plain(leaf) for leaf in leaves) else None
 
@@ -225,3 +237,14 @@ READERS: dict[type, Callable[[Any], Stack]] = {
 }
 """Exact classes: a subclass may do otherwise. DeBERTa and MPNet add relative positions to their attention scores, and
 ModernBERT turns positions into rotations, reads windows and normalizes first."""
+
+ENCODERS: dict[type, tuple[type, str]] = {
+    BertModel: (BertForSequenceClassification, "bert"),
+    RobertaModel: (RobertaForSequenceClassification, "roberta"),
+    XLMRobertaModel: (XLMRobertaForSequenceClassification, "roberta"),
+    CamembertModel: (CamembertForSequenceClassification, "roberta"),
+    ElectraModel: (ElectraForSequenceClassification, "electra"),
+    DistilBertModel: (DistilBertForSequenceClassification, "distilbert"),
+    AlbertModel: (AlbertForSequenceClassification, "albert"),
+}
+"""Encoders by themselves: the classifier that each is part of, and its name there."""

@@ -10,6 +10,7 @@ from torch import nn
 
 from nlp_transfer.contracts import Guide, Loader, Objective, Prepared, Splits, Track
 from nlp_transfer.engine.forward import Feeder
+from nlp_transfer.engine.precision import choose_precision
 from nlp_transfer.engine.predict import predict_logits
 from nlp_transfer.models.encoder import LoadedEncoder
 from nlp_transfer.models.parts import EncoderParts
@@ -63,6 +64,11 @@ class Material:
     recipe: Recipe
     device: torch.device
     track: Track
+
+    @property
+    def is_half(self) -> bool:
+        """Whether what does not move may be run in bf16."""
+        return choose_precision(self.recipe.training.precision, self.device.type).format == "bf16"
 
     def predict(self, model: nn.Module, prepared: Prepared, split: str, label: str) -> np.ndarray:
         """Score a split as the recipe's evaluation does.

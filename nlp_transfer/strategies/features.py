@@ -46,7 +46,9 @@ def adapt_features(loaded: LoadedEncoder, config: FeaturesConfig) -> Adapted:
 
     def solve(material: Material) -> None:
         """Fit the head on train."""
-        vectors_ND = extract_vectors(model.encoder, material.prepared, "train", **model.how, track=material.track)
+        vectors_ND = extract_vectors(
+            model.encoder, material.prepared, "train", **model.how, half=material.is_half, track=material.track
+        )
         targets = material.prepared.splits["train"].labels
         assert targets is not None
         training = material.recipe.training

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.neural_network import MLPClassifier, MLPRegressor
@@ -16,6 +15,7 @@ from torch import Tensor
 from nlp_transfer.contracts import LabelSpace, Track, track_nothing
 from nlp_transfer.evaluation.predictions import to_probabilities
 from nlp_transfer.evaluation.scoring import compute_metrics, is_better
+from nlp_transfer.evaluation.solvers import fit_quietly
 from nlp_transfer.recipe.schema import SELECTION_METRICS
 
 __all__ = ["FittedHead", "fit_head"]
@@ -109,7 +109,7 @@ class _Linear:
                 if self.kind == "svm"
                 else Ridge(alpha=1 / strength, random_state=self.seed)
             )
-            _fit_quietly(model, vectors_ND, targets.astype(np.float64))
+            fit_quietly(model, vectors_ND, targets.astype(np.float64))
             return model.coef_.reshape(1, -1), np.reshape(model.intercept_, 1)
         if self.space.kind == "multi_label":
             parts = [self._fit_label(vectors_ND, column, strength) for column in targets.T]
@@ -127,7 +127,7 @@ class _Linear:
         if len(np.unique(column)) == 1:
             return np.zeros(vectors_ND.shape[1]), NEVER if column[0] else -NEVER
         model = self._build(strength, None)
-        _fit_quietly(model, vectors_ND, column.astype(np.int64))
+        fit_quietly(model, vectors_ND, column.astype(np.int64))
         return model.coef_[0], float(model.intercept_[0])
 
     def _fit_classes(
@@ -142,7 +142,7 @@ class _Linear:
             return weight_CD, bias_C
         weights = None if self.weights_C is None else {int(c): float(self.weights_C[c]) for c in present}
         model = self._build(strength, weights)
-        _fit_quietly(model, vectors_ND, targets)
+        fit_quietly(model, vectors_ND, targets)
         if len(present) == 2:
             # One figure z for two classes: half of it to each side gives the same softmax.
             scale = 1.0 if self.kind == "svm" else 0.5
@@ -151,13 +151,6 @@ class _Linear:
         else:
             weight_CD[present], bias_C[present] = model.coef_, model.intercept_
         return weight_CD, bias_C
-
-
-def _fit_quietly(model: Any, vectors_ND: np.ndarray, targets: np.ndarray) -> None:
-    """Fit; that a solver stopped at its limit is no news, as the penalty is chosen by score."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(vectors_ND, targets)
 
 
 def _choose_penalty(
@@ -214,7 +207,7 @@ def _fit_mlp(vectors_ND: np.ndarray, targets: np.ndarray, space: LabelSpace, hid
         "early_stopping": len(vectors_ND) >= 1000,
     }
     model: Any = MLPRegressor(**settings) if space.kind == "regression" else MLPClassifier(**settings)
-    _fit_quietly(model, vectors_ND, targets if space.kind == "regression" else targets.astype(np.int64))
+    fit_quietly(model, vectors_ND, targets if space.kind == "regression" else targets.astype(np.int64))
     first, last = (coefficients.T for coefficients in model.coefs_)
     first_bias, last_bias = model.intercepts_
     if space.is_categorical:

@@ -136,7 +136,7 @@ def test_an_artifact_that_another_contender_starts_from_is_kept_for_it(place, ti
     suite = make_suite(contenders={"teacher": full, "student": student})
     # A process each takes longer to start than to train.
     monkeypatch.setattr(
-        "nlp_transfer.benchmarks.runners._call", lambda command, _: str(run(command[4], command[5:]).model_path)
+        "nlp_transfer.benchmarks.runners._call", lambda command, *_: str(run(command[4], command[5:]).model_path)
     )
     found = run_suite(suite, Bench(place / "data", place / "out", str(tiny_encoder("bert")), rounds=(1,)))
     assert [record["contender"] for record in found] == ["teacher", "student"]  # though round 1 is odd
@@ -167,7 +167,7 @@ def test_predictors_share_a_model_that_is_trained_once(place, tiny_encoder, monk
     )
     commands = []
 
-    def call(command, name):
+    def call(command, name, *_):
         commands.append(name)
         if command[3] == "run":
             run(command[4], command[5:])

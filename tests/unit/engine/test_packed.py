@@ -129,7 +129,7 @@ def test_fused_kernels_change_no_more_than_rounding(make_case, monkeypatch, is_f
     monkeypatch.setattr(packed, "has_fused_linear", lambda: is_fused)
     model, feeder = make_case("bert")
     half = pack_model(model, feeder, torch.bfloat16)
-    assert half._last.up.is_fused == is_fused
+    assert half._encoder._last.up.is_fused == is_fused
     parts, owners = pack_rows(feeder, np.arange(feeder.encoded.num_examples))
     with torch.inference_mode():
         found = torch.cat([half(part) for part in parts]).numpy()

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -77,7 +78,10 @@ STEP_TOKENS = 256
 
 SHORT_LENGTH = 64
 """Tokens of a row up to which attention in bf16 goes through plain products, for which torch's fused one is slow with
-many short rows; measured."""
+many short rows; measured. Longer ones go where this processor is faster, see `is_plain_faster`."""
+
+LONG_STEP = 32
+"""Longer rows are read as if they had a multiple of so many tokens: kernels are compiled for each length. Chosen."""
 
 MOST_SCORE = 60.0
 """Largest attention score whose power of e is safely finite, and whose row's sum is not 0, without a shift; chosen."""
@@ -172,8 +176,7 @@ class PackedModel:
 def _attend(qkv_3RHLW: Tensor) -> Tensor:
     """Attend within each row; shape (R, H, L, W). Queries are scaled already."""
     if qkv_3RHLW.shape[3] > SHORT_LENGTH or qkv_3RHLW.dtype == torch.float32:
-        query, key, value = qkv_3RHLW.unbind(0)
-        return scaled_dot_product_attention(query, key, value, scale=1.0)
+        return _fuse_attention(qkv_3RHLW)
     query, key, value = qkv_3RHLW.flatten(1, 2).unbind(0)
     scores = torch.bmm(query, key.transpose(1, 2))
     low, high = scores.aminmax()
@@ -184,6 +187,66 @@ def _attend(qkv_3RHLW: Tensor) -> Tensor:
     else:
         found = torch.bmm(torch.softmax(scores, -1), value)
     return found.view(qkv_3RHLW.shape[1:])
+
+
+def _fuse_attention(qkv_3RHLW: Tensor) -> Tensor:
+    """Attend through torch's own kernel."""
+    query, key, value = qkv_3RHLW.unbind(0)
+    return scaled_dot_product_attention(query, key, value, scale=1.0)
+
+
+def attend_long(qkv_TE: Tensor, start: int, count: int, length: int, num_heads: int) -> Tensor:
+    """Attend within rows of one length, read together with some of the tokens behind them, whose weight is 0.
+
+    Args:
+        qkv_TE: Queries, scaled, keys and values of all tokens side by side, contiguous, shape (T, 3 * D).
+        start: Where the first row begins.
+        count: Rows, R.
+        length: Tokens of each, L.
+        num_heads: H.
+
+    Returns:
+        Shape (R, H, L, D / H).
+    """
+    total, width = qkv_TE.shape[0], qkv_TE.shape[1] // 3
+    wide = -(-length // LONG_STEP) * LONG_STEP
+    if start + (count - 1) * length + wide > total:
+        wide = length
+    size, step = width // num_heads, 3 * width
+    shape, strides = (3, count, num_heads, wide, size), (width, length * step, size, step, 1)
+    query, key, value = qkv_TE.as_strided(shape, strides, start * step).flatten(1, 2).unbind(0)
+    scores = torch.bmm(query, key.transpose(1, 2))
+    low, high = scores[:, :length, :length].aminmax()
+    if max(-float(low), float(high)) < MOST_SCORE:
+        powers = scores.exp_()
+        powers[:, :, length:] = 0.0
+        found = torch.bmm(powers, value).div_(powers.sum(-1, keepdim=True))
+    else:
+        scores[:, :, length:] = float("-inf")
+        found = torch.bmm(torch.softmax(scores, -1), value)
+    return found.view(count, num_heads, wide, size)[:, :, :length]
+
+
+@functools.cache
+def is_plain_faster() -> bool:
+    """Try whether attention of long rows in bf16 is faster through plain products than through torch's fused kernel.
+
+    Where matrices are multiplied by units of their own, the fused one is; elsewhere it takes up to three times as long.
+    """
+    qkv_TE = torch.zeros(512, 3 * 384, dtype=torch.bfloat16)
+    plain = functools.partial(attend_long, qkv_TE, 0, 2, 256, 12)
+    fused = functools.partial(_fuse_attention, qkv_TE.view(2, 256, 3, 12, 32).permute(2, 0, 3, 1, 4))
+    times = []
+    with torch.inference_mode():
+        for way in (plain, fused):
+            way()
+            tries = []
+            for _ in range(3):
+                began = time.perf_counter()
+                way()
+                tries.append(time.perf_counter() - began)
+            times.append(min(tries))
+    return times[0] < times[1]
 
 
 class _Layer:
@@ -210,7 +273,10 @@ class _Layer:
         found_TD = torch.zeros_like(states_TD)
         for start, count, length in runs:
             own = slice(start, start + count * length)
-            attended = _attend(self._split(qkv_TE[own], count, length))
+            if length > SHORT_LENGTH and qkv_TE.dtype == torch.bfloat16 and is_plain_faster():
+                attended = attend_long(qkv_TE, start, count, length, self.num_heads)
+            else:
+                attended = _attend(self._split(qkv_TE[own], count, length))
             found_TD[own].view(count, length, self.num_heads, -1).copy_(attended.transpose(1, 2))
         return self._finish(found_TD, states_TD)
 

@@ -12,7 +12,7 @@ from nlp_transfer.data.encode import encode_table, read_padding
 from nlp_transfer.engine import packed
 from nlp_transfer.engine.forward import Feeder, compute_logits
 from nlp_transfer.engine.packed import PackedModel, PackedRows
-from nlp_transfer.engine.predict import order_answers, pack_model, pack_rows, predict_logits
+from nlp_transfer.engine.predict import compute_packed, order_answers, pack_model, pack_rows, predict_logits
 from nlp_transfer.models.blocks import find_stack
 from nlp_transfer.models.encoder import load_encoder
 from nlp_transfer.recipe.schema import EncoderConfig
@@ -134,3 +134,29 @@ def test_fused_kernels_change_no_more_than_rounding(make_case, monkeypatch, is_f
     with torch.inference_mode():
         found = torch.cat([half(part) for part in parts]).numpy()
     assert 0 < np.abs(found - predict_plainly(model, feeder)[owners]).max() < 0.05
+
+
+@pytest.mark.parametrize("largest", [1.0, 200.0])
+@pytest.mark.parametrize(("start", "length"), [(0, 33), (70, 70), (106, 60), (0, 64), (40, 62)])
+def test_long_rows_read_with_their_neighbors_attend_to_their_own(start, length, largest):
+    torch.manual_seed(0)
+    count, heads, size = 2, 3, 4
+    qkv = torch.randn(228, 3 * heads * size) * largest**0.5
+    own = qkv[start : start + count * length].view(count, length, 3, heads, size).permute(2, 0, 3, 1, 4)
+    expected = torch.nn.functional.scaled_dot_product_attention(*own.unbind(0), scale=1.0)
+    found = packed.attend_long(qkv, start, count, length, heads)
+    assert found.shape == expected.shape
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("is_plain", [True, False])
+def test_long_rows_in_bf16_get_the_same_answers_either_way(make_case, is_plain, monkeypatch):
+    monkeypatch.setattr(packed, "is_plain_faster", lambda: is_plain)
+    monkeypatch.setattr(packed, "SHORT_LENGTH", 4)
+    model, feeder = make_case("bert")
+    expected = predict_plainly(model, feeder)
+    half = pack_model(model, feeder, torch.bfloat16)
+    examples = np.arange(feeder.encoded.num_examples)
+    with torch.inference_mode():
+        found = compute_packed(half, feeder, examples).numpy()
+    assert np.abs(found - expected).max() < 0.03

@@ -155,6 +155,8 @@ class _Loop:
         optimizer = build_optimizer(setup.model, self.training, setup.new_parameters, setup.rates, masters)
         self.schedule: LambdaLR = build_schedule(optimizer, self.training, self.num_steps)
         self.plain_optimizer = optimizer
+        # It takes gradients from the model, and clips them, in its own pass over memory.
+        self.is_one_pass = isinstance(optimizer, HalfAdamW)
         self.model, self.optimizer = self.accelerator.prepare(setup.model, optimizer)
         self.state = LoopState(rows=setup.rows)
         self.state.log.device = self.accelerator.device.type
@@ -236,7 +238,7 @@ class _Loop:
 
     def count(self, batch: Microbatch, scale: float) -> None:
         """Count what went through the model, and take the gradients that it left."""
-        if self.is_split or not isinstance(self.plain_optimizer, HalfAdamW):
+        if self.is_split or not self.is_one_pass:
             self.weights.take_gradients()
         self.state.log.tokens += batch.num_tokens if scale else 0
         self.state.log.padded_tokens += batch.num_padded if scale else 0
@@ -247,7 +249,7 @@ class _Loop:
             self.accelerator.unscale_gradients(self.optimizer)
         for guide in self.setup.guides:
             guide.after_backward()
-        if self.training.max_grad_norm is not None and not isinstance(self.plain_optimizer, HalfAdamW):
+        if self.training.max_grad_norm is not None and not self.is_one_pass:
             self.accelerator.clip_grad_norm_(self.weights.tensors.values(), self.training.max_grad_norm)
         rate = float(self.schedule.get_last_lr()[0])
         self.optimizer.step()

@@ -62,6 +62,10 @@ class FrozenReader:
         self._stack, self._wanted, self.last = stack, set(layers), max(layers)
         self.first_only = first_only and self.last > 0
 
+    def narrow(self, layers: Sequence[int]) -> "FrozenReader":
+        """Want some of the layers only, of all tokens."""
+        return FrozenReader(self._stack, layers, first_only=False)
+
     @torch.inference_mode()
     def read(self, prepared: Prepared, split: str) -> Iterator[States]:
         """Read every row of a split once, the longest first."""

@@ -4,14 +4,14 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
 from nlp_transfer.contracts import Encoded, Prepared, Track, track_nothing
@@ -19,7 +19,7 @@ from nlp_transfer.data.identity import hash_rows
 from nlp_transfer.engine.forward import iterate_rows
 from nlp_transfer.engine.states import FrozenReader, find_reader
 from nlp_transfer.errors import StorageError
-from nlp_transfer.models.vectors import read_layers
+from nlp_transfer.models.vectors import pool_tokens, read_layers
 
 __all__ = ["extract_vectors", "hash_weights"]
 
@@ -73,8 +73,7 @@ def extract_vectors(
         if reader is None:
             summed = _run_encoder(encoder, prepared, split, wanted, pooling, track)
         else:
-            summed = _read_packed(reader, prepared, split, layers, pooling, track)
-            wanted = layers
+            summed = _read_packed(reader.narrow(wanted), prepared, split, wanted, pooling, track)
         made = dict(zip(wanted, summed, strict=True))
         for number, (layer, place) in enumerate(zip(layers, places, strict=True)):
             if found[number] is None:
@@ -106,7 +105,7 @@ def _run_encoder(
 
 
 def _read_packed(
-    reader: FrozenReader, prepared: Prepared, split: str, layers: list[int], pooling: str, track: Track
+    reader: FrozenReader, prepared: Prepared, split: str, layers: list[int], pooling: Any, track: Track
 ) -> list[np.ndarray]:
     """One array (N, D) a layer, of rows without padding."""
     encoded = prepared.splits[split]
@@ -117,14 +116,10 @@ def _read_packed(
                 sums = [np.zeros((encoded.num_examples, states.layers[each].shape[1]), np.float32) for each in layers]
             for total, layer in zip(sums, layers, strict=True):
                 for rows, own_RLD in states.find_runs(layer):
-                    vectors_RD = own_RLD[:, 0] if pooling == "first" else POOLS[pooling](own_RLD)
+                    vectors_RD = pool_tokens(own_RLD, torch.ones(own_RLD.shape[:2]), pooling)
                     np.add.at(total, encoded.examples[rows], vectors_RD.numpy())
             advance(len(states.rows))
     return _average_rows(sums, encoded)
-
-
-POOLS: dict[str, Callable[[Tensor], Tensor]] = {"mean": lambda states: states.mean(1), "max": lambda s: s.amax(1)}
-"""Shape (R, L, D) to (R, D)."""
 
 
 def _average_rows(sums: list[np.ndarray], encoded: Encoded) -> list[np.ndarray]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
@@ -121,9 +120,8 @@ def _regress(units_ND: np.ndarray, labels: IntArray, num_classes: int, folds: in
     """Class probabilities (N, C) of a regression that did not see the row's fold."""
     found = np.zeros((len(labels), num_classes))
     with warnings.catch_warnings():
-        # A class with fewer rows than folds is missing from some; a solver that still moves is scored as it is.
+        # A class with fewer rows than folds is missing from some.
         warnings.filterwarnings("ignore", category=UserWarning, module="sklearn")
-        warnings.simplefilter("ignore", ConvergenceWarning)
         for seen, held_out in StratifiedKFold(folds, shuffle=True, random_state=seed).split(units_ND, labels):
             present = np.unique(labels[seen])
             if len(present) < 2:

@@ -11,12 +11,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from nlp_transfer.errors import ArtifactError, OutputError, StorageError
+from nlp_transfer.errors import OutputError
 from nlp_transfer.evidence.advice_picture import draw_candidates
 from nlp_transfer.publishing.summary import format_duration, format_interval, format_number, show_text
 from nlp_transfer.publishing.views import (
     copy_record,
     make_templates,
+    read_record,
     read_styles,
     show_plain,
     to_json_value,
@@ -69,17 +70,13 @@ class Advice:
             ArtifactError: There is none, or it is damaged.
             StorageError: The machine could not read it.
         """
-        path = Path(folder) / ADVICE_JSON
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if not record["candidates"]:
-                raise ValueError("no candidates in it")
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise ArtifactError(f"{path}: expected advice, found none. Ask for it: nlp-transfer advise") from error
-        except OSError as error:
-            raise StorageError(f"{path}: could not be read: {error.strerror}.") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(f"{path}: expected advice, got {error!r}. Ask for it again.") from error
+        record = read_record(
+            Path(folder) / ADVICE_JSON,
+            _check,
+            name="advice",
+            missing="Ask for it: nlp-transfer advise",
+            damaged="Ask for it again.",
+        )
         return cls(record)
 
     @staticmethod
@@ -257,3 +254,9 @@ def _render(advice: Advice, *, is_page: bool) -> str:
             styles=Markup(read_styles()),
         )
     )
+
+
+def _check(record: Mapping[str, Any]) -> None:
+    """Refuse what is no advice."""
+    if not record["candidates"]:
+        raise ValueError("no candidates in it")

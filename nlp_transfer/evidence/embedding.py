@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from nlp_transfer.contracts import Prepared, Splits, Track, track_nothing
 from nlp_transfer.data.encode import encode_splits, resolve_max_length
-from nlp_transfer.engine.precision import choose_device
+from nlp_transfer.engine.precision import choose_device, choose_precision
 from nlp_transfer.engine.texts import Reading, TextScorer
 from nlp_transfer.engine.vectors import extract_vectors
 from nlp_transfer.errors import ArtifactError, DataError, RecipeError
@@ -134,8 +134,9 @@ def embed_rows(
 ) -> EmbeddedRows:
     """Run an encoder once over the rows, and keep the vectors of all of its layers.
 
-    An artefact loses its head here, as at the start of any training. Of a thousand rows and more, vectors are kept
-    on the disk, where other commands find them too.
+    An artefact loses its head here, as at the start of any training. Where training would compute in bf16, so does
+    this, from 256 rows on. Of a thousand rows and more, vectors are kept on the disk, where other commands find them
+    too.
 
     Args:
         config: Which encoder.
@@ -156,7 +157,14 @@ def embed_rows(
     )
     total = int(encoder.config.num_hidden_layers)
     side_by_side_NX = extract_vectors(
-        encoder, prepared, SPLIT, layers=list(range(total + 1)), combine="concat", pooling=pooling, track=track
+        encoder,
+        prepared,
+        SPLIT,
+        layers=list(range(total + 1)),
+        combine="concat",
+        pooling=pooling,
+        half=choose_precision(training.precision, encoder.device.type).format == "bf16",
+        track=track,
     )
     vectors_KND = side_by_side_NX.reshape(len(side_by_side_NX), total + 1, -1).transpose(1, 0, 2)
     return EmbeddedRows(vectors_KND, source, sum(weight.numel() for weight in encoder.parameters()))

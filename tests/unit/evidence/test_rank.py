@@ -80,6 +80,21 @@ def test_vectors_are_the_mean_of_each_layers_tokens(family, tables, tiny_encoder
         found.combine(7)
 
 
+def test_many_rows_are_read_in_the_format_that_trains(tiny_encoder):
+    splits = make_splits(300, 3)
+    rows = Splits({"train": splits.tables["train"]}, splits.labels, splits.facts)
+    found = {}
+    for precision in ("fp32", "bf16"):
+        recipe = load_recipe(
+            {"encoder": {"name": str(tiny_encoder("bert"))}, "training": {"precision": precision, "device": "cpu"}}
+        )
+        found[precision] = embedding.embed_rows(recipe.encoder, rows, recipe).vectors
+    assert found["bf16"].shape == found["fp32"].shape
+    assert not np.array_equal(found["bf16"], found["fp32"])
+    lengths = np.linalg.norm(found["fp32"], axis=2)
+    assert (np.linalg.norm(found["bf16"] - found["fp32"], axis=2) < 0.01 * lengths).all()
+
+
 def test_posteriors_are_those_of_the_old_head(tables, tiny_encoder):
     folder = tiny_encoder("bert", "classifier")
     rows, recipe = look(tables, folder)

@@ -3,13 +3,14 @@
     python recipes/scripts/check_rank.py zoo --data sets/trec --data sets/sst2 --out runs/check-rank
 
 Every folder in the zoo is an encoder (recipes/scripts/make_zoo.py makes some). They are ranked on each data set, then
-all are fine-tuned, and for each estimator the table says how well its figures agree with test accuracy: Pearson's
+all are fine-tuned as `advise` would plan it, and for each estimator the table says how well its figures agree with test accuracy: Pearson's
 correlation over the members that are not random, Kendall's tau, the accuracy that is lost by taking its first choice,
 and how many times cheaper the ranking was. What stands in --out is not done again, so a check that was broken off goes
 on. Members fine-tuned on a data set of the same name are left out there.
 """
 
 import argparse
+import functools
 import json
 import os
 import shutil
@@ -69,20 +70,44 @@ def rank_members(data: Path, members: list[Path], options: argparse.Namespace) -
     return found
 
 
+@functools.cache
+def count_classes(data: Path) -> int:
+    """How many classes a data set has."""
+    from nlp_transfer.data.load import load_splits
+    from nlp_transfer.recipe.schema import DataConfig, TaskConfig
+
+    return load_splits(DataConfig(path=str(data)), TaskConfig(), seed=0).labels.num_outputs
+
+
+def plan(data: Path, options: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
+    """The recipe that `advise` would give full fine-tuning of a table of that size: one that arrives."""
+    from nlp_transfer.evidence.candidates import plan_recipe
+
+    recipe, overrides, _ = plan_recipe(
+        "full", rows=options.limit, classes=count_classes(data), max_length=options.max_length, data=[]
+    )
+    return recipe, overrides
+
+
 def fine_tune(data: Path, member: Path, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Fine-tune one member with one seed and keep its figures, not its weights."""
     import nlp_transfer as nt
 
     path = options.out / data.name / f"{member.name}-seed-{seed}.json"
-    question = {"limit": options.limit, "epochs": options.epochs, "set": options.set}
+    question = {"limit": options.limit, "max_length": options.max_length, "set": options.set}
     if (kept := read_same(path, question)) is not None:
         return dict(kept)
     place = options.out / data.name / "runs" / f"{member.name}-seed-{seed}"
-    chosen = {"data.limit": options.limit, "training.epochs": options.epochs, "training.seed": seed}
-    overrides = [*(f"{key}={value}" for key, value in chosen.items()), "evaluation.metrics=[accuracy]", *options.set]
+    recipe, overrides = plan(data, options)
+    named = {"encoder.name": member, "data.path": data, "data.limit": options.limit, "training.seed": seed}
+    quick = ["evaluation.metrics=[accuracy]", "evaluation.tfidf=false", "evaluation.resamples=100"]
     start = time.perf_counter()
-    recipe = {"encoder": {"name": str(member)}, "data": {"path": str(data)}}
-    report = nt.run(recipe, overrides, output_dir=place, progress=False)
+    report = nt.run(
+        recipe,
+        [*overrides, *(f"{key}={value}" for key, value in named.items()), *quick, *options.set],
+        output_dir=place,
+        progress=False,
+    )
     seconds = time.perf_counter() - start
     accuracies = {split: report.scores[split]["accuracy"].value for split in ("validation", "test")}
     training = report.record["training"]["seconds"]
@@ -157,8 +182,8 @@ def main() -> int:
     parser.add_argument("zoo", type=Path, help="folder of encoders")
     parser.add_argument("--data", type=Path, action="append", required=True, help="folder of splits; several times")
     parser.add_argument("--out", type=Path, default=Path("runs/check-rank"))
-    parser.add_argument("--limit", type=int, default=4000, help="train rows of a fine-tune")
-    parser.add_argument("--epochs", type=float, default=3.0)
+    parser.add_argument("--limit", type=int, default=1000, help="train rows of a fine-tune")
+    parser.add_argument("--max-length", type=int, default=128, help="tokens that a fine-tune reads")
     parser.add_argument("--set", action="append", default=[], help="recipe key of the fine-tunes; several times")
     parser.add_argument("--seeds", type=int, default=1, help="fine-tunes of each member, averaged")
     parser.add_argument("--rank-limit", type=int, default=1000, help="train rows that the ranking looks at")

@@ -3,10 +3,10 @@
     python recipes/scripts/check_rank.py zoo --data sets/trec --data sets/sst2 --out runs/check-rank
 
 Every folder in the zoo is an encoder (recipes/scripts/make_zoo.py makes some). They are ranked on each data set, then
-all are fine-tuned as `advise` would plan it, and for each estimator the table says how well its figures agree with test accuracy: Pearson's
-correlation over the members that are not random, Kendall's tau, the accuracy that is lost by taking its first choice,
-and how many times cheaper the ranking was. What stands in --out is not done again, so a check that was broken off goes
-on. Members fine-tuned on a data set of the same name are left out there.
+all are fine-tuned as `advise` would plan it, and for each estimator the table says how well its figures agree with
+test accuracy: Pearson's correlation over the members that are not random, Kendall's tau, the accuracy that is lost by
+taking its first choice, and how many times cheaper the ranking was. What stands in --out is not done again, so a check
+that was broken off goes on. Members fine-tuned on a data set of the same name are left out there.
 """
 
 import argparse

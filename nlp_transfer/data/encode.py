@@ -22,7 +22,7 @@ from nlp_transfer.data.tokens import LongText, RowMaker
 from nlp_transfer.errors import DataError, EncoderError, StorageError
 from nlp_transfer.recipe.schema import DataConfig
 
-__all__ = ["encode_splits", "encode_table", "read_labels", "read_padding", "resolve_max_length"]
+__all__ = ["MOST_CUT", "encode_splits", "encode_table", "read_labels", "read_padding", "resolve_max_length"]
 
 CACHE_FORMAT = 2
 """Raise it whenever the same texts and settings would give other rows."""
@@ -33,6 +33,9 @@ cache entry takes as long as tokenizing it, and texts that are only to be predic
 
 LARGEST_MODEL_LENGTH = 10**6
 """`transformers` says 10**30 where a tokenizer has no limit; anything above this means none. Chosen."""
+
+MOST_CUT = 0.2
+"""Share of train texts that may be read in part only before the user is told; chosen."""
 
 OFFSET_POSITIONS = frozenset(
     {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text", "ibert"}
@@ -105,6 +108,8 @@ def encode_splits(
 ) -> Prepared:
     """Tokenize splits, or fetch their tokens from the cache; fills ``splits.facts.truncated``.
 
+    Where many train texts are longer than what is read of them, ``splits.facts.warnings`` says so.
+
     Args:
         splits: Loaded tables.
         tokenizer: The encoder's tokenizer.
@@ -144,7 +149,23 @@ def encode_splits(
             where=name,
         )
         splits.facts.truncated[name] = encoded[name].truncated
+    if "train" in encoded and (warning := _warn_of_cuts(encoded["train"], config)) not in ("", *splits.facts.warnings):
+        splits.facts.warnings.append(warning)
     return Prepared(splits=encoded, labels=splits.labels, pad=pad, padding_side=padding_side)
+
+
+def _warn_of_cuts(train: Encoded, config: DataConfig) -> str:
+    """Say how many texts of train are read in part only, where they are many."""
+    share = train.truncated / max(1, train.num_examples)
+    if share <= MOST_CUT:
+        return ""
+    read, way_out = f"data.max_length={config.max_length} tokens", "Raise it, or set data.long_text=windows."
+    if config.long_text == "windows":
+        read, way_out = f"data.max_windows={config.max_windows} windows of {read}", "Raise either."
+    return (
+        f"train: {train.truncated:,} of {train.num_examples:,} texts ({share:.0%}) are longer than {read}; the rest of "
+        f"them is not read. {way_out}"
+    )
 
 
 def encode_table(

@@ -6,6 +6,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from nlp_transfer.contracts import Splits
+from nlp_transfer.data.encode import MOST_CUT
 from nlp_transfer.methods.chain import Link
 from nlp_transfer.methods.seed import SeedResult, Workspace
 from nlp_transfer.recipe.schema import Recipe
@@ -20,9 +21,6 @@ MOST_UNKNOWN = 0.01
 
 FEWEST_ROWS = 200
 """Train rows below which another draw of them could turn the result; chosen."""
-
-MOST_TRUNCATED = 0.2
-"""Share of train texts that are read in part only; chosen."""
 
 MOST_CONFLICTS = 0.05
 """Share of train rows whose text also has another label; chosen."""
@@ -127,7 +125,7 @@ def _find_misfits(space: Workspace) -> list[str]:
             "or field."
         )
     share = space.splits.facts.truncated.get("train", 0) / max(1, len(table))
-    if share > MOST_TRUNCATED:
+    if share > MOST_CUT:
         reasons.append(f"The encoder does not see all of {share:.0%} of the train texts: raise data.max_length.")
     return reasons
 

@@ -1,6 +1,7 @@
 import errno
 import importlib.util
 import random
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -519,3 +520,27 @@ def test_tokenizer_that_rewrites_its_texts_is_refused():
 def test_modules_of_the_checkout_are_tested():
     spec = importlib.util.find_spec("nlp_transfer.data.tokens")
     assert Path(spec.origin).parents[2] == Path(__file__).resolve().parents[3]
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({}, "data.max_length=16 tokens; the rest of them is not read. Raise it, or set data.long_text=windows."),
+        ({"long_text": "windows", "max_windows": 1}, "data.max_windows=1 windows of data.max_length=16 tokens"),
+        ({"long_text": "windows"}, None),
+        ({"max_length": 64}, None),
+    ],
+)
+def test_that_many_texts_are_cut_is_said_once(tiny_encoder, keys, said):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_encoder("bert"))
+    splits = tiny.make_splits(20, 2)
+    table = make_table(["a " * (40 if row < 8 else 4) for row in range(20)], label=[0, 1] * 10)
+    splits = replace(splits, tables={"train": table})
+    for _ in range(2):
+        encode_splits(splits, tokenizer, DataConfig(**{"max_length": 16, **keys}))
+    if said is None:
+        assert splits.facts.warnings == []
+    else:
+        (warning,) = splits.facts.warnings
+        assert warning.startswith("train: 8 of 20 texts (40%) are longer than ")
+        assert said in warning

@@ -72,7 +72,8 @@ def test_a_zoo_is_made_ranked_and_fine_tuned_and_both_go_on(run_script, tiny_enc
     assert {place: place.stat().st_mtime_ns for place in zoo.rglob("*.safetensors")} == before
 
     data, found = write_set(tmp_path / "sets" / "mine"), tmp_path / "found"
-    check = ("check_rank.py", zoo, "--data", data, "--out", found, "--limit", 32, "--rank-limit", 30, "--epochs", 1)
+    sizes = ("--limit", 32, "--rank-limit", 30, "--set", "training.epochs=1")
+    check = ("check_rank.py", zoo, "--data", data, "--out", found, *sizes)
     status, out = run_script(*check)
     assert status == 0
     assert len(list((found / "mine").glob("*-seed-0.json"))) == 6

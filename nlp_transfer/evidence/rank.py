@@ -16,7 +16,14 @@ from nlp_transfer.engine.hooks import track_work
 from nlp_transfer.errors import RecipeError
 from nlp_transfer.evidence.classifying import score_leep, score_nce, score_neighbors, score_nleep, score_probe
 from nlp_transfer.evidence.embedding import EmbeddedRows, embed_rows, find_posteriors, narrow_splits
-from nlp_transfer.evidence.estimators import score_gbc, score_h, score_h_even, score_logme, score_transrate
+from nlp_transfer.evidence.estimators import (
+    score_gbc,
+    score_h,
+    score_h_deep,
+    score_h_even,
+    score_logme,
+    score_transrate,
+)
 from nlp_transfer.evidence.rank_options import (
     DEFAULT_LAYERS,
     DEFAULT_LIMIT,
@@ -36,17 +43,18 @@ __all__ = ["FEATURE_ESTIMATORS", "rank"]
 FORMAT = 1
 """Of ``rank.json``."""
 
-FEATURE_ESTIMATORS: dict[str, Callable[[NDArray[np.float64], NDArray[np.int64], int], float]] = {
-    "h_score": lambda features, labels, _: score_h_even(features, labels),
-    "h_score_lw": lambda features, labels, _: score_h(features, labels),
-    "logme": lambda features, labels, _: score_logme(features, labels),
-    "probe": lambda features, labels, seed: score_probe(features, labels, seed=seed),
-    "knn": lambda features, labels, _: score_neighbors(features, labels),
-    "nleep": lambda features, labels, seed: score_nleep(features, labels, seed=seed),
-    "transrate": lambda features, labels, _: score_transrate(features, labels),
-    "gbc": lambda features, labels, _: score_gbc(features, labels),
+FEATURE_ESTIMATORS: dict[str, Callable[[NDArray[np.float64], NDArray[np.int64], int, int], float]] = {
+    "h_score_depth": lambda features, labels, _, layers: score_h_deep(features, labels, num_layers=layers),
+    "h_score": lambda features, labels, *_: score_h_even(features, labels),
+    "h_score_lw": lambda features, labels, *_: score_h(features, labels),
+    "logme": lambda features, labels, *_: score_logme(features, labels),
+    "probe": lambda features, labels, seed, _: score_probe(features, labels, seed=seed),
+    "knn": lambda features, labels, *_: score_neighbors(features, labels),
+    "nleep": lambda features, labels, seed, _: score_nleep(features, labels, seed=seed),
+    "transrate": lambda features, labels, *_: score_transrate(features, labels),
+    "gbc": lambda features, labels, *_: score_gbc(features, labels),
 }
-"""Estimators that read features, by their key; the last argument is a seed."""
+"""Estimators that read features, by their key; the last arguments are a seed and the encoder's count of layers."""
 
 SOURCE_ESTIMATORS = {"leep": score_leep, "nce": score_nce}
 """Estimators that read the answers of an encoder's old head."""
@@ -212,8 +220,8 @@ def _look_at(name: str, rows: Splits, recipe: Recipe, settings: Mapping[str, Any
             if given is None:
                 row["reasons"][estimator] = reason
         else:
-            score = FEATURE_ESTIMATORS[estimator]
-            each = {layer: score(part, labels_N, settings["seed"]) for layer, part in features.items()}
+            score, seed, depth = FEATURE_ESTIMATORS[estimator], settings["seed"], embedded.num_layers
+            each = {layer: score(part, labels_N, seed, depth) for layer, part in features.items()}
             best = max(each, key=lambda layer: each[layer])
             row["scores"][estimator], row["layers_used"][estimator] = each[best], best
             if len(each) > 1:

@@ -15,6 +15,7 @@ __all__ = [
 ]
 
 ESTIMATOR_NAMES: dict[str, str] = {
+    "h_score_depth": "H-score, depth",
     "h_score": "H-score",
     "h_score_lw": "H-score LW",
     "logme": "LogME",
@@ -31,9 +32,10 @@ ESTIMATOR_NAMES: dict[str, str] = {
 NEEDS_SOURCE = ("leep", "nce")
 """Estimators that ask a fine-tuned classifier's head, and are left empty where an encoder has none."""
 
-DEFAULT_ESTIMATOR = "h_score"
-"""With the mean of the layers the best on average over models and tasks in Garbas et al. 2024,
-https://arxiv.org/abs/2409.05997 (TransformerRanker); there with the regularization that is ``h_score_lw`` here."""
+DEFAULT_ESTIMATOR = "h_score_depth"
+"""The H-score of the mean of the layers is the best on average over models and tasks in Garbas et al. 2024,
+https://arxiv.org/abs/2409.05997 (TransformerRanker); there with the regularization that is ``h_score_lw`` here, and of
+encoders of much the same depth. Where depths differ it needs the factor of ``h_score_depth``; see RESULTS.md."""
 
 DEFAULT_LAYERS = "mean"
 
@@ -61,7 +63,7 @@ def choose_estimators(wanted: list[str] | tuple[str, ...]) -> list[str]:
 
     Example:
         >>> choose_estimators([]), choose_estimators(["knn", "all"])[:3]
-        (['h_score'], ['knn', 'h_score', 'h_score_lw'])
+        (['h_score_depth'], ['knn', 'h_score_depth', 'h_score'])
     """
     chosen: list[str] = []
     for name in wanted or [DEFAULT_ESTIMATOR]:

@@ -160,7 +160,7 @@ def check(data: Path, members: list[Path], options: argparse.Namespace) -> list[
 
 def show(rows: list[dict[str, Any]]) -> None:
     """Print a line for each estimator and data set, and the means over data sets."""
-    print(f"\n{'data':<18}{'estimator':<11}{'n':>4}{'pearson':>9}{'tau':>7}{'regret':>8}{'seconds':>9}{'cheaper':>9}")
+    print(f"\n{'data':<18}{'estimator':<14}{'n':>4}{'pearson':>9}{'tau':>7}{'regret':>8}{'seconds':>9}{'cheaper':>9}")
 
     def line(name: str, estimator: str, each: list[dict[str, Any]]) -> None:
         keys = ("n", "pearson", "kendall_tau", "regret", "seconds", "times_cheaper")
@@ -168,7 +168,7 @@ def show(rows: list[dict[str, Any]]) -> None:
             float(np.mean([np.nan if row[key] is None else row[key] for row in each])) for key in keys
         )
         figures = f"{n:>4.0f}{pearson:>9.3f}{tau:>7.3f}{regret:>8.3f}{seconds:>9.1f}{cheaper:>8.1f}x"
-        print(f"{name:<18}{estimator:<11}{figures}")
+        print(f"{name:<18}{estimator:<14}{figures}")
 
     for row in rows:
         line(row["data"], row["estimator"], [row])

@@ -81,6 +81,7 @@ def test_a_zoo_is_made_ranked_and_fine_tuned_and_both_go_on(run_script, tiny_enc
     rows = json.loads((found / "agreement.json").read_text(encoding="utf-8"))
     # Only one member has a head that LEEP and NCE could ask, so nothing can be said of them.
     assert [row["estimator"] for row in rows] == [
+        "h_score_depth",
         "h_score",
         "h_score_lw",
         "logme",

@@ -81,6 +81,13 @@ def test_even_h_score_is_the_trace_with_the_ridge_that_leaves_so_many_dimensions
     assert again == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize(("features", "labels"), CASES)
+def test_deep_h_score_prefers_the_deeper_of_two_that_look_alike(features, labels):
+    even = estimators.score_h_even(features, labels)
+    assert estimators.score_h_deep(features, labels, num_layers=1) == even
+    assert estimators.score_h_deep(features, labels, num_layers=81) == pytest.approx(3 * even)
+
+
 def test_even_h_score_gives_every_spectrum_the_same_chance_and_the_shrunk_one_does_not():
     generator = np.random.default_rng(0)
     labels = np.arange(200) % 4

@@ -13,7 +13,7 @@ Model = TypeVar("Model")
 
 
 def fit_quietly(model: Model, *data: Any) -> Model:
-    """Fit a model of scikit-learn on one thread, without a word of a solver that stopped at its limit.
+    """Fit a model of scikit-learn on one thread, without what it says of its limit and of many classes.
 
     A solver's steps are short products and sums of vectors. Each wakes the other threads of the linear algebra, which
     find the processors taken by torch's, waiting for work: with two threads a regression took three to ten times as
@@ -35,6 +35,8 @@ def fit_quietly(model: Model, *data: Any) -> Model:
     fit: Any = model
     with warnings.catch_warnings(), _find_controller().limit(limits=1, user_api="blas"):
         warnings.simplefilter("ignore", ConvergenceWarning)
+        # Of many classes with few rows each, which are classes all the same.
+        warnings.filterwarnings("ignore", "The number of unique classes is greater", UserWarning)
         fit.fit(*data)
     return model
 

@@ -55,7 +55,11 @@ class FewShotConfig(Section):
     examples_per_class: Annotated[int, Field(ge=2)] = Field(
         4, description="Contrastive: examples of one class that stand together in a window; chosen."
     )
-    penalty: PositiveFloat = Field(1.0, description="Inverse strength C of the logistic head's penalty; chosen.")
+    penalty: PositiveFloat = Field(
+        1.0,
+        description="Inverse strength C of the logistic head's penalty for two classes; grows with their count, as the "
+        "examples of each become a smaller share of all; chosen.",
+    )
     pattern: str = Field("{text} It was {mask}.", description="Cloze: where the text and the gap stand.")
     verbalizers: dict[str, str] | None = Field(
         None, description="Cloze: the word of each label, a single token; the label's own name where absent."

@@ -12,7 +12,7 @@ from nlp_transfer.errors import RecipeError
 from nlp_transfer.methods.fit import fit_model, predict_split
 from nlp_transfer.models.encoder import load_encoder
 from nlp_transfer.recipe.schema import EncoderConfig, FewShotConfig
-from nlp_transfer.strategies.few_shot import SCALES, adapt_few_shot, fit_means, plan_classes, sum_contrast
+from nlp_transfer.strategies.few_shot import SCALES, adapt_few_shot, fit_classes, fit_means, plan_classes, sum_contrast
 from tests.training import copy_weights, find_largest_gap, make_recipe, prepare
 
 
@@ -65,6 +65,25 @@ def test_class_means_point_where_their_class_is():
     assert min(abs(scale - each) for each in SCALES) < 1e-4
     assert torch.allclose(tensors["weight"][0] / scale, torch.tensor([1.8, 0.6]) / math.hypot(1.8, 0.6), atol=1e-6)
     assert tensors["weight"][2].abs().max() == 0, "a class without examples has no direction"
+
+
+def test_many_classes_of_uneven_size_are_not_told_by_their_frequency():
+    generator = np.random.default_rng(0)
+    centers = generator.normal(size=(40, 64))
+
+    def draw(counts):
+        targets = np.repeat(np.arange(40), counts)
+        rows = centers[targets] + 1.2 * generator.normal(size=(len(targets), 64))
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32), targets
+
+    train, test = draw(generator.permutation(np.resize([2, 3, 4, 8, 16], 40))), draw(np.full(40, 20))
+    space = LabelSpace("classification", tuple(f"c{number}" for number in range(40)))
+    right = {}
+    # A penalty of 1/20 is what one of 1 was before it grew with the classes.
+    for penalty in (1 / 20, 1.0):
+        weight, bias = (tensor.numpy() for tensor in fit_classes(*train, space, penalty=penalty, seed=0)[1].values())
+        right[penalty] = ((test[0] @ weight.T + bias).argmax(axis=1) == test[1]).mean()
+    assert right[1.0] > right[1 / 20] + 0.1
 
 
 @pytest.mark.parametrize("kind", ["multi_label", "regression"])

@@ -111,6 +111,11 @@ class DataFacts:
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
+    def warn_once(self, warning: str) -> None:
+        """Add a warning that is not there yet: what finds it may look at the same data several times."""
+        if warning not in self.warnings:
+            self.warnings.append(warning)
+
 
 @dataclass(frozen=True)
 class Splits:

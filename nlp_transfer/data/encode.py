@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import tokenizers
 from datasets import Dataset, Features, List, Value
 
-from nlp_transfer.contracts import Encoded, Prepared, Splits
+from nlp_transfer.contracts import DataFacts, Encoded, Prepared, Splits
 from nlp_transfer.data.tokens import LongText, RowMaker
 from nlp_transfer.errors import DataError, EncoderError, StorageError
 from nlp_transfer.recipe.schema import DataConfig
@@ -149,20 +149,20 @@ def encode_splits(
             where=name,
         )
         splits.facts.truncated[name] = encoded[name].truncated
-    if "train" in encoded and (warning := _warn_of_cuts(encoded["train"], config)) not in ("", *splits.facts.warnings):
-        splits.facts.warnings.append(warning)
+    if "train" in encoded:
+        _warn_of_cuts(splits.facts, encoded["train"], config)
     return Prepared(splits=encoded, labels=splits.labels, pad=pad, padding_side=padding_side)
 
 
-def _warn_of_cuts(train: Encoded, config: DataConfig) -> str:
+def _warn_of_cuts(facts: DataFacts, train: Encoded, config: DataConfig) -> None:
     """Say how many texts of train are read in part only, where they are many."""
     share = train.truncated / max(1, train.num_examples)
     if share <= MOST_CUT:
-        return ""
+        return
     read, way_out = f"data.max_length={config.max_length} tokens", "Raise it, or set data.long_text=windows."
     if config.long_text == "windows":
         read, way_out = f"data.max_windows={config.max_windows} windows of {read}", "Raise either."
-    return (
+    facts.warn_once(
         f"train: {train.truncated:,} of {train.num_examples:,} texts ({share:.0%}) are longer than {read}; the rest of "
         f"them is not read. {way_out}"
     )

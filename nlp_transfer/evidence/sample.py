@@ -133,14 +133,15 @@ def time_passes(model: PreTrainedModel, sample: Sample) -> float:
     is_half = choose_precision("auto", kind).format == "bf16"
     # What a processor gains was measured once; a GPU shows it.
     gain = compare_formats() if is_half and kind == "cpu" else 1.0
-    encoded, seconds, padded = sample.prepared.splits["timed"], [], 0
+    batches = [inputs for _, inputs in iterate_rows(sample.prepared, "timed", model.device)]
+    seconds = []
     with torch.inference_mode(), torch.autocast(kind, torch.bfloat16, enabled=is_half and kind != "cpu"):
         for _ in range(3):
-            started, padded = time.perf_counter(), 0
-            for _, inputs in iterate_rows(sample.prepared, "timed", model.device):
-                padded += inputs["input_ids"].numel()
+            started = time.perf_counter()
+            for inputs in batches:
                 model(**inputs).last_hidden_state.sum().item()
             seconds.append(time.perf_counter() - started)
+    encoded, padded = sample.prepared.splits["timed"], sum(inputs["input_ids"].numel() for inputs in batches)
     return min(seconds) / gain * (int(encoded.lengths.sum()) / padded) / encoded.num_examples
 
 

@@ -120,9 +120,9 @@ def _check_described(material: Material, config: ZeroShotConfig) -> None:
     labels = material.splits.labels
     known = {_simplify(name) for name in labels.names}
     if config.descriptions and known.isdisjoint(_simplify(name) for name in config.descriptions):
-        note = "strategy.descriptions: none of them names a label of this data; the labels' own names were used."
-        if note not in material.splits.facts.warnings:
-            material.splits.facts.warnings.append(note)
+        material.splits.facts.warn_once(
+            "strategy.descriptions: none of them names a label of this data; the labels' own names were used."
+        )
 
 
 def _embed_labels(loaded: LoadedEncoder, config: ZeroShotConfig) -> OwnClassifier:

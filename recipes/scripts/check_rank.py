@@ -10,7 +10,6 @@ that was broken off goes on. Members fine-tuned on a data set of the same name a
 """
 
 import argparse
-import functools
 import json
 import os
 import shutil
@@ -64,50 +63,35 @@ def rank_members(data: Path, members: list[Path], options: argparse.Namespace) -
         seed=options.seed,
         progress=False,
     )
-    rows = {Path(row["name"]).name: row for row in ranking.to_json()["encoders"]}
-    found = {"question": question, "seconds": time.perf_counter() - start, "rows": rows}
+    record = ranking.to_json()
+    rows = {Path(row["name"]).name: row for row in record["encoders"]}
+    classes = len(record["data"]["labels"])
+    found = {"question": question, "seconds": time.perf_counter() - start, "classes": classes, "rows": rows}
     write(path, found)
     return found
 
 
-@functools.cache
-def count_classes(data: Path) -> int:
-    """How many classes a data set has."""
-    from nlp_transfer.data.load import load_splits
-    from nlp_transfer.recipe.schema import DataConfig, TaskConfig
-
-    return load_splits(DataConfig(path=str(data)), TaskConfig(), seed=0).labels.num_outputs
-
-
-def plan(data: Path, options: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
-    """The recipe that `advise` would give full fine-tuning of a table of that size: one that arrives."""
-    from nlp_transfer.evidence.candidates import plan_recipe
-
-    recipe, overrides, _ = plan_recipe(
-        "full", rows=options.limit, classes=count_classes(data), max_length=options.max_length, data=[]
-    )
-    return recipe, overrides
-
-
-def fine_tune(data: Path, member: Path, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Fine-tune one member with one seed and keep its figures, not its weights."""
+def fine_tune(data: Path, member: Path, seed: int, classes: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Fine-tune one member with one seed, by a recipe that arrives, and keep its figures, not its weights."""
     import nlp_transfer as nt
+    from nlp_transfer.evidence.candidates import plan_recipe
 
     path = options.out / data.name / f"{member.name}-seed-{seed}.json"
     question = {"limit": options.limit, "max_length": options.max_length, "set": options.set}
     if (kept := read_same(path, question)) is not None:
         return dict(kept)
     place = options.out / data.name / "runs" / f"{member.name}-seed-{seed}"
-    recipe, overrides = plan(data, options)
     named = {"encoder.name": member, "data.path": data, "data.limit": options.limit, "training.seed": seed}
+    recipe, overrides, _ = plan_recipe(
+        "full",
+        rows=options.limit,
+        classes=classes,
+        max_length=options.max_length,
+        data=[f"{key}={value}" for key, value in named.items()],
+    )
     quick = ["evaluation.metrics=[accuracy]", "evaluation.tfidf=false", "evaluation.resamples=100"]
     start = time.perf_counter()
-    report = nt.run(
-        recipe,
-        [*overrides, *(f"{key}={value}" for key, value in named.items()), *quick, *options.set],
-        output_dir=place,
-        progress=False,
-    )
+    report = nt.run(recipe, [*overrides, *quick, *options.set], output_dir=place, progress=False)
     seconds = time.perf_counter() - start
     accuracies = {split: report.scores[split]["accuracy"].value for split in ("validation", "test")}
     training = report.record["training"]["seconds"]
@@ -125,7 +109,8 @@ def check(data: Path, members: list[Path], options: argparse.Namespace) -> list[
     members = [member for member in members if not member.name.endswith(f"-{data.name}")]
     ranking = rank_members(data, members, options)
     runs = {
-        member.name: [fine_tune(data, member, seed, options) for seed in range(options.seeds)] for member in members
+        member.name: [fine_tune(data, member, seed, ranking["classes"], options) for seed in range(options.seeds)]
+        for member in members
     }
     reached = {name: float(np.mean([run["test"] for run in own])) for name, own in runs.items()}
     # One fine-tune of each is what a ranking saves, however many seeds are averaged here.

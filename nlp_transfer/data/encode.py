@@ -159,7 +159,8 @@ def _warn_of_cuts(facts: DataFacts, train: Encoded, config: DataConfig) -> None:
     share = train.truncated / max(1, train.num_examples)
     if share <= MOST_CUT:
         return
-    read, way_out = f"data.max_length={config.max_length} tokens", "Raise it, or set data.long_text=windows."
+    read = f"data.max_length={config.max_length} tokens"
+    way_out = "Raise it, as far as the encoder reads, or set data.long_text=windows."
     if config.long_text == "windows":
         read, way_out = f"data.max_windows={config.max_windows} windows of {read}", "Raise either."
     facts.warn_once(

@@ -1,6 +1,6 @@
 """Pictures of a comparison: score against cost, and score against the number of rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,9 @@ SHORTEST = 0.1
 
 FONT, LINE = 9.0, 11.0
 """Size of a name beside a point, and the height that it takes, in points."""
+
+MARK, AWAY = 4.0, 6.0
+"""Half the width of a point's mark with some room, and how far a name stands from the point, in points."""
 
 NEAR = 1.6
 """Times the size before, below which a point of a curve gets no tick of its own."""
@@ -84,27 +87,40 @@ def draw_front(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
 
 
 def _write_names(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
-    """Write a name beside each point; one that would stand on another goes further down, with a line to its point."""
-    taken: list[tuple[float, float, float]] = []
+    """Write a name beside each point, right of it or else left, and further down where other names and points are."""
     scale = 72 / axes.figure.dpi
-    for name, x, y in sorted(points, key=lambda point: point[1]):
-        left, middle = (float(value) * scale for value in axes.transData.transform((x, y)))
-        width, offset = LETTER * FONT * len(name) + 6, 5.0
-        while any(
-            abs(middle + offset - other) < LINE and left < end and start < left + width for start, end, other in taken
-        ):
-            offset -= LINE
-        taken.append((left, left + width, middle + offset))
+    spots = [tuple(float(value) * scale for value in axes.transData.transform(point[1:])) for point in points]
+    # What is taken: left, right and middle of names, and of the marks of all points.
+    taken = [(x - MARK, x + MARK, y) for x, y in spots]
+    for (name, *point), (x, y) in sorted(zip(points, spots, strict=True), key=lambda each: each[1][0]):
+        width = LETTER * FONT * len(name)
+        for offset, side in _list_places():
+            left = x + AWAY if side == "left" else x - AWAY - width
+            end, middle = left + width, y + offset
+            if left > 0 and not any(
+                abs(middle - other) < LINE and left < their_end and start < end for start, their_end, other in taken
+            ):
+                break
+        taken.append((left, end, middle))
         axes.annotate(
             name,
-            (x, y),
-            xytext=(6, offset),
+            point,
+            xytext=(AWAY if side == "left" else -AWAY, offset),
             textcoords="offset points",
+            ha=side,
+            va="center",
             fontsize=FONT,
             color=INK,
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": SOFT, "linewidth": 0.8} if offset < 0 else None,
+            arrowprops={"arrowstyle": "-", "color": SOFT, "linewidth": 0.8} if abs(offset) > LINE else None,
         )
+
+
+def _list_places() -> Iterator[tuple[float, str]]:
+    """Where a name may stand, the best first: its height against its point, and which of its ends is there."""
+    for lines in range(12):
+        for side in ("left", "right"):
+            yield 6.0 - lines * LINE, side
 
 
 def draw_curve(points: Sequence[Mapping[str, Any]], metric: str) -> str:

@@ -525,7 +525,7 @@ def test_modules_of_the_checkout_are_tested():
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({}, "data.max_length=16 tokens; the rest of them is not read. Raise it, or set data.long_text=windows."),
+        ({}, "data.max_length=16 tokens; the rest of them is not read. Raise it, as far as the encoder reads, or set"),
         ({"long_text": "windows", "max_windows": 1}, "data.max_windows=1 windows of data.max_length=16 tokens"),
         ({"long_text": "windows"}, None),
         ({"max_length": 64}, None),

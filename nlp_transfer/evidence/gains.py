@@ -30,15 +30,16 @@ top layers risk less and win less than all of them; far from the encoder's world
 pairs beat fixed features by some points where there are few examples of few classes (Tunstall et al. 2022). Chosen."""
 
 GAINS: dict[str, tuple[float, ...]] = {
-    "few_shot": (0.187, -0.05, -0.11, -0.045, 0.036),
-    "layerwise": (0.202, 0.14, -0.1, 0.001, 0.095),
-    "lora": (0.074, 0.188, -0.108, -0.035, 0.047),
-    "full": (0.177, 0.184, -0.104, 0.03, 0.139),
+    "few_shot": (0.141, -0.027, -0.169, -0.15, -0.073),
+    "layerwise": (0.101, 0.071, -0.136, -0.053, -0.032),
+    "lora": (0.054, 0.094, -0.149, -0.057, -0.036),
+    "full": (0.087, 0.067, -0.157, -0.061, -0.007),
 }
-"""``PRIOR`` after measured outcomes, so far two: 64 rows of ag_news and of davidson_hate, one seed each.
+"""``PRIOR`` after measured outcomes of nine cells, one seed each: ag_news, davidson_hate, xlmt_sentiment and
+amazon_domains at 64 and 500 rows, and davidson_hate at 5,000.
 ``python recipes/scripts/check_advise.py --fit`` prints it."""
 
-RESIDUALS: dict[str, float] = {"few_shot": 0.05, "layerwise": 0.04, "lora": 0.04, "full": 0.04}
+RESIDUALS: dict[str, float] = {"few_shot": 0.05, "layerwise": 0.047, "lora": 0.035, "full": 0.058}
 """How far measured gains lie from those expected: standard deviation over cells, each left out in turn."""
 
 LEAST_RESIDUAL = 0.01

@@ -71,11 +71,14 @@ class Probe:
 
 
 def make_folds(labels_N: np.ndarray, count: int, *, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Divide rows into folds, with the shares of the classes where the largest allows it.
+    """Divide rows into folds, each with its share of every class.
+
+    There are no more folds than a row's class typically has rows: of a class of two, five folds would put one row
+    into train beside two of every other class, and a head learns to answer with those.
 
     Args:
         labels_N: Class ids, shape (N,).
-        count: Folds.
+        count: Most folds; there are at least two.
         seed: Of the shuffle.
 
     Returns:
@@ -94,7 +97,9 @@ def make_folds(labels_N: np.ndarray, count: int, *, seed: int) -> list[tuple[np.
             f"probes: expected at least {2 * count} rows of two classes, got {len(labels_N)} of "
             f"{len(np.unique(labels_N))}. Add rows; with none at all, strategy.kind=zero_shot needs no labels."
         )
-    can_stratify = np.bincount(labels_N).max() >= count
+    sizes_C = np.bincount(labels_N)
+    count = max(2, min(count, int(np.median(sizes_C[labels_N]))))
+    can_stratify = sizes_C.max() >= count
     splitter = (StratifiedKFold if can_stratify else KFold)(count, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         # A class rarer than there are folds is missing from some, which is what will happen to the user too.

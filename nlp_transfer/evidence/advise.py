@@ -61,7 +61,8 @@ MASKED_ROWS, CLOUD_ROWS = 64, 500
 """Rows of the masked-language loss, and most of a cloud; chosen."""
 
 SMALL, MANY_FOLDS, FEW_FOLDS = 1_000, 5, 3
-"""Up to so many rows there are five folds, above it three; chosen: little data wants every row, much data time."""
+"""Up to so many rows there are at most five folds, above it three; chosen: little data wants every row, much data
+time."""
 
 MOST_SUSPECTS = 10
 """Rows with a suspected label that the advice names."""

@@ -1,6 +1,7 @@
 """Pictures of a comparison: score against cost, and score against the number of rows."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from nlp_transfer.publishing.drawing import (
     RED,
     SOFT,
     WIDTH,
+    measure_text,
     new_figure,
     place,
     write_heading,
@@ -34,6 +36,9 @@ FONT, LINE = 9.0, 11.0
 
 MARK, AWAY = 4.0, 6.0
 """Half the width of a point's mark with some room, and how far a name stands from the point, in points."""
+
+PLACES = tuple(product((6.0 - LINE * lines for lines in range(12)), ("left", "right")))
+"""Where a name may stand, the best first: its height against its point, and which of its ends is there."""
 
 NEAR = 1.6
 """Times the size before, below which a point of a curve gets no tick of its own."""
@@ -93,8 +98,8 @@ def _write_names(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None
     # What is taken: left, right and middle of names, and of the marks of all points.
     taken = [(x - MARK, x + MARK, y) for x, y in spots]
     for (name, cost, score), (x, y) in sorted(zip(points, spots, strict=True), key=lambda each: each[1][0]):
-        width = LETTER * FONT * len(name)
-        for offset, side in _list_places():
+        width = LETTER * FONT * measure_text(name)
+        for offset, side in PLACES:
             left = x + AWAY if side == "left" else x - AWAY - width
             end, middle = left + width, y + offset
             if left > 0 and not any(
@@ -114,13 +119,6 @@ def _write_names(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None
             annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": SOFT, "linewidth": 0.8} if abs(offset) > LINE else None,
         )
-
-
-def _list_places() -> Iterator[tuple[float, str]]:
-    """Where a name may stand, the best first: its height against its point, and which of its ends is there."""
-    for lines in range(12):
-        for side in ("left", "right"):
-            yield 6.0 - lines * LINE, side
 
 
 def draw_curve(points: Sequence[Mapping[str, Any]], metric: str) -> str:

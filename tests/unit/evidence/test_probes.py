@@ -83,6 +83,15 @@ def test_a_class_rarer_than_the_folds_is_no_obstacle():
     assert found.sum(axis=1) == pytest.approx(np.ones(40), abs=1e-5)
 
 
+def test_folds_do_not_outnumber_the_rows_of_a_class():
+    labels = np.repeat(np.arange(32), 2)
+    folds = make_folds(labels, 5, seed=0)
+    # Of every class one row each way: a row's own class is not rarer in train than the others.
+    assert [sorted(labels[train].tolist()) for train, _ in folds] == [list(range(32))] * 2
+    assert len(make_folds(np.repeat(np.arange(8), 3), 5, seed=0)) == 3
+    assert len(make_folds(np.arange(10), 5, seed=0)) == 2
+
+
 @pytest.mark.parametrize("labels", [[0, 1, 0, 1], [1] * 30])
 def test_too_little_to_divide_is_refused(labels):
     with pytest.raises(ShapeError, match="at least 10 rows of two classes"):

@@ -1,13 +1,14 @@
-"""What tells one tokenized table from another."""
+"""What tells one table from another, tokenized or not."""
 
 import hashlib
+import json
 from collections.abc import Iterator
 
 import numpy as np
 
-from nlp_transfer.contracts import Encoded, Prepared
+from nlp_transfer.contracts import Encoded, Prepared, Splits
 
-__all__ = ["hash_rows", "identify_rows"]
+__all__ = ["hash_rows", "hash_tables", "identify_rows"]
 
 
 def identify_rows(prepared: Prepared) -> str:
@@ -30,6 +31,25 @@ def identify_rows(prepared: Prepared) -> str:
             digest.update(values.astype(np.int64).tobytes())
         if encoded.labels is not None:
             digest.update(np.asarray(encoded.labels).tobytes())
+    return digest.hexdigest()
+
+
+def hash_tables(splits: Splits) -> str:
+    """Hash the texts, labels and names of every split in their order, before any encoder reads them.
+
+    Args:
+        splits: Loaded tables.
+
+    Returns:
+        A SHA-256 in hexadecimal; the same for the same rows, however they are stored.
+    """
+    digest = hashlib.sha256("\n".join(splits.labels.names).encode())
+    for split in sorted(splits.tables):
+        table = splits.tables[split]
+        for column in sorted(set(table.column_names) & {"id", "text", "text_b", "label"}):
+            digest.update(f"\n{split} {column} {len(table)}\n".encode())
+            for batch in table.select_columns([column]).with_format("arrow").iter(batch_size=10_000):
+                digest.update(json.dumps(batch[column].to_pylist()).encode())
     return digest.hexdigest()
 
 

@@ -83,7 +83,7 @@ def estimate_held_out(
 
     Raises:
         ShapeError: The inputs disagree on N.
-        DataError: There are fewer than two classes with rows.
+        DataError: There are fewer than two classes with rows, or no class has two.
 
     Source:
         Northcutt, Jiang and Chuang 2021, section 3, https://arxiv.org/abs/1911.00068, for out-of-sample probabilities.
@@ -101,6 +101,8 @@ def estimate_held_out(
     counts = np.bincount(given, minlength=num_classes)
     if (counts > 0).sum() < 2:
         raise DataError("suspects: expected rows of two classes or more, came one class. Add rows of another.")
+    if counts.max() < 2:
+        raise DataError("suspects: expected two rows of a class to compare, came one of each. Add rows.")
     units_ND = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
     parts = int(max(2, min(folds, counts[counts > 0].min())))
     logs_NC = np.zeros((len(given), num_classes))

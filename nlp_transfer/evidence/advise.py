@@ -64,6 +64,9 @@ SMALL, MANY_FOLDS, FEW_FOLDS = 1_000, 5, 3
 """Up to so many rows there are at most five folds, above it three; chosen: little data wants every row, much data
 time."""
 
+IN_MEMORY = "YOUR_TABLE"
+"""Stands for the path in the commands of advice on a table in memory."""
+
 MOST_SUSPECTS = 10
 """Rows with a suspected label that the advice names."""
 
@@ -204,7 +207,7 @@ def _make_recipe(data: object, encoder: str, columns: Mapping[str, Any], seed: i
     section = {"path": str(data) if is_named else f"in-memory-{type(data).__name__}"}
     section |= {key: value for key, value in columns.items() if value is not None}
     recipe = load_recipe({"encoder": {"name": encoder}, "data": section, "training": {"seed": seed}})
-    told = [f"data.{key}={value}" for key, value in section.items() if is_named or key != "path"]
+    told = [f"data.{key}={value}" for key, value in (section | ({} if is_named else {"path": IN_MEMORY})).items()]
     told += [f"encoder.name={encoder}"] if encoder != EncoderConfig().name else []
     told += [f"training.seed={seed}"] if seed else []
     return recipe, tuple(told)
@@ -352,6 +355,11 @@ def _describe_data(sample: Sample, suspects: np.ndarray, max_length: int) -> dic
 def _take_notes(sample: Sample, outlook: Outlook) -> list[str]:
     """What the reader should know of how the advice came about."""
     notes = []
+    if f"data.path={IN_MEMORY}" in outlook.data:
+        notes.append(
+            f"The table is in memory: write it to a file and name that in place of {IN_MEMORY}, or give the recipe and "
+            "its overrides to nlp_transfer.run with data=."
+        )
     if len(sample.rows) < outlook.situation.rows:
         notes.append(
             f"Probes looked at {len(sample.rows):,} of {outlook.situation.rows:,} rows; their scores are carried on."

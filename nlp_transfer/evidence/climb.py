@@ -13,7 +13,7 @@ from nlp_transfer.evaluation.scoring import compute_metrics
 from nlp_transfer.evidence.clock import Clock, StepTimer
 from nlp_transfer.evidence.costs import Costs, Task, choose_next
 from nlp_transfer.evidence.rungs import RUNGS, Facts, Rung, build_recipe, explain_absence
-from nlp_transfer.evidence.trials import Reference, Trial, read_trial, run_baseline, run_trial
+from nlp_transfer.evidence.trials import Reference, Trial, has_baseline, read_trial, run_baseline, run_trial
 from nlp_transfer.pipeline import run
 from nlp_transfer.publishing.summary import format_duration, format_number
 
@@ -111,7 +111,8 @@ def measure_steps(climb: Climb) -> float:
     budget = climb.clock.budget
     timer = StepTimer(float("inf") if budget is None else PROBE_SHARE * budget)
     recipe = build_recipe(RUNGS["full"], climb.facts, seed=0, folder=climb.folder / "runs" / "timed")
-    with contextlib.suppress(OutOfTimeError):
+    # What refuses the encoder or the recipe will do so again as a rung of its own, and is told there.
+    with contextlib.suppress(OutOfTimeError, EncoderError, RecipeError):
         run(recipe, data=climb.source, progress=False, watch=lambda *_: (timer,))
     # A table of a few steps is through before enough of them are timed.
     shutil.rmtree(recipe.report.output_dir, ignore_errors=True)
@@ -156,11 +157,10 @@ def _count_done(climb: Climb) -> dict[str, int]:
 
 def _add_baseline(climb: Climb, rung: Rung) -> None:
     """Fit what no encoder takes part in, unless it would eat the budget: it cannot be stopped."""
-    needed = climb.costs.predict(rung)
-    if needed > BASELINE_SHARE * climb.clock.left:
+    needed, folder = climb.costs.predict(rung), climb.folder / "runs" / rung.name
+    if needed > BASELINE_SHARE * climb.clock.left and not has_baseline(folder):
         climb.omit(rung, [0], f"it was foreseen to take {needed:.0f} s and cannot be stopped")
         return
-    folder = climb.folder / "runs" / rung.name
     climb.keep(rung, run_baseline(rung, climb.reference, folder, select_by=climb.select_by))
 
 

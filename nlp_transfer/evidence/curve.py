@@ -6,13 +6,13 @@ from typing import Any
 
 from nlp_transfer.contracts import Splits
 from nlp_transfer.data.load import load_splits
-from nlp_transfer.errors import DataError, DivergedError, OutOfTimeError, RecipeError
+from nlp_transfer.errors import DataError, DivergedError, EncoderError, OutOfTimeError, RecipeError
 from nlp_transfer.evaluation.scoring import score_seeds
 from nlp_transfer.evidence.climb import Climb
 from nlp_transfer.evidence.costs import Costs
 from nlp_transfer.evidence.rungs import RUNGS, Rung, build_recipe, choose_epochs, choose_rungs
 from nlp_transfer.evidence.table import build_reference, read_sections
-from nlp_transfer.evidence.trials import Reference, Trial, run_baseline, run_trial
+from nlp_transfer.evidence.trials import Reference, Trial, has_baseline, run_baseline, run_trial
 from nlp_transfer.recipe.schema import EvaluationConfig
 
 __all__ = ["choose_curve_rungs", "list_sizes", "trace_curve"]
@@ -99,7 +99,7 @@ def trace_curve(
                     continue
                 try:
                     known.append(_run_point(climb, rung, size, seed))
-                except (OutOfTimeError, DivergedError, DataError) as error:
+                except (OutOfTimeError, DivergedError, DataError, EncoderError, RecipeError) as error:
                     notes.append(f"{rung.name} on {size:,} rows, seed {seed}: {error}")
     space, truth = climb.reference.space, climb.reference.labels["test"]
     points = []
@@ -135,14 +135,14 @@ def _run_point(climb: Climb, rung: Rung, size: int, seed: int) -> Trial:
         list(climb.costs.overhead),
         correction=climb.costs.correction,
     )
-    needed = costs.predict(rung)
-    if needed > climb.clock.left:
-        raise OutOfTimeError(f"left out: foreseen to take {needed:.0f} s, {max(0.0, climb.clock.left):.0f} s were left")
     folder = climb.folder / "curve" / rung.name / f"{size}" / f"seed-{seed}"
-    if rung.recipe is None:
+    recipe = None if rung.recipe is None else build_recipe(rung, facts, seed=seed, folder=folder)
+    needed, is_finished = costs.predict(rung), has_baseline(folder) or (folder / "report.json").is_file()
+    if needed > climb.clock.left and not is_finished:
+        raise OutOfTimeError(f"left out: foreseen to take {needed:.0f} s, {max(0.0, climb.clock.left):.0f} s were left")
+    if recipe is None:
         trial = run_baseline(rung, _narrow(climb, size), folder, select_by=climb.select_by)
     else:
-        recipe = build_recipe(rung, facts, seed=seed, folder=folder)
         trial = run_trial(rung, recipe, climb.reference, climb.source, climb.clock, climb.costs.predict_ending())
     climb.say(f"curve: {rung.name} on {size:,} rows, seed {seed}: {trial.seconds:.0f} s")
     return trial

@@ -45,7 +45,7 @@ layers better than a trained one of three, see RESULTS.md."""
 GBC_DIMENSIONS = 64
 """Principal components that GBC keeps: the source's choice."""
 
-TINY = 1e-12
+TINY, RELATIVE_SLACK = 1e-12, 1e-9
 """Against division by zero."""
 
 
@@ -135,6 +135,11 @@ def score_h(features_ND: ArrayLike, labels_N: ArrayLike) -> float:
     if not np.abs(centered_ND).max() > TINY:
         return 0.0
     covariance_DD, shrinkage = ledoit_wolf(centered_ND, assume_centered=True)
+    if not shrinkage > 0:
+        # Rows all in one direction, as two always are: nothing of their spread is taken for chance, and a covariance
+        # of that direction alone has no inverse.
+        slack = RELATIVE_SLACK * np.trace(covariance_DD) / len(covariance_DD)
+        covariance_DD = covariance_DD + slack * np.eye(len(covariance_DD))
     shares_C, means_CD = _average_classes(centered_ND, labels)
     solved_DC = cho_solve(cho_factor(covariance_DD), means_CD.T)
     between = float(np.einsum("c,cd,dc->", shares_C, means_CD, solved_DC))

@@ -25,6 +25,7 @@ from nlp_transfer.evaluation.out_of_scope import (
 )
 from nlp_transfer.models.merge import is_adapter
 from nlp_transfer.models.own import OwnClassifier
+from nlp_transfer.models.vectors import Neighbors
 from nlp_transfer.publishing.artifact import write_atomically
 from nlp_transfer.recipe.schema import EvaluationConfig
 
@@ -128,12 +129,17 @@ def score_scope(
 
     Raises:
         ArtifactError: Nothing was fitted for ``mahalanobis``.
-        DataError: The table cannot be used, or the task has no classes.
+        DataError: The table cannot be used, the task has no classes, or the head has no logits for ``energy``.
     """
     if not classifier.space.is_categorical:
         raise DataError(f"ood: expected a classifier with classes, this one is of task.kind={classifier.space.kind}.")
     if method not in get_args(Method):
         raise DataError(f"ood: expected {' or '.join(get_args(Method))}, got {method!r}. Choose one.")
+    if method == "energy" and isinstance(getattr(classifier.artifact.model, "head", None), Neighbors):
+        raise DataError(
+            "ood: energy is that of logits, and nearest neighbors give votes, which sum to 1 wherever a text lies. Use "
+            "method mahalanobis."
+        )
     fitted = _read_fitted(classifier) if method == "mahalanobis" else None
     ready = _prepare(classifier, read_table(data), text, text_b)
     if fitted is not None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from nlp_transfer.contracts import Splits, Track, track_nothing
+from nlp_transfer.data.identity import hash_tables
 from nlp_transfer.data.load import load_splits
 from nlp_transfer.engine.hooks import track_work
 from nlp_transfer.errors import RecipeError
@@ -33,7 +34,7 @@ from nlp_transfer.evidence.rank_options import (
     read_layers_option,
 )
 from nlp_transfer.evidence.ranking import Ranking, claim_ranking
-from nlp_transfer.evidence.verify import choose_goal, verify_encoders
+from nlp_transfer.evidence.verify import VerifyingRuns, choose_goal, verify_encoders
 from nlp_transfer.models.sources import resolve_encoder
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import Recipe
@@ -116,7 +117,8 @@ def rank(
         # A name that leads nowhere is told before the first encoder runs.
         resolve_encoder(recipe.encoder.model_copy(update={"name": name}))
     folder = None if output_dir is None else claim_ranking(Path(output_dir))
-    rows = narrow_splits(load_splits(recipe.data, recipe.task, seed=seed, source=source), limit, seed)
+    splits = load_splits(recipe.data, recipe.task, seed=seed, source=source)
+    rows = narrow_splits(splits, limit, seed)
     track = track_nothing if console.quiet else lambda label, total: track_work(console, label, total)
     settings = {"estimators": chosen, "layers": layers, "limit": limit, "pooling": pooling, "seed": seed}
     found = [_look_at(name, rows, recipe, settings, track) for name in names]
@@ -125,7 +127,8 @@ def rank(
     if verify:
         with tempfile.TemporaryDirectory() as aside:
             place = Path(aside) if folder is None else folder / "verify"
-            record["verification"] = verify_encoders(found, verify, recipe, source, place, console, goal)
+            runs = VerifyingRuns(recipe, source, place, hash_tables(splits), console)
+            record["verification"] = verify_encoders(found, verify, runs, goal)
     ranking = Ranking(record, folder)
     if folder is not None:
         ranking.save(folder)

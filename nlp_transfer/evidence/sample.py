@@ -30,6 +30,9 @@ in seconds, so that the same table gives the same advice on every machine. Chose
 FEWEST_ROWS = 100
 """Rows that are read however long their texts are: folds need some; chosen."""
 
+FEWEST_A_CLASS = 2
+"""Rows of a class that are read where train has them: one to learn from and one to hold out."""
+
 REFERENCE_ROWS, TIMED_ROWS = 200, 64
 """Rows of the reference sample, and of the timed pass; chosen."""
 
@@ -43,7 +46,7 @@ class Sample:
 
     Attributes:
         splits: All of the data.
-        rows: Numbers of the rows of train that are read, in random order, shape (N,).
+        rows: Numbers of the rows of train that are read, in random order, shape (N,); two of every class that has them.
         texts: Their texts, the two of a pair joined.
         labels: Their class ids, int64, shape (N,).
         prepared: Tokens: ``train`` are those rows, ``reference`` the sample beside them, ``timed`` some of the rows.
@@ -77,15 +80,15 @@ def draw_sample(
         The sample.
     """
     train, is_pair = splits.tables["train"], splits.is_pair
-    order = np.random.default_rng(seed).permutation(len(train))[:MOST_ROWS]
-    table = train.select(order)
+    table = train.select(np.random.default_rng(seed).permutation(len(train))[:MOST_ROWS])
     pair = (list(table["text_b"]),) if is_pair else ()
     lengths = np.array([len(row) for row in tokenizer(list(table["text"]), *pair, verbose=False)["input_ids"]])
     embedding = sum(weight.numel() for weight in model.get_input_embeddings().parameters())
     weights = max(1, sum(weight.numel() for weight in model.parameters()) - embedding)
     work_N = np.cumsum(np.minimum(lengths, max_length)) * float(weights)
     kept = min(len(table), max(FEWEST_ROWS, int(np.searchsorted(work_N, most_work, side="right"))))
-    table = table.select(range(kept))
+    rows = _hold_classes(np.random.default_rng(seed).permutation(len(train)), kept, train)
+    table = train.select(rows)
     reference = _read_reference()
 
     def encode(some: Dataset, *, pairs: bool) -> Encoded:
@@ -99,7 +102,23 @@ def draw_sample(
     pad, side = read_padding(tokenizer)
     prepared = Prepared(encoded, splits.labels, pad, side)
     labels = np.asarray(table["label"], dtype=np.int64)
-    return Sample(splits, order[:kept], _join(table), labels, prepared, lengths, reference)
+    return Sample(splits, rows, _join(table), labels, prepared, lengths, reference)
+
+
+def _hold_classes(order: np.ndarray, kept: int, train: Dataset) -> np.ndarray:
+    """The first rows of an order, where a class that has too few among them takes places of the largest ones."""
+    labels = np.asarray(train.select_columns(["label"]).with_format("numpy")["label"][:], dtype=np.int64)[order]
+    counts_C = np.bincount(labels[:kept], minlength=int(labels.max()) + 1)
+    places = np.arange(kept)
+    for rare in np.flatnonzero(counts_C < FEWEST_A_CLASS):
+        for spare in kept + np.flatnonzero(labels[kept:] == rare)[: FEWEST_A_CLASS - counts_C[rare]]:
+            largest = int(counts_C.argmax())
+            if counts_C[largest] <= FEWEST_A_CLASS:
+                return order[places]
+            places[np.flatnonzero(labels[places] == largest)[-1]] = spare
+            counts_C[largest] -= 1
+            counts_C[rare] += 1
+    return order[places]
 
 
 def _read_reference() -> list[str]:

@@ -5,10 +5,11 @@ after a kill is decided here.
 """
 
 import logging
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,6 +31,8 @@ __all__ = ["Look", "TrialBook", "Tried", "is_below_median"]
 JOURNAL = "trials.journal"
 LOCK = ".trials.lock"
 STUDY = "tune"
+REOPENED, SPENT = "reopened", "spent-"
+"""Facts of the study: how many of Optuna's trials the last start found, and the seconds of every start."""
 STARTUP_TRIALS = 6
 """Trials before the model of the search has a say: the first tries and as many drawn at random. Chosen."""
 MIN_COMPLETED = 3
@@ -45,8 +48,9 @@ class Tried:
 
     Attributes:
         index: Its place in the search, from 0; 0 is the recipe as it stands.
-        state: ``running``, ``complete``, ``pruned``, ``diverged``, ``interrupted`` (killed, or out of time: it is run
-            again when the search goes on) or ``skipped`` (it would not have ended in time).
+        state: ``running``, ``complete``, ``pruned``, ``diverged``, ``refused`` (its values do not fit the encoder),
+            ``interrupted`` (killed, or out of time) or ``skipped`` (it would not have ended in time). The last two are
+            run again when the search goes on.
         changes: Value by dotted key, of all keys that are searched.
         value: Validation figure; None unless complete.
         seconds: What it took; 0 where that is not known.
@@ -129,8 +133,8 @@ class TrialBook:
                 self.study.set_user_attr("identity", identity)
             elif known != identity:
                 raise OutputError(
-                    f"--out: {folder} holds a search with another seed, or of another version of this program. "
-                    "Nothing there was touched. Name another folder."
+                    f"--out: {folder} holds a search with another seed, of other rows or another encoder, or of "
+                    "another version of this program. Nothing there was touched. Name another folder."
                 )
 
     def _open(self) -> "Study":
@@ -156,11 +160,24 @@ class TrialBook:
             yield
 
     def release_lost(self) -> int:
-        """Mark what still counts as running as interrupted, when no process of the search is alive; say how many."""
-        lost = [trial for trial in self._trials() if trial.state.name == "RUNNING"]
+        """Free the places of lost and skipped trials, when no process of the search is alive; say how many were lost.
+
+        What still counts as running is interrupted. What was skipped for want of time is tried again.
+        """
+        trials = self._trials()
+        lost = [trial for trial in trials if trial.state.name == "RUNNING"]
         for trial in lost:
             self.study.tell(trial.number, state=self.optuna.trial.TrialState.FAIL)
+        self.study.set_user_attr(REOPENED, len(trials))
         return len(lost)
+
+    def note_seconds(self, started: float) -> None:
+        """Note that the start of then, in seconds since the epoch, has worked until now."""
+        self.study.set_user_attr(f"{SPENT}{started:.3f}", time.time() - started)
+
+    def sum_seconds(self) -> float:
+        """Wall seconds of all starts, however many processes they ran; of one that was killed, up to its last note."""
+        return sum(float(value) for name, value in self.study.user_attrs.items() if name.startswith(SPENT))
 
     def ask(self, num_trials: int | None) -> "Trial | None":
         """Choose the next trial: an interrupted one again, else a first try, else what the search wants.
@@ -226,9 +243,12 @@ class TrialBook:
     def read(self) -> list[Tried]:
         """Read every trial, one a place in the search, by place; the last attempt where there were several."""
         found: dict[int, Tried] = {}
+        reopened = int(self.study.user_attrs.get(REOPENED, 0))
         for trial in self._trials():
             if "index" in trial.user_attrs:
                 tried = _read_trial(trial)
+                if tried.state == "skipped" and trial.number < reopened:
+                    tried = replace(tried, state="interrupted")
                 found[tried.index] = tried
         return [found[index] for index in sorted(found)]
 

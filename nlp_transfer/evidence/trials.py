@@ -25,7 +25,7 @@ from nlp_transfer.publishing.folder import list_differences
 from nlp_transfer.publishing.report import Report
 from nlp_transfer.recipe.schema import Recipe
 
-__all__ = ["PeakMemory", "Reference", "Trial", "read_trial", "run_baseline", "run_trial"]
+__all__ = ["PeakMemory", "Reference", "Trial", "has_baseline", "read_trial", "run_baseline", "run_trial"]
 
 MEASURED_FILE = "measured.json"
 BASELINE_FILE = "predictions.npz"
@@ -268,6 +268,11 @@ def _differ(column: Any, reference: Reference, split: str) -> bool:
     return bool([index.get(name, -1) for name in column] != truth.tolist())
 
 
+def has_baseline(folder: Path) -> bool:
+    """Tell whether `run_baseline` would read its figures back from a folder."""
+    return (folder / BASELINE_FILE).is_file() and (folder / MEASURED_FILE).is_file()
+
+
 def run_baseline(rung: Rung, reference: Reference, folder: Path, *, select_by: str) -> Trial:
     """Fit what no encoder takes part in, or read it back.
 
@@ -281,7 +286,7 @@ def run_baseline(rung: Rung, reference: Reference, folder: Path, *, select_by: s
         The trial, seed 0: chance plays no part.
     """
     kept, notes = folder / BASELINE_FILE, folder / MEASURED_FILE
-    if kept.is_file() and notes.is_file():
+    if has_baseline(folder):
         with np.load(kept, allow_pickle=False) as stored:
             probabilities = {split: stored[split] for split in SCORED}
         measured = json.loads(notes.read_text(encoding="utf-8"))

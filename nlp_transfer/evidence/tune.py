@@ -23,7 +23,7 @@ from nlp_transfer.evidence.tune_worker import run_workers
 from nlp_transfer.evidence.tuning import BEST_YAML, TUNING_JSON, Tuning
 from nlp_transfer.methods.seed import Workspace, check_machine
 from nlp_transfer.models.encoder import read_config
-from nlp_transfer.models.sources import resolve_encoder
+from nlp_transfer.models.sources import EncoderSource, resolve_encoder
 from nlp_transfer.pipeline import override_recipe, prepare
 from nlp_transfer.publishing.artifact import write_atomically
 from nlp_transfer.publishing.folder import claim_folder
@@ -66,7 +66,7 @@ def tune(
         overrides: ``["training.epochs=2"]`` or ``{"training.epochs": 2}``.
         data: In place of ``data.path``, as for ``run``.
         trials: How many in all; 20 where there is no budget either, else as many as there is time for.
-        budget: Seconds, or a text such as ``15m``, for everything, trials of an earlier start included.
+        budget: Seconds, or a text such as ``15m``, for everything, earlier starts of the same search included.
         jobs: Processes that run trials at once; the order of trials, and so their choice, is fixed for one only.
         out: Folder of the search; the recipe's ``report.output_dir`` with ``-tuned`` where absent.
         seed: Of the search; the training seed is the recipe's.
@@ -99,32 +99,32 @@ def tune(
     for note in dropped:
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     with _claim(loaded, Path(out or f"{loaded.report.output_dir}-tuned")) as folder:
-        book = open_book(loaded, folder, seed)
         first = (loaded.training.seeds or [loaded.training.seed])[0]
         spaces = prepare(loaded, [first, *range(first + 1, first + 1 + confirm)], source, console)
         _check_validation(spaces[first])
-        runner = Runner(loaded, spaces, book, console, num_after=2 * confirm, source=source)
+        book = open_book(loaded, folder, seed, spaces[first].rows)
+        runner = Runner(loaded, spaces, book, console, num_after=2 * confirm, source=source, started=started)
         runner.num_trials = DEFAULT_TRIALS if trials is None and seconds is None else trials
         if seconds is not None:
-            spent = sum(each.seconds for each in book.read())
             kept = min(max(FINISH_SECONDS, FINISH_SHARE * seconds), seconds / 10)
-            runner.deadline = started + seconds - spent - kept
+            runner.deadline = started + seconds - book.sum_seconds() - kept
         if book.release_lost():
             console.print("a search was broken off here; going on with it.", highlight=False, soft_wrap=True)
         if jobs > 1:
             run_workers(runner, jobs, seed)
         else:
             runner.run_all()
-        return _finish(runner, confirm, time.time() - started)
+        return _finish(runner, confirm)
 
 
-def open_book(recipe: Recipe, folder: Path, seed: int) -> TrialBook:
+def open_book(recipe: Recipe, folder: Path, seed: int, rows: str) -> TrialBook:
     """Open the trials of a search, new or begun.
 
     Args:
         recipe: As it stands.
         folder: Of the search.
         seed: Of the search.
+        rows: Names the rows of all splits, as the training seed draws them.
 
     Returns:
         Its trials.
@@ -134,15 +134,17 @@ def open_book(recipe: Recipe, folder: Path, seed: int) -> TrialBook:
         MissingExtraError: Optuna is not installed.
         OutputError: The folder holds another search.
     """
-    space = build_space(recipe, num_layers=_count_layers(recipe))
-    identity = json.dumps({"seed": seed, "space": [each.to_json() for each in space]})
+    source = resolve_encoder(recipe.encoder)
+    space = build_space(recipe, num_layers=_count_layers(recipe, source))
+    facts = {"seed": seed, "space": [each.to_json() for each in space], "rows": rows, "revision": source.revision}
+    identity = json.dumps(facts)
     is_lower = recipe.training.select_by in LOWER_IS_BETTER
     return TrialBook(folder, space, seed=seed, lower_is_better=is_lower, identity=identity)
 
 
-def _count_layers(recipe: Recipe) -> int | None:
+def _count_layers(recipe: Recipe, source: EncoderSource) -> int | None:
     """Layers of the encoder, where its configuration says so."""
-    config = read_config(resolve_encoder(recipe.encoder), trust_remote_code=recipe.encoder.trust_remote_code)
+    config = read_config(source, trust_remote_code=recipe.encoder.trust_remote_code)
     found = getattr(config, "num_hidden_layers", None)
     return found if isinstance(found, int) else None
 
@@ -179,7 +181,7 @@ def _claim(recipe: Recipe, folder: Path) -> Iterator[Path]:
         raise OutputError(message) from error
 
 
-def _finish(runner: Runner, confirm: int, seconds: float) -> Tuning:
+def _finish(runner: Runner, confirm: int) -> Tuning:
     """Score test, write everything down."""
     book, recipe, notes = runner.book, runner.recipe, list[str]()
     best, trials = book.find_best(), book.read()
@@ -209,11 +211,12 @@ def _finish(runner: Runner, confirm: int, seconds: float) -> Tuning:
         "test": _score_test(runner, rivals, [None]),
         "confirmed": {},
         "notes": notes,
-        "seconds": seconds,
     }
     if confirm and best.index and trials[0].state == "complete":
         seeds = _confirm(runner, rivals, confirm, notes)
         record["confirmed"] = {"seeds": seeds, **_score_test(runner, rivals, seeds)} if seeds else {}
+    book.note_seconds(runner.started)
+    record["seconds"] = book.sum_seconds()
     write_atomically(book.folder / BEST_YAML, recipe_to_yaml(best_recipe))
     tuning = Tuning(record, book.folder)
     write_atomically(book.folder / REPORT_HTML, render_tuning(tuning))

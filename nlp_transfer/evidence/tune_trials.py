@@ -16,7 +16,7 @@ from nlp_transfer.contracts import Evaluation, RunLog
 from nlp_transfer.engine.hooks import PlainProgress, ProgressBar, build_progress
 from nlp_transfer.engine.notebook import NotebookProgress
 from nlp_transfer.engine.precision import choose_precision
-from nlp_transfer.errors import DivergedError, StorageError
+from nlp_transfer.errors import DivergedError, EncoderError, RecipeError, StorageError
 from nlp_transfer.evaluation.scoring import compute_metrics, is_better
 from nlp_transfer.evidence.study import Look, TrialBook, Tried
 from nlp_transfer.methods.fit import fit_model, predict_split
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 MOST_SKIPPED = 5
-"""Trials in a row that would not end in time before the search ends; chosen."""
+"""Trials in a row that would not end in time, or are refused, before the search ends; chosen."""
 
 SLACK = 1.2
 """Factor on the time that a trial is expected to take; chosen."""
@@ -61,6 +61,7 @@ class _Watch:
     trial: "Trial"
     metric: str
     num_steps: int
+    started: float
     deadline: float
     parent: int | None
     bar: ProgressBar | NotebookProgress | PlainProgress | None
@@ -81,6 +82,7 @@ class _Watch:
     def after_evaluation(self, log: RunLog, evaluation: Evaluation) -> None:  # noqa: ARG002
         """Note the figure; give up where it is worse than the median."""
         self.looks.append((self.progress, evaluation.metrics[self.metric]))
+        self.book.note_seconds(self.started)
         if self.book.should_stop(self.trial, self.looks) and self.progress < 1:
             raise _GivenUp
 
@@ -131,6 +133,7 @@ class Runner:
         num_trials: Places of the whole search; None for no limit.
         parent: The process without which this one is to end; None for none.
         source: Data in memory; None where the recipe names it.
+        started: When this start of the search began, in seconds since the epoch.
     """
 
     recipe: Recipe
@@ -142,6 +145,7 @@ class Runner:
     num_trials: int | None = None
     parent: int | None = None
     source: object | None = None
+    started: float = field(default_factory=time.time)
 
     @property
     def seed(self) -> int:
@@ -165,8 +169,8 @@ class Runner:
                 self.book.close(trial, "skipped", seconds=0.0, progress=0.0)
                 num_skipped += 1
                 continue
-            num_skipped = 0
-            self._run(trial, index, self.recipe if index == 0 else change_recipe(self.recipe, changes))
+            is_refused = self._run(trial, index, changes) == "refused"
+            num_skipped = num_skipped + 1 if is_refused else 0
 
     def find_end(self) -> float:
         """When the search itself must end, in seconds since the epoch."""
@@ -182,8 +186,8 @@ class Runner:
         ]
         return SLACK * max(paces, default=0.0) * _count_epochs(self.recipe, changes)
 
-    def _run(self, trial: "Trial", index: int, recipe: Recipe) -> None:
-        """Run one trial and note how it ended."""
+    def _run(self, trial: "Trial", index: int, changes: Mapping[str, Any]) -> str:
+        """Run one trial, note how it ended, and give that."""
         started = time.monotonic()
         watches: list[_Watch] = []
 
@@ -191,11 +195,13 @@ class Runner:
             # In a notebook or terminal a bar; elsewhere the lines of finished trials are enough.
             is_shown = not self.console.quiet and (self.console.is_terminal or self.console.is_jupyter)
             bar = build_progress(self.console, num_steps, label) if is_shown else None
-            watches.append(_Watch(self.book, trial, self.metric, num_steps, self.find_end(), self.parent, bar))
+            facts = (num_steps, self.started, self.find_end(), self.parent, bar)
+            watches.append(_Watch(self.book, trial, self.metric, *facts))
             return (watches[-1],)
 
         state, value = "complete", None
         try:
+            recipe = self.recipe if index == 0 else change_recipe(self.recipe, changes)
             found = self.fit(recipe, self.seed, make_hooks, label=f"trial {index}", wants_test=self._is_kept(index))
             value = self._measure(found["validation"])
             # Before the trial counts as complete, so that none that does lacks them.
@@ -207,9 +213,16 @@ class Runner:
             state = "interrupted"
         except (DivergedError, torch.OutOfMemoryError):
             state = "diverged"
+        except (EncoderError, RecipeError) as error:
+            if index == 0:
+                raise  # the recipe itself is at fault, which the user has to hear
+            state = "refused"
+            self.console.print(f"trial {index}: {error}", highlight=False, markup=False, soft_wrap=True)
         progress = 1.0 if state == "complete" else (watches[-1].progress if watches else 0.0)
         self.book.close(trial, state, seconds=time.monotonic() - started, progress=progress, value=value)
+        self.book.note_seconds(self.started)
         self._say(index)
+        return state
 
     def fit(
         self,

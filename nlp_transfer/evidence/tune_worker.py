@@ -36,7 +36,13 @@ def run_workers(runner: Runner, jobs: int, seed: int) -> None:
         TransferError: A process failed; the others are stopped, and the search can go on.
     """
     deadline = None if runner.deadline == float("inf") else runner.deadline
-    settings = {"seed": seed, "deadline": deadline, "num_after": runner.num_after, "num_trials": runner.num_trials}
+    settings = {
+        "seed": seed,
+        "deadline": deadline,
+        "num_after": runner.num_after,
+        "num_trials": runner.num_trials,
+        "started": runner.started,
+    }
     command = [sys.executable, "-m", "nlp_transfer.evidence.tune_worker", str(runner.book.folder), json.dumps(settings)]
     environment = {**os.environ}
     environment.setdefault("OMP_NUM_THREADS", str(max(1, _count_cores() // jobs)))
@@ -94,17 +100,18 @@ def main() -> int:
     quiet = Console(quiet=True)
     try:
         recipe = load_recipe(folder / "recipe.yaml")
-        book = open_book(recipe, folder, int(settings["seed"]))
         seed = (recipe.training.seeds or [recipe.training.seed])[0]
+        spaces = prepare(recipe, [seed], None, quiet)
         runner = Runner(
             recipe,
-            prepare(recipe, [seed], None, quiet),
-            book,
+            spaces,
+            open_book(recipe, folder, int(settings["seed"]), spaces[seed].rows),
             quiet,
             deadline=float("inf") if settings["deadline"] is None else float(settings["deadline"]),
             num_after=int(settings["num_after"]),
             num_trials=settings["num_trials"],
             parent=os.getppid(),
+            started=float(settings["started"]),
         )
         runner.run_all()
     except TransferError as error:

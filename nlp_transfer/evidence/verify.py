@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,47 @@ from nlp_transfer.pipeline import run
 from nlp_transfer.publishing.report import Report
 from nlp_transfer.recipe.schema import LOWER_IS_BETTER, Recipe
 
-__all__ = ["VERIFY_ROWS", "choose_goal", "verify_encoders"]
+__all__ = ["VERIFY_ROWS", "VerifyingRuns", "choose_goal", "verify_encoders"]
 
 VERIFY_ROWS = 2000
 """Train rows of a verifying fine-tune where the recipe names no ``data.limit``; chosen."""
+
+
+@dataclass(frozen=True)
+class VerifyingRuns:
+    """How and where encoders are fine-tuned to verify a ranking.
+
+    Attributes:
+        recipe: How they are trained; ``data.limit`` is `VERIFY_ROWS` where it names none.
+        source: Tables in memory, or None.
+        folder: Where runs go.
+        rows: Names the rows of the table.
+        console: Shows how they go.
+    """
+
+    recipe: Recipe
+    source: object | None
+    folder: Path
+    rows: str
+    console: Console
+
+    def fine_tune(self, name: str, limit: int) -> Report:
+        """Run one encoder's recipe on the first rows of train, or read the run that is there of the same rows."""
+        safe = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name).strip("-.")
+        # A path may hold other rows by now, so a run is found by what it was run on.
+        place = self.folder / f"{safe}-{self.rows[:8]}"
+        sections = {
+            "data": self.recipe.data.model_copy(update={"limit": limit}),
+            "encoder": self.recipe.encoder.model_copy(update={"name": name}),
+            "report": self.recipe.report.model_copy(update={"output_dir": str(place)}),
+        }
+        wanted = self.recipe.model_copy(update=sections)
+        if (place / "report.json").is_file():
+            report = Report.load(place)
+            if report.recipe == wanted.model_dump(mode="json"):
+                return report
+        self.console.print(f"verifying {name}", highlight=False, markup=False, soft_wrap=True)
+        return run(wanted, data=self.source, progress=not self.console.quiet, console=self.console)
 
 
 def choose_goal(recipe: Recipe) -> str:
@@ -40,39 +78,27 @@ def choose_goal(recipe: Recipe) -> str:
     return "accuracy" if "accuracy" in metrics else metrics[0]
 
 
-def verify_encoders(
-    rows: Sequence[dict[str, Any]],
-    count: int,
-    recipe: Recipe,
-    source: object | None,
-    folder: Path,
-    console: Console,
-    goal: str,
-) -> dict[str, Any]:
+def verify_encoders(rows: Sequence[dict[str, Any]], count: int, runs: VerifyingRuns, goal: str) -> dict[str, Any]:
     """Fine-tune the best of a ranking, note in their rows what came of it, and hold it against the estimators.
 
-    Validation decides which one is named; test is only written down. A run that is finished in ``folder`` is not run
-    again, and one that was broken off goes on.
+    Validation decides which one is named; test is only written down. A run that is finished is not run again, and one
+    that was broken off goes on.
 
     Args:
         rows: Rows of the record, best first; those that are verified get a key ``verified``.
         count: How many.
-        recipe: How they are trained; ``data.limit`` is `VERIFY_ROWS` where it names none.
-        source: Tables in memory, or None.
-        folder: Where runs go.
-        console: Shows how they go.
+        runs: How and where.
         goal: Metric.
 
     Returns:
         Section ``verification`` of the record.
     """
     start = time.perf_counter()
-    limit = recipe.data.limit or VERIFY_ROWS
-    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"limit": limit})})
+    limit = runs.recipe.data.limit or VERIFY_ROWS
     verified = list(rows[:count])
     for row in verified:
         began = time.perf_counter()
-        report = _fine_tune(row["name"], recipe, source, folder, console)
+        report = runs.fine_tune(row["name"], limit)
         row["verified"] = {
             split: report.scores[split][goal].value for split in ("validation", "test") if split in report.scores
         } | {"seconds": time.perf_counter() - began}
@@ -81,29 +107,11 @@ def verify_encoders(
         "metric": goal,
         "count": len(verified),
         "limit": limit,
-        "epochs": recipe.training.epochs,
+        "epochs": runs.recipe.training.epochs,
         "best": best["name"],
         "agreement": _compare(verified),
         "seconds": time.perf_counter() - start,
     }
-
-
-def _fine_tune(name: str, recipe: Recipe, source: object | None, folder: Path, console: Console) -> Report:
-    """Run one encoder's recipe, or read the run that is there."""
-    place = folder / "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name).strip("-.")
-    wanted = recipe.model_copy(
-        update={
-            "encoder": recipe.encoder.model_copy(update={"name": name}),
-            "report": recipe.report.model_copy(update={"output_dir": str(place)}),
-        }
-    )
-    # Tables in memory have no name that tells them apart, so what was made of others could not be told.
-    if source is None and (place / "report.json").is_file():
-        report = Report.load(place)
-        if report.recipe == wanted.model_dump(mode="json"):
-            return report
-    console.print(f"verifying {name}", highlight=False, markup=False, soft_wrap=True)
-    return run(wanted, data=source, progress=not console.quiet, console=console)
 
 
 def _compare(verified: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

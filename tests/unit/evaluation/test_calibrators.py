@@ -53,6 +53,17 @@ def test_temperature_recovers_how_much_too_sure_the_logits_were():
     assert fit_calibrator("temperature", stated, labels, space_of(3)).temperature == pytest.approx(3.0, rel=0.1)
 
 
+@pytest.mark.parametrize("num_classes", [2, 5])
+def test_rows_without_a_mistake_are_no_proof_that_there_never_is_one(num_classes):
+    rows, space = 200, space_of(num_classes)
+    labels = np.arange(rows) % num_classes
+    stated = np.full((rows, num_classes), 0.4 / (num_classes - 1))
+    stated[np.arange(rows), labels] = 0.6
+    found = fit_calibrator("temperature", stated, labels, space).apply(stated)
+    # One mistake among two more rows, as Laplace would have it.
+    assert found[np.arange(rows), labels] == pytest.approx(np.full(rows, 1 - 1 / (rows + 2)), abs=1e-4)
+
+
 def test_temperature_divides_the_logits():
     logits = np.random.default_rng(0).normal(size=(50, 4)) * 20
     stated = np.exp(logits - logits.max(axis=1, keepdims=True))

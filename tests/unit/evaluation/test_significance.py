@@ -225,6 +225,8 @@ def test_what_cannot_be_compared_is_refused() -> None:
             with pytest.raises(ShapeError, match="same examples twice"):
                 compare(first, second)
             refused += 1
+        with pytest.raises(ShapeError, match="expected finite values, got 1 examples without"):
+            compare(np.array([1.0, 0.0, 1.0]), np.array([1.0, float("nan"), 1.0]))
     assert refused == 9
     with pytest.raises(ShapeError, match="0 or 1"):
         compare_mcnemar(np.array([0.5, 1.0]), np.array([1.0, 1.0]))

@@ -92,6 +92,8 @@ def test_sizes_that_differ_and_one_class_alone_are_refused():
         estimate_held_out(np.ones((3, 2)), np.array([0, 1]), 2)
     with pytest.raises(DataError, match="two classes or more"):
         estimate_held_out(np.ones((3, 2)), np.array([1, 1, 1]), 2)
+    with pytest.raises(DataError, match="two rows of a class to compare"):
+        estimate_held_out(np.eye(3), np.array([0, 1, 2]), 3)
     with pytest.raises(ShapeError, match="label for each of 2 rows, got 1"):
         rank_suspects(np.array([0]), np.ones((2, 2)) / 2)
 

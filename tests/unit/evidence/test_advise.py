@@ -172,6 +172,28 @@ def test_long_texts_are_read_in_part_and_the_rows_are_those_of_a_plain_pass(tiny
     assert part.labels[7] == splits.tables["train"]["label"][int(part.rows[7])]
 
 
+def test_a_rare_class_is_read_whatever_the_draw(tiny_encoder):
+    encoder, tables = EncoderConfig(name=str(tiny_encoder("bert"))), make_tables(900)
+    names = np.array(["usual"] * 897 + ["rare", "rare", "single"])
+    tables["train"] = tables["train"].assign(label=names)
+    for split in ("validation", "test"):
+        tables[split] = tables[split].assign(label="usual")
+    splits = load_splits(DataConfig(), TaskConfig(), seed=0, source=tables)
+    tokenizer = load_tokenizer(resolve_encoder(encoder))
+    model = load_encoder(encoder, splits.labels, seed=0).model.base_model
+    for seed in range(5):
+        part = draw_sample(splits, tokenizer, model, max_length=32, seed=seed, most_work=0.0)
+        held = dict(zip(splits.labels.names, np.bincount(part.labels, minlength=3).tolist(), strict=True))
+        assert held == {"rare": 2, "single": 1, "usual": FEWEST_ROWS - 3}
+        assert len(set(part.rows.tolist())) == FEWEST_ROWS
+        assert [splits.tables["train"]["label"][row] for row in part.rows.tolist()] == part.labels.tolist()
+
+
+def test_advice_on_a_table_in_memory_says_where_to_name_it(advice):
+    assert all("data.path=YOUR_TABLE" in c["command"] for c in advice.candidates)
+    assert any("in place of YOUR_TABLE" in note for note in advice.record["notes"])
+
+
 def test_the_command_line_prints_json_and_writes_the_report(tiny_encoder, work_dir):
     make_tables(60)["train"].to_csv("mine.csv", index=False)
     command = ["advise", "mine.csv", "--encoder", str(tiny_encoder("bert")), "--json", "--out", "told", "--limit", "30"]
@@ -183,6 +205,7 @@ def test_the_command_line_prints_json_and_writes_the_report(tiny_encoder, work_d
     first = found["candidates"][0]
     assert {"data.path=mine.csv", "data.limit=30"} <= set(first["overrides"])
     assert load_recipe(first["recipe"], first["overrides"]).strategy.kind == first["kind"]
+    assert not any("YOUR_TABLE" in note for note in found["notes"])
     shown = CliRunner().invoke(app, command[:4], catch_exceptions=False)
     assert "Run it:" in shown.stdout
 

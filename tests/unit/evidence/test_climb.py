@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from nlp_transfer.contracts import LabelSpace
-from nlp_transfer.errors import OutOfTimeError
+from nlp_transfer.errors import EncoderError, OutOfTimeError
 from nlp_transfer.evidence import climb as module
 from nlp_transfer.evidence.climb import Climb, climb_ladder
 from nlp_transfer.evidence.clock import Clock
@@ -106,6 +106,27 @@ def test_a_budget_that_holds_everything_leaves_nothing_out_and_one_that_is_tight
     assert "features" in tight.trials
     why = next(each.why for each in tight.omissions if each.rung == "full")
     assert why.startswith("a seed was foreseen to take")
+
+
+def test_what_is_finished_is_taken_in_however_little_time_is_left(monkeypatch, tmp_path):
+    folder = tmp_path / "runs" / "tfidf"
+    folder.mkdir(parents=True)
+    for name in ("predictions.npz", "measured.json"):
+        (folder / name).write_bytes(b"")
+    climb = climb_in(World(10.0, 60.0, {}), monkeypatch, tmp_path, budget=22.0)
+    assert "tfidf" in climb.trials
+    fresh = climb_in(World(10.0, 60.0, {}), monkeypatch, tmp_path / "fresh", budget=22.0)
+    assert "tfidf" not in fresh.trials
+
+
+def test_an_encoder_that_cannot_be_fine_tuned_costs_no_more_than_its_own_rungs(monkeypatch, tmp_path):
+    climb = climb_in(World(0.01, 1.0, {}), monkeypatch, tmp_path, budget=600.0)
+
+    def refuse(*_, **__):
+        raise EncoderError("this one is frozen.")
+
+    monkeypatch.setattr(module, "run", refuse)
+    assert module.measure_steps(climb) == 0.0
 
 
 def test_without_a_budget_every_seed_runs_rung_by_rung(monkeypatch, tmp_path):

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from nlp_transfer.errors import DataError, OutputError, RecipeError
+from nlp_transfer.evidence import curve
 from nlp_transfer.evidence.compare import compare
 from nlp_transfer.evidence.comparison import Comparison
 from nlp_transfer.evidence.rungs import RUNGS
@@ -131,6 +132,27 @@ def test_the_same_call_runs_nothing_again_and_other_data_are_refused(ladder, mon
     with pytest.raises(OutputError, match=r"holds files that no comparison left, such as notes\.txt"):
         compare(**asked | {"output_dir": other})
     assert [entry.name for entry in other.iterdir()] == ["notes.txt"]
+
+
+def test_a_curve_keeps_its_other_points_where_a_rung_is_refused(ladder, monkeypatch, tmp_path):
+    run_trial = curve.run_trial
+
+    def refuse_features(rung, *arguments):
+        if rung.name == "features":
+            raise RecipeError("strategy.layers: there is no such layer.")
+        return run_trial(rung, *arguments)
+
+    monkeypatch.setattr(curve, "run_trial", refuse_features)
+    asked = {"rungs": ["majority"], "curve_rungs": ["features", "tfidf"], "output_dir": tmp_path / "out", "seeds": 1}
+    found = compare(**ladder["asked"] | asked)
+    assert {point["rung"] for point in found.record["curve"]["points"]} == {"tfidf"}
+    assert any("there is no such layer" in note for note in found.record["curve"]["notes"])
+    # Points that are there cost nothing, so that no time at all is time enough for them.
+    monkeypatch.setattr("nlp_transfer.evidence.costs.Costs.predict", lambda *_: 1e9)
+    monkeypatch.setattr("nlp_transfer.evidence.compare.measure_steps", lambda _: 1.0)
+    again = compare(**ladder["asked"] | asked | {"budget": "10m"})
+    assert [row["rung"] for row in again.rows] == ["majority"]
+    assert again.record["curve"]["points"] == found.record["curve"]["points"]
 
 
 def test_a_run_that_was_scored_on_other_rows_is_refused(ladder):

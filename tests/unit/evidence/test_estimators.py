@@ -105,6 +105,14 @@ def test_even_h_score_gives_every_spectrum_the_same_chance_and_the_shrunk_one_do
     assert max(shrunk) > 5 * min(shrunk)
 
 
+@pytest.mark.parametrize("labels", [[0, 1], [0, 1, 0, 1]])
+def test_h_score_of_rows_in_one_direction_is_a_figure(labels):
+    direction = np.random.default_rng(0).normal(size=384)
+    features = np.array([-1.0, 1.0] * (len(labels) // 2))[:, None] * direction
+    # All of the spread lies between the classes: as much as one direction can.
+    assert estimators.score_h(features, labels) == pytest.approx(1.0, abs=1e-3)
+
+
 def test_features_that_say_nothing_score_nothing():
     assert estimators.score_h_even(np.ones((6, 2)), [0, 0, 0, 1, 1, 1]) == 0.0
     varied = estimators.standardize(np.array([[1.0, 7.0], [3.0, 7.0], [5.0, 7.0]]))

@@ -67,6 +67,20 @@ def test_energy_is_that_of_the_logits_and_mahalanobis_waits_for_its_fit(model, t
         score_scope(classifier, test, method="entropy")
 
 
+def test_votes_of_neighbors_have_no_energy(tiny_encoder, tables, tmp_path):
+    recipe = {
+        "encoder": {"name": str(tiny_encoder("bert"))},
+        "strategy": {"kind": "features", "head": "knn"},
+        "data": {"path": str(tables[0])},
+        "evaluation": {"tfidf": False, "resamples": 100},
+    }
+    classifier = nt.Classifier.from_pretrained(nt.run(recipe, output_dir=tmp_path / "run", progress=False).model_path)
+    with pytest.raises(DataError, match="Use method mahalanobis"):
+        score_scope(classifier, tables[0] / "test.csv")
+    fit_scope(classifier, tables[0] / "train.csv")
+    assert score_scope(classifier, tables[0] / "test.csv", method="mahalanobis").shape == (40,)
+
+
 def test_command_fits_measures_and_predict_adds_the_column(model, tables, tmp_path, monkeypatch, capsys):
     def call(*arguments):
         return run_command(monkeypatch, capsys, *arguments)[:2]

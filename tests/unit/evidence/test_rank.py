@@ -191,6 +191,13 @@ def test_the_best_are_verified_once_and_held_against_the_estimators(tiny_encoder
     again = nt.rank(data, encoders, QUICK, estimators=["h_score", "leep"], verify=2, output_dir=out, progress=False)
     assert [run.stat().st_mtime_ns for run in sorted((out / "verify").glob("*/report.json"))] == times
     assert [row["scores"] for row in again.record["encoders"]] == [row["scores"] for row in first.record["encoders"]]
+    # The same path with other rows is verified anew, and what was there is left alone.
+    train = (data / "train.csv").read_text()
+    (data / "train.csv").write_text(train + train.splitlines()[1] + "\n")
+    nt.rank(data, encoders, QUICK, estimators=["h_score"], verify=1, output_dir=out, progress=False)
+    later = sorted((out / "verify").glob("*/report.json"))
+    assert len(later) == 3
+    assert [run.stat().st_mtime_ns for run in runs] == times
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,25 @@ def test_a_search_that_was_broken_off_chooses_as_one_that_was_not(tmp_path):
         ]
 
 
+def test_what_was_skipped_for_want_of_time_is_tried_again_by_the_next_start(tmp_path):
+    whole = open_book(tmp_path / "whole")
+    work(whole, 8)
+    book = open_book(tmp_path / "short")
+    work(book, 5)
+    for _ in range(2):
+        book.close(book.ask(None), "skipped", seconds=0.0, progress=0.0)
+    before = book.read()
+    assert [each.state for each in before][5:] == ["skipped"] * 2
+    # Within one start each gets a place of its own; the next start has more time.
+    assert book.ask(7) is None
+    again = open_book(tmp_path / "short")
+    assert again.release_lost() == 0
+    work(again, 8)
+    assert [(e.index, e.state) for e in again.read()] == [(e.index, e.state) for e in whole.read()]
+    assert [e.changes for e in again.read()[:7]] == [e.changes for e in before]
+    assert again.read()[5].changes == whole.read()[5].changes
+
+
 def test_the_search_learns_from_what_it_saw(tmp_path):
     book = open_book(tmp_path)
     work(book, 30)

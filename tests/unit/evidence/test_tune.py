@@ -2,6 +2,7 @@ import io
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,8 @@ from rich.console import Console
 
 import nlp_transfer as nt
 from nlp_transfer import cli
-from nlp_transfer.errors import ArtifactError, DataError, OutputError, RecipeError, TransferError
-from nlp_transfer.evidence import trials
+from nlp_transfer.errors import ArtifactError, DataError, EncoderError, OutputError, RecipeError, TransferError
+from nlp_transfer.evidence import trials, tune_trials
 from nlp_transfer.evidence.tune import open_book
 from nlp_transfer.evidence.tune_trials import Runner
 from nlp_transfer.evidence.tuning import Tuning
@@ -49,6 +50,10 @@ def recipe(table, tiny_encoder):
 def tune(recipe, out, *, heard=None, **arguments):
     console = Console(file=heard or io.StringIO(), width=500)
     return nt.tune(recipe, out=out, console=console, **arguments)
+
+
+def open_search(recipe, folder):
+    return open_book(recipe, folder, 0, prepare(recipe, [3], None, Console(quiet=True))[3].rows)
 
 
 def list_facts(tuning):
@@ -98,7 +103,7 @@ def test_a_search_mends_a_bad_rate_and_its_best_recipe_runs_to_the_same_figure(r
 def test_a_trial_that_lags_behind_the_median_is_given_up(recipe, tmp_path):
     recipe = {**recipe, "training": {**recipe["training"], "select_by": "accuracy"}}
     first = tune(recipe, tmp_path / "out", trials=1)
-    book = open_book(load_recipe(recipe), tmp_path / "out", 0)
+    book = open_search(load_recipe(recipe), tmp_path / "out")
     for _ in range(3):  # trials that did perfectly from the start
         trial = book.ask(None)
         assert not book.should_stop(trial, [(0.1, 1.0)])
@@ -135,7 +140,7 @@ def test_a_killed_search_goes_on_to_the_same_trials(recipe, tmp_path):
     assert list_facts(found) == list_facts(whole)
     assert len(found.trials) == 4
     # One was lost and done again.
-    book = open_book(load_recipe(file), tmp_path / "killed", 0)
+    book = open_search(load_recipe(file), tmp_path / "killed")
     assert len(book.study.get_trials()) == 5
 
 
@@ -156,7 +161,8 @@ def test_processes_share_the_trials_of_a_search(recipe, tmp_path):
 def make_runner(recipe, folder, **settings):
     folder.mkdir(exist_ok=True)
     loaded, quiet = load_recipe(recipe), Console(quiet=True)
-    return Runner(loaded, prepare(loaded, [3], None, quiet), open_book(loaded, folder, 0), quiet, **settings)
+    spaces = prepare(loaded, [3], None, quiet)
+    return Runner(loaded, spaces, open_book(loaded, folder, 0, spaces[3].rows), quiet, **settings)
 
 
 def test_a_trial_is_stopped_at_the_deadline_and_run_again_later(recipe, tmp_path, monkeypatch):
@@ -189,6 +195,59 @@ def test_no_trial_is_started_that_cannot_end(recipe, tmp_path, monkeypatch):
     # What is to be fitted after the search keeps its time.
     runner.num_after, runner.deadline = 2, time.time() + 1.9 * default.seconds
     assert runner.find_end() < time.time()
+
+
+def test_a_search_does_not_go_on_with_other_rows_of_the_same_path(recipe, table, tmp_path):
+    own = tmp_path / "table"
+    shutil.copytree(table, own)
+    recipe["data"]["path"] = str(own)
+    tune(recipe, tmp_path / "out", trials=1)
+    journal = (tmp_path / "out" / "trials.journal").read_bytes()
+    train = (own / "train.csv").read_text()
+    (own / "train.csv").write_text(train + train.splitlines()[1] + "\n")
+    with pytest.raises(OutputError, match="of other rows or another encoder"):
+        tune(recipe, tmp_path / "out", trials=2)
+    assert (tmp_path / "out" / "trials.journal").read_bytes() == journal
+
+
+def test_values_that_do_not_fit_are_a_refused_trial_and_a_recipe_that_does_not_is_told(recipe, tmp_path, monkeypatch):
+    runner, heard = make_runner(recipe, tmp_path, num_trials=3), io.StringIO()
+    runner.console = Console(file=heard, width=500)
+    asked, fit = [], Runner.fit
+
+    def refuse_second(self, *arguments, **options):
+        asked.append(arguments)
+        if len(asked) == 2:
+            raise EncoderError("strategy.reinit_layers: expected one group of layers.")
+        return fit(self, *arguments, **options)
+
+    monkeypatch.setattr(Runner, "fit", refuse_second)
+    runner.run_all()
+    assert [each.state for each in runner.book.read()][:2] == ["complete", "refused"]
+    assert len(runner.book.read()) == 3
+    assert "trial 1: strategy.reinit_layers: expected one group" in heard.getvalue()
+    # A search whose every value is refused ends.
+    runner.num_trials = None
+    monkeypatch.setattr(Runner, "fit", lambda *_, **__: refuse_all())
+    runner.run_all()
+    assert [each.state for each in runner.book.read()][3:] == ["refused"] * tune_trials.MOST_SKIPPED
+    with pytest.raises(EncoderError, match="not here"):
+        tune(recipe, tmp_path / "other", trials=1)
+
+
+def refuse_all():
+    raise EncoderError("not here.")
+
+
+def test_a_budget_counts_the_seconds_that_went_by_not_those_of_every_process(recipe, tmp_path):
+    runner = make_runner(recipe, tmp_path / "out", num_trials=1)
+    for started in (time.time() - 40, time.time() - 30):
+        # Two processes of one start note the same, whoever comes last.
+        for _ in range(2):
+            runner.book.note_seconds(started)
+    assert runner.book.sum_seconds() == pytest.approx(70, abs=1)
+    runner.run_all()
+    assert 70 < runner.book.sum_seconds() < 100
 
 
 def test_a_search_without_time_says_so_and_can_go_on(recipe, tmp_path):

@@ -1,25 +1,22 @@
 """Pictures of a comparison: score against cost, and score against the number of rows."""
 
 from collections.abc import Mapping, Sequence
-from itertools import product
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from nlp_transfer.publishing.drawing import (
     BLUE,
     GREEN,
     INK,
-    LETTER,
     MUTED,
     RED,
     SOFT,
     WIDTH,
-    measure_text,
     new_figure,
     place,
     write_heading,
+    write_names,
     write_svg,
 )
 from nlp_transfer.publishing.summary import format_duration, name_metric
@@ -30,15 +27,6 @@ WIDE = 1.5 * WIDTH
 
 SHORTEST = 0.1
 """Seconds; what takes less stands there."""
-
-FONT, LINE = 9.0, 11.0
-"""Size of a name beside a point, and the height that it takes, in points."""
-
-MARK, AWAY = 4.0, 6.0
-"""Half the width of a point's mark with some room, and how far a name stands from the point, in points."""
-
-PLACES = tuple(product((6.0 - LINE * lines for lines in range(12)), ("left", "right")))
-"""Where a name may stand, the best first: its height against its point, and which of its ends is there."""
 
 NEAR = 1.6
 """Times the size before, below which a point of a curve gets no tick of its own."""
@@ -87,38 +75,8 @@ def draw_front(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
         axes.set_axisbelow(True)
         axes.set_xlabel("Wall time of one seed, loading and prediction included")
         write_heading(axes, f"{name_metric(metric)} on test")
-        _write_names(axes, [(row["rung"], costs[row["rung"]], row["test"][metric]["value"]) for row in shown])
+        write_names(axes, [(row["rung"], costs[row["rung"]], row["test"][metric]["value"]) for row in shown])
         return write_svg(figure, f"{name_metric(metric)} against seconds")
-
-
-def _write_names(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
-    """Write a name beside each point, right of it or else left, and further down where other names and points are."""
-    scale = 72 / axes.figure.dpi
-    spots = [tuple(float(value) * scale for value in axes.transData.transform(point[1:])) for point in points]
-    # What is taken: left, right and middle of names, and of the marks of all points.
-    taken = [(x - MARK, x + MARK, y) for x, y in spots]
-    for (name, cost, score), (x, y) in sorted(zip(points, spots, strict=True), key=lambda each: each[1][0]):
-        width = LETTER * FONT * measure_text(name)
-        for offset, side in PLACES:
-            left = x + AWAY if side == "left" else x - AWAY - width
-            end, middle = left + width, y + offset
-            if left > 0 and not any(
-                abs(middle - other) < LINE and left < their_end and start < end for start, their_end, other in taken
-            ):
-                break
-        taken.append((left, end, middle))
-        axes.annotate(
-            name,
-            (cost, score),
-            xytext=(AWAY if side == "left" else -AWAY, offset),
-            textcoords="offset points",
-            ha=side,
-            va="center",
-            fontsize=FONT,
-            color=INK,
-            annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": SOFT, "linewidth": 0.8} if abs(offset) > LINE else None,
-        )
 
 
 def draw_curve(points: Sequence[Mapping[str, Any]], metric: str) -> str:

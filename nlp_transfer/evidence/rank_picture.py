@@ -9,7 +9,6 @@ import numpy as np
 from nlp_transfer.evidence.rank_options import ESTIMATOR_NAMES
 from nlp_transfer.publishing.drawing import (
     BLUE,
-    INK,
     MUTED,
     SOFT,
     WIDTH,
@@ -19,6 +18,7 @@ from nlp_transfer.publishing.drawing import (
     tidy_bars,
     write_above,
     write_heading,
+    write_names,
     write_svg,
 )
 from nlp_transfer.publishing.summary import name_metric, name_place
@@ -109,12 +109,9 @@ def draw_agreement(record: Mapping[str, Any]) -> str:
         axes = figure.subplots()
         place(figure, left=46, right=22, bottom=38, top=26)
         axes.plot(guessed, measured, linestyle="none", marker="o", markersize=6, color=BLUE)
-        middle = (min(guessed) + max(guessed)) / 2
-        for name, x, y in zip(names, guessed, measured, strict=True):
-            side, shift = ("left", 6) if x <= middle else ("right", -6)
-            axes.annotate(name, (x, y), xytext=(shift, 5), textcoords="offset points", ha=side, fontsize=8.5, color=INK)
         axes.grid(visible=True, linewidth=0.8)
         axes.margins(x=0.08, y=0.15)
+        write_names(axes, list(zip(names, guessed, measured, strict=True)))
         axes.set_xlabel(f"{ESTIMATOR_NAMES[estimator]}, before training", color=MUTED)
         write_heading(axes, f"{metric} on validation, after training")
         return write_svg(figure, f"{metric} after fine-tuning over {ESTIMATOR_NAMES[estimator]} before")

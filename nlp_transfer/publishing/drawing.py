@@ -10,6 +10,7 @@ import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 
 import matplotlib
 import numpy as np
@@ -39,6 +40,7 @@ __all__ = [
     "tidy_bars",
     "write_above",
     "write_heading",
+    "write_names",
     "write_svg",
 ]
 
@@ -47,6 +49,15 @@ WIDTH = 330.0
 
 LETTER = 0.6
 """Width of a letter in font sizes: an upper estimate, because the reader's font is not known."""
+
+FONT, LINE = 9.0, 11.0
+"""Size of a name beside a point, and the height that it takes, in points."""
+
+MARK, AWAY = 4.0, 6.0
+"""Half the width of a point's mark with some room, and how far a name stands from the point, in points."""
+
+_PLACES = tuple(product((6.0 - LINE * lines for lines in range(12)), ("left", "right")))
+"""Where a name may stand, the best first: its height against its point, and which of its ends is there."""
 
 # Blue, vermilion and bluish green of Okabe and Ito 2008: told apart with any color vision. Each is replaced by a CSS
 # variable in the finished SVG, so no two may be equal.
@@ -150,6 +161,47 @@ def place(figure: Figure, *, left: float, right: float, bottom: float, top: floa
     figure.subplots_adjust(
         left=left / width, right=1 - right / width, bottom=bottom / height, top=1 - top / height, hspace=gap
     )
+
+
+def write_names(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
+    """Write a name beside each point, right of it or else left, and further down where there is no room.
+
+    Args:
+        axes: Their limits stay as they are from here on.
+        points: Name and place of each, in units of the axes.
+    """
+    axes.autoscale_view()
+    scale = 72 / axes.figure.dpi
+    edge = float(axes.figure.bbox.width) * scale
+    spots = [tuple(float(value) * scale for value in axes.transData.transform(point[1:])) for point in points]
+    # What is taken: left, right and middle of names, and of the marks of all points.
+    taken = [(x - MARK, x + MARK, y) for x, y in spots]
+    for (name, *point), (x, y) in sorted(zip(points, spots, strict=True), key=lambda each: each[1][0]):
+        width = LETTER * FONT * measure_text(name)
+        for offset, side in _PLACES:
+            left = x + AWAY if side == "left" else x - AWAY - width
+            end, middle = left + width, y + offset
+            if (
+                left > 0
+                and end < edge
+                and not any(
+                    abs(middle - other) < LINE and left < their_end and start < end for start, their_end, other in taken
+                )
+            ):
+                break
+        taken.append((left, end, middle))
+        axes.annotate(
+            name,
+            point,
+            xytext=(AWAY if side == "left" else -AWAY, offset),
+            textcoords="offset points",
+            ha=side,
+            va="center",
+            fontsize=FONT,
+            color=INK,
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": SOFT, "linewidth": 0.8} if abs(offset) > LINE else None,
+        )
 
 
 def write_svg(figure: Figure, title: str) -> str:

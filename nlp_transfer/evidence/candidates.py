@@ -208,11 +208,12 @@ def estimate_seconds(kind: str, *, forward_seconds: float, rows: dict[str, int],
     return round(forward_seconds * (trained + scored), 3)
 
 
-def rank_candidates(outlook: Outlook) -> list[Candidate]:
+def rank_candidates(outlook: Outlook, table: Mapping[str, Sequence[float]] | None = None) -> list[Candidate]:
     """Rank the strategies that suit a table by what they are expected to reach, the cheaper first where level.
 
     Args:
         outlook: What was found before training.
+        table: Gains, as ``GAINS`` holds them, which is used where absent.
 
     Returns:
         Candidates, the best first.
@@ -223,7 +224,7 @@ def rank_candidates(outlook: Outlook) -> list[Candidate]:
         kinds.append("few_shot")
     if each <= FEW_EXAMPLES and outlook.zero_shot is not None:
         kinds.append("zero_shot")
-    found = sorted((_make_candidate(kind, outlook) for kind in kinds), key=lambda candidate: -candidate.expected)
+    found = sorted((_make_candidate(kind, outlook, table) for kind in kinds), key=lambda candidate: -candidate.expected)
     ranked = []
     while found:
         level = [candidate for candidate in found if candidate.expected >= found[0].expected - LEVEL]
@@ -261,10 +262,10 @@ def read_outlook(record: Mapping[str, Any]) -> Outlook:
     return Outlook(situation=Situation(**record["situation"]), **held)
 
 
-def _make_candidate(kind: str, outlook: Outlook) -> Candidate:
+def _make_candidate(kind: str, outlook: Outlook, table: Mapping[str, Sequence[float]] | None) -> Candidate:
     """What one strategy is expected to do."""
     situation = outlook.situation
-    gain, error = expect_gain(kind, situation), math.hypot(outlook.probe_error, RESIDUALS.get(kind, 0.0))
+    gain, error = expect_gain(kind, situation, table), math.hypot(outlook.probe_error, RESIDUALS.get(kind, 0.0))
     expected = situation.probe + gain
     if kind == "zero_shot":
         assert outlook.zero_shot is not None

@@ -176,7 +176,7 @@ def write_names(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
     spots = [tuple(float(value) * scale for value in axes.transData.transform(point[1:])) for point in points]
     # What is taken: left, right and middle of names, and of the marks of all points.
     taken = [(x - MARK, x + MARK, y) for x, y in spots]
-    for (name, *point), (x, y) in sorted(zip(points, spots, strict=True), key=lambda each: each[1][0]):
+    for (name, own_x, own_y), (x, y) in sorted(zip(points, spots, strict=True), key=lambda each: each[1][0]):
         width = LETTER * FONT * measure_text(name)
         for offset, side in _PLACES:
             left = x + AWAY if side == "left" else x - AWAY - width
@@ -192,7 +192,7 @@ def write_names(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
         taken.append((left, end, middle))
         axes.annotate(
             name,
-            point,
+            (own_x, own_y),
             xytext=(AWAY if side == "left" else -AWAY, offset),
             textcoords="offset points",
             ha=side,

@@ -40,6 +40,7 @@ def test_the_ladder_is_measured_once_fitted_and_reported(run_script, tiny_encode
     assert len(found["hits"]) == 20
     assert found["accuracy"] == found["hits"].count("1") / 20
     assert "fitted to 2 cells" in out
+    assert "0.05: " in out
     assert '"full": (' in out
     assert "| tiny | 24 | 2 |" in out
     assert "1 cells over 2 draws: mean regret" in out
@@ -53,9 +54,15 @@ def test_the_ladder_is_measured_once_fitted_and_reported(run_script, tiny_encode
     assert len(before) == 6
 
 
+def test_sets_may_have_sizes_and_seeds_of_their_own():
+    list_cells = runpy.run_path(str(SCRIPT))["list_cells"]
+    cells = list_cells(["one", "two:500", "three:64:2"], [8], [7])
+    assert cells == [("one", 8, 7), ("two", 500, 7), ("three", 64, 0), ("three", 64, 1)]
+
+
 def test_regret_is_what_the_first_choice_lost(run_script, capsys):
     held = runpy.run_path(str(SCRIPT))
-    held["report"].__globals__["choose"] = lambda advice, ladder: "zero_shot"
+    held["report"].__globals__["choose"] = lambda advice, ladder, table: "zero_shot"
     advice = {"seconds": 3.0}
     ladder = {
         "full": {"accuracy": 0.75, "hits": "1110", "seconds": 2.0, "expected_seconds": 1.0},

@@ -35,9 +35,9 @@ GAINS: dict[str, tuple[float, ...]] = {
     "lora": (0.046, 0.16, -0.102, 0.051, 0.021),
     "full": (0.093, 0.162, -0.093, 0.032, 0.06),
 }
-"""``PRIOR`` after measured outcomes of 37 cells, of 2 to 29 classes: ag_news, davidson_hate, xlmt_sentiment, amazon_domains
-by sentiment, by domain and by both, hatecheck by target and by function, each at 64 rows with one to five seeds and at
-500 rows, and davidson_hate at 5,000. ``python recipes/scripts/check_advise.py --fit`` prints it."""
+"""``PRIOR`` after measured outcomes of 37 cells, of 2 to 29 classes: ag_news, davidson_hate, xlmt_sentiment,
+amazon_domains by sentiment, by domain and by both, hatecheck by target and by function, each at 64 rows with one to
+five seeds and at 500 rows, and davidson_hate at 5,000. ``python recipes/scripts/check_advise.py --fit`` prints it."""
 
 RESIDUALS: dict[str, float] = {"few_shot": 0.047, "layerwise": 0.038, "lora": 0.059, "full": 0.044}
 """How far measured gains lie from those expected: standard deviation over cells, each left out in turn."""

@@ -1,11 +1,8 @@
 """The command line: parses, calls, prints. Nothing heavy is imported before it is needed."""
 
 import os
-import re
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any
@@ -18,12 +15,13 @@ from nlp_transfer.commands.audit import audit
 from nlp_transfer.commands.compare import compare
 from nlp_transfer.commands.explain import explain
 from nlp_transfer.commands.export import export
+from nlp_transfer.commands.naming import name_options
 from nlp_transfer.commands.out_of_scope import out_of_scope
 from nlp_transfer.commands.push import push
 from nlp_transfer.commands.rank import rank
 from nlp_transfer.commands.suspects import suspects
 from nlp_transfer.commands.tune import tune
-from nlp_transfer.errors import DataError, StorageError, TransferError
+from nlp_transfer.errors import StorageError, TransferError
 from nlp_transfer.terminal import ReaderGone, complain, name_reader, quiet_libraries, say, show, show_progress
 
 __all__ = ["app", "main"]
@@ -187,10 +185,10 @@ def predict(
     from nlp_transfer.data.exchange import read_stdin
     from nlp_transfer.data.tables import read_table
 
-    with _name_options():
+    with name_options():
         rows = read_stdin(sys.stdin, columns=(text, text_b)) if table == "-" else read_table(table, encoding=encoding)
     classifier = Classifier.from_pretrained(artifact, precision=precision)
-    with _name_options(), show_progress("predicting", rows.num_rows) as advance:
+    with name_options(), show_progress("predicting", rows.num_rows) as advance:
         found = classifier.predict_table(
             rows,
             text=text,
@@ -203,7 +201,7 @@ def predict(
     if ood is not None:
         from nlp_transfer.evidence.out_of_scope import add_scope
 
-        with _name_options():
+        with name_options():
             found = add_scope(classifier, found, method=ood, text=text, text_b=text_b, batch_size=batch_size)
     with name_reader():
         write_table(found, out, sys.stdout)
@@ -235,10 +233,10 @@ def evaluate(
     from nlp_transfer.data.exchange import read_split
     from nlp_transfer.publishing.tables import scores_table
 
-    with _name_options():
+    with name_options():
         rows, where = read_split(data, split, encoding=encoding)
     classifier = Classifier.from_pretrained(artifact, precision=precision)
-    with _name_options(), show_progress("scoring", rows.num_rows) as advance:
+    with name_options(), show_progress("scoring", rows.num_rows) as advance:
         scores = classifier.evaluate(
             rows,
             text=text,
@@ -339,17 +337,6 @@ def doctor() -> None:
 
 app.command()(push)
 app.command()(export)
-
-
-@contextmanager
-def _name_options() -> Iterator[None]:
-    """Let messages about a table name this command's options, where the same key of a recipe would be `data.text`."""
-    try:
-        yield
-    except DataError as error:
-        names = {"path": "DATA", "text": "--text", "text_b": "--text-b", "label": "--label", "encoding": "--encoding"}
-        message = re.sub(r"\bdata\.(path|text_b|text|label|encoding)\b", lambda key: names[key[1]], str(error))
-        raise type(error)(message) from error
 
 
 def _explain_crash(kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:

@@ -13,6 +13,7 @@ __all__ = ["advise"]
 
 def advise(
     data: Annotated[str, typer.Argument(help="Bundled name, file, folder of splits, or Hub id.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Dotted keys of data: data.invalid=drop")] = None,
     encoder: Annotated[str, typer.Option(help="Alias, folder, Hub id, or an earlier run.")] = EncoderConfig().name,
     text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
     text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
@@ -38,6 +39,7 @@ def advise(
 
     advice = give_advice(
         data,
+        overrides or [],
         encoder=encoder,
         text=text,
         text_b=text_b,

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nlp_transfer.commands.naming import name_options
 from nlp_transfer.errors import DataError
 from nlp_transfer.terminal import quiet_libraries, say, show, show_progress
 
@@ -46,25 +47,26 @@ def audit(
     quiet_libraries()
     from nlp_transfer.evidence.audit import audit as audit_classifier
 
-    found = audit_classifier(
-        artifact,
-        data,
-        group=group,
-        text=text,
-        text_b=text_b,
-        label=label,
-        positive=positive,
-        threshold=threshold,
-        rename=renamed,
-        split=split,
-        terms=terms,
-        min_group=min_group,
-        max_swaps=max_swaps,
-        seed=seed,
-        batch_size=batch_size,
-        output_dir=out,
-        track=show_progress,
-    )
+    with name_options():
+        found = audit_classifier(
+            artifact,
+            data,
+            group=group,
+            text=text,
+            text_b=text_b,
+            label=label,
+            positive=positive,
+            threshold=threshold,
+            rename=renamed,
+            split=split,
+            terms=terms,
+            min_group=min_group,
+            max_swaps=max_swaps,
+            seed=seed,
+            batch_size=batch_size,
+            output_dir=out,
+            track=show_progress,
+        )
     _show(found, out, as_json=as_json)
 
 

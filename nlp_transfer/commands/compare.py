@@ -13,6 +13,9 @@ __all__ = ["compare"]
 
 def compare(
     data: Annotated[str, typer.Argument(help="File, folder of splits, bundled name, or Hub id.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Dotted keys of data and task: data.invalid=drop")
+    ] = None,
     encoder: Annotated[str, typer.Option(help="Alias, folder, earlier run, or Hub id.")] = "minilm-l6",
     budget: Annotated[str | None, typer.Option(help="Time for everything, such as 10m, 90s or 1h.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each rung.")] = 3,
@@ -42,6 +45,7 @@ def compare(
 
     comparison = compare_table(
         data,
+        overrides or [],
         encoder=encoder,
         budget=budget,
         seeds=seeds,

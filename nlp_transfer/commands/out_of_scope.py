@@ -1,9 +1,12 @@
 """``nlp-transfer out-of-scope``: fit and measure the detection of texts that are not a classifier's business."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
+from nlp_transfer.commands.naming import name_options
+from nlp_transfer.errors import OutputError
 from nlp_transfer.terminal import quiet_libraries, say
 
 __all__ = ["out_of_scope"]
@@ -22,46 +25,60 @@ def out_of_scope(
     text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the label, for mahalanobis.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts in one forward pass.")] = 64,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Fit mahalanobis again where it is fitted already.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of sentences.")] = False,
 ) -> None:
     """Detect texts that a classifier was not trained for; `predict --ood` then adds the score to a table.
 
     mahalanobis is fitted to DATA and kept in the artefact's folder; energy needs no fitting. With --ood-data both
     are measured: the chance that a text out of scope scores higher than one within (AUROC), and the share caught by
-    the score that 95 in 100 texts within scope stay below.
+    the score that 95 in 100 texts within scope stay below. What is fitted already is used as it is.
     """
     quiet_libraries()
     import json
 
     from nlp_transfer.classifier import Classifier
     from nlp_transfer.data.exchange import read_split
-    from nlp_transfer.evidence.out_of_scope import fit_scope, measure_scope, score_scope
+    from nlp_transfer.evidence.out_of_scope import check_method, fit_scope, has_fit, measure_scope, score_scope
 
+    check_method(method, where="--method")
     classifier = Classifier.from_pretrained(artifact)
-    if method == "mahalanobis":
-        rows, _ = read_split(data, fit_split)
-        place = fit_scope(classifier, rows, text=text, text_b=text_b, label=label)
-        if not as_json:
-            say(f"fitted to {rows.num_rows:,} rows: {place}")
-    if ood_data is None:
-        if method != "mahalanobis":
-            say("energy needs no fitting; name --ood-data to measure it.")
-        return
-    inside, outside = (
-        score_scope(
-            classifier, read_split(source, split)[0], method=method, text=text, text_b=text_b, batch_size=batch_size
+    record: dict[str, Any] = {"method": method}
+    columns = {"text": text, "text_b": text_b}
+    if method == "mahalanobis" and ood_data is None and has_fit(classifier) and not overwrite:
+        raise OutputError(
+            f"{has_fit(classifier)}: mahalanobis is fitted already. Measure it with --ood-data, or fit it again with "
+            "--overwrite."
         )
-        for source in (data, ood_data)
-    )
-    found = measure_scope(inside, outside, method=method)
+    with name_options():
+        if method == "mahalanobis" and (overwrite or not has_fit(classifier)):
+            rows, _ = read_split(data, fit_split)
+            place = fit_scope(classifier, rows, label=label, **columns)
+            record |= {"fitted_rows": rows.num_rows, "file": str(place)}
+            if not as_json:
+                say(f"fitted to {rows.num_rows:,} rows: {place}")
+        elif ood_data is None:
+            read_split(data, split)
+            record["fitted_rows"] = None
+            if not as_json:
+                say("energy needs no fitting; name --ood-data to measure it.")
+        if ood_data is not None:
+            inside, outside = (
+                score_scope(classifier, read_split(source, split)[0], method=method, batch_size=batch_size, **columns)
+                for source in (data, ood_data)
+            )
+            record |= measure_scope(inside, outside, method=method).to_json()
     if as_json:
-        say(json.dumps(found.to_json(), indent=2))
-        return
-    say(
-        f"AUROC {found.auroc:.3f} [{found.low:.3f}, {found.high:.3f}] on {found.num_inside:,} rows within scope and "
-        f"{found.num_outside:,} out of it"
-    )
-    say(
-        f"a score above {found.threshold:.4g}, which 5 in 100 within scope exceed, catches {found.caught:.1%} of those "
-        "out of it"
-    )
+        say(json.dumps(record, indent=2))
+    elif ood_data is not None:
+        _say_found(record)
+
+
+def _say_found(found: Mapping[str, Any]) -> None:
+    """What was measured, in sentences."""
+    say(f"AUROC {found['auroc']:.3f} [{found['low']:.3f}, {found['high']:.3f}]")
+    say(f"on {found['num_inside']:,} rows within scope and {found['num_outside']:,} out of it")
+    say(f"a score above {found['threshold']:.4g} catches {found['caught']:.1%} of those out of it,")
+    say("and 5 in 100 within scope")

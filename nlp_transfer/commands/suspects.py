@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from nlp_transfer.commands.naming import name_options
 from nlp_transfer.terminal import quiet_libraries, say, show, show_progress
 
 __all__ = ["suspects"]
@@ -14,18 +15,23 @@ SHOWN = 15
 
 TEXT_LETTERS = 70
 
+UNSURE = 0.8
+"""Share of the labels that held-out estimates find again, below which the count of wrong ones is not to be trusted;
+chosen."""
+
 
 def suspects(
     data: Annotated[str, typer.Argument(help="File, folder of splits, bundled name or Hub id.")],
     encoder: Annotated[str, typer.Option(help="Alias, folder or Hub id.")] = "minilm-l6",
     top: Annotated[float, typer.Option(help="Share of the rows to list, in (0, 1].")] = 0.05,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="csv, tsv, jsonl or parquet with the whole list.")
+        Path | None, typer.Option("--out", "-o", help="csv, tsv, jsonl or parquet for all rows listed.")
     ] = None,
     text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
     text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
     truth: Annotated[str | None, typer.Option(help="Column of trusted labels, to score the list against.")] = None,
+    encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv and jsonl files.")] = "utf-8",
     limit: Annotated[int | None, typer.Option(min=1, help="Look at this many rows of train only.")] = None,
     drop_invalid: Annotated[
         bool, typer.Option("--drop-invalid", help="Leave out rows without a text or a label.")
@@ -50,8 +56,11 @@ def suspects(
     from nlp_transfer.recipe.schema import DataConfig
 
     invalid: Literal["error", "drop"] = "drop" if drop_invalid else "error"
-    config = DataConfig(path=data, text=text, text_b=text_b, label=label, limit=limit, invalid=invalid)
-    found = find_suspects(config, encoder=encoder, top=top, truth=truth, seed=seed, track=show_progress)
+    config = DataConfig(
+        path=data, text=text, text_b=text_b, label=label, limit=limit, invalid=invalid, encoding=encoding
+    )
+    with name_options(drops_invalid=True):
+        found = find_suspects(config, encoder=encoder, top=top, truth=truth, seed=seed, track=show_progress)
     if out is not None:
         found.save(out, overwrite=overwrite)
     if as_json:
@@ -62,6 +71,11 @@ def suspects(
         f"{len(found.rows):,} of {found.num_rows:,} rows listed; confident learning counts {found.num_flagged:,} "
         f"labels ({found.flagged_share:.1%}) as wrong."
     )
+    if found.agreement < UNSURE:
+        say(
+            f"The other rows find {found.agreement:.1%} of the labels again. Where classes are hard to tell apart, "
+            "more is counted than is wrong: trust the order, not the count."
+        )
     if found.precision is not None and found.noise is not None:
         say(f"Against {truth}: {found.precision:.3f} of those listed are wrong, {found.noise:.3f} of all.")
     if out is not None:

@@ -1,6 +1,7 @@
 """Advice as ``advise`` returns it, and as ``advice.json`` and ``report.html`` hold it."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from nlp_transfer.errors import OutputError
 from nlp_transfer.evidence.advice_picture import draw_candidates
 from nlp_transfer.publishing.summary import format_duration, format_interval, format_number, show_text
 from nlp_transfer.publishing.views import (
+    claim_view,
     copy_record,
     make_templates,
     read_record,
@@ -24,10 +25,13 @@ from nlp_transfer.publishing.views import (
     write_view,
 )
 
-__all__ = ["Advice", "describe_facts"]
+__all__ = ["Advice", "claim_advice", "describe_facts"]
 
 ADVICE_JSON = "advice.json"
 ADVICE_HTML = "report.html"
+
+COMMAND_LETTERS = 76
+"""Letters of a line of the command in a terminal, so that its end fits in as well."""
 
 PROBE_NAMES = {
     "features": "Features, last layer",
@@ -78,22 +82,6 @@ class Advice:
             damaged="Ask for it again.",
         )
         return cls(record)
-
-    @staticmethod
-    def claim(folder: Path | str) -> None:
-        """Refuse a folder that something else filled, before any work is done.
-
-        Args:
-            folder: Where advice is to go.
-
-        Raises:
-            OutputError: It is a file, or holds files but no advice.
-        """
-        place = Path(folder)
-        if place.exists() and not place.is_dir():
-            raise OutputError(f"out: {place} is a file. Name a folder.")
-        if place.is_dir() and not (place / ADVICE_JSON).is_file() and any(place.iterdir()):
-            raise OutputError(f"out: {place} holds something else and is left alone. Name another folder.")
 
     @property
     def candidates(self) -> list[dict[str, Any]]:
@@ -146,11 +134,29 @@ class Advice:
             reasons.append(Text(f"{row['kind']}: {' '.join(row['reasons'][1:])}"))
         facts = [Text(f"{name}: {value}", style="dim") for name, value in describe_facts(self.record)]
         lead, gap = Text(self.candidates[0]["reasons"][0]), Text()
-        return Group(lead, gap, table, gap, *reasons, gap, *facts, gap, Text("Run it:"), Text(self.command))
+        return Group(
+            lead, gap, table, gap, *reasons, gap, *facts, gap, Text("Run it:"), Text(_break_command(self.command))
+        )
 
     def _repr_html_(self) -> str:
         """Tables and a picture for a notebook, as one fragment of HTML without scripts."""
         return _render(self, is_page=False)
+
+
+def claim_advice(folder: Path | str, source: str) -> Path:
+    """Refuse a folder that something other than advice on this data filled.
+
+    Args:
+        folder: Where advice is to go.
+        source: Names the data.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OutputError: It is a file, or holds something else.
+    """
+    return claim_view(Path(folder), ADVICE_JSON, where="out", source=source)
 
 
 def describe_facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -254,6 +260,17 @@ def _render(advice: Advice, *, is_page: bool) -> str:
             styles=Markup(read_styles()),
         )
     )
+
+
+def _break_command(command: str) -> str:
+    """Break a command between its arguments, in lines that a shell takes as one when they are pasted."""
+    lines: list[str] = []
+    for word in map(shlex.quote, shlex.split(command)):
+        if lines and len(lines[-1]) + len(word) <= COMMAND_LETTERS:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(f"    {word}" if lines else word)
+    return " \\\n".join(lines)
 
 
 def _check(record: Mapping[str, Any]) -> None:

@@ -1,8 +1,9 @@
 """Advice on a labelled table before any training: facts, distances, quick probes, a ranked list of strategies."""
 
+import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from nlp_transfer.data.encode import resolve_max_length
 from nlp_transfer.data.load import load_splits
 from nlp_transfer.engine.precision import choose_device
 from nlp_transfer.errors import DataError
-from nlp_transfer.evidence.advice import Advice
+from nlp_transfer.evidence.advice import Advice, claim_advice
 from nlp_transfer.evidence.candidates import Outlook, rank_candidates, write_outlook
 from nlp_transfer.evidence.distance import (
     compute_coral,
@@ -52,6 +53,7 @@ from nlp_transfer.evidence.sample import REFERENCE, Sample, draw_sample, find_mi
 from nlp_transfer.models.encoder import LoadedEncoder, check_vocabulary, load_encoder, load_tokenizer, read_config
 from nlp_transfer.models.sources import EncoderSource, resolve_encoder
 from nlp_transfer.recipe.load import load_recipe
+from nlp_transfer.recipe.overrides import check_sections
 from nlp_transfer.recipe.schema import EncoderConfig, Recipe, ZeroShotConfig
 from nlp_transfer.strategies.zero_shot import adapt_zero_shot
 
@@ -89,6 +91,7 @@ class _Probed:
 
 def advise(
     data: object,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
     *,
     encoder: str = EncoderConfig().name,
     text: str | None = None,
@@ -109,6 +112,8 @@ def advise(
     Args:
         data: Bundled name, file, folder of splits, Hub id, `datasets.Dataset` or `DatasetDict`, pandas frame, or a
             mapping of those by split name.
+        overrides: Further dotted keys of ``data``, as ``["data.invalid=drop"]`` or a mapping; the advised recipes get
+            them too.
         encoder: Alias, folder, earlier run or Hub id.
         text: Column of the text; found by the usual names where absent.
         text_b: Column of the second text of a pair.
@@ -124,17 +129,18 @@ def advise(
 
     Raises:
         DataError: The table cannot be used, or holds too few rows or classes.
+        RecipeError: An override is of another section, or does not fit.
         EncoderError: The encoder cannot be loaded.
         OutputError: The folder holds something else.
         StorageError: The machine cannot read or write.
     """
     started = time.perf_counter()
-    if out is not None:
-        Advice.claim(out)
     source = None if isinstance(data, str | Path) else data
     columns = {"text": text, "text_b": text_b, "label": label, "limit": limit, "shots": shots}
-    recipe, told = _make_recipe(data, encoder, columns, seed)
+    recipe, told = _make_recipe(data, encoder, columns, overrides, seed)
     splits = load_splits(recipe.data, recipe.task, seed=seed, source=source)
+    if out is not None:
+        claim_advice(out, splits.facts.source)
     _check_splits(splits)
     origin, tokenizer, loaded, max_length = _load(recipe, splits, seed)
     model: PreTrainedModel = getattr(loaded.model, loaded.model.base_model_prefix)
@@ -201,13 +207,21 @@ def _write_down(sample: Sample, found: _Probed, outlook: Outlook) -> dict[str, A
     }
 
 
-def _make_recipe(data: object, encoder: str, columns: Mapping[str, Any], seed: int) -> tuple[Recipe, tuple[str, ...]]:
+def _make_recipe(
+    data: object,
+    encoder: str,
+    columns: Mapping[str, Any],
+    overrides: Sequence[str] | Mapping[str, Any],
+    seed: int,
+) -> tuple[Recipe, tuple[str, ...]]:
     """The recipe's data and encoder sections, checked as such, and the overrides that tell another recipe the same."""
+    further = check_sections(overrides, ("data",), where="advise")
     is_named = isinstance(data, str | Path)
     section = {"path": str(data) if is_named else f"in-memory-{type(data).__name__}"}
     section |= {key: value for key, value in columns.items() if value is not None}
-    recipe = load_recipe({"encoder": {"name": encoder}, "data": section, "training": {"seed": seed}})
+    recipe = load_recipe({"encoder": {"name": encoder}, "data": section, "training": {"seed": seed}}, further)
     told = [f"data.{key}={value}" for key, value in (section | ({} if is_named else {"path": IN_MEMORY})).items()]
+    told += [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in further.items()]
     told += [f"encoder.name={encoder}"] if encoder != EncoderConfig().name else []
     told += [f"training.seed={seed}"] if seed else []
     return recipe, tuple(told)

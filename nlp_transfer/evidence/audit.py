@@ -98,11 +98,11 @@ def audit(
         OutputError: The output folder is somebody else's.
     """
     _check_settings(min_group, max_swaps, threshold)
-    folder = None if output_dir is None else claim_audit(Path(output_dir))
     words = read_terms(None if terms is None else Path(terms))
     loaded = classifier if isinstance(classifier, Classifier) else Classifier.from_pretrained(classifier)
     column = find_positive(loaded.space, positive)
     table = _read(loaded, data, split, text=text, text_b=text_b, label=label, rename=dict(rename or {}))
+    folder = None if output_dir is None else claim_audit(Path(output_dir), table.name)
     named = [list(dict.fromkeys(t for each in row for t in words.find(each))) for row in zip(*table.texts, strict=True)]
     # What cannot be grouped is told before the model runs.
     members, ungrouped = _gather(table, named, group)

@@ -153,11 +153,12 @@ def _check(record: Mapping[str, Any]) -> None:
         raise ValueError("no groups in it")
 
 
-def claim_audit(folder: Path) -> Path:
-    """Refuse a folder that something other than an audit filled.
+def claim_audit(folder: Path, source: str) -> Path:
+    """Refuse a folder that something other than an audit on this data filled.
 
     Args:
         folder: Where an audit is to go.
+        source: Names the data.
 
     Returns:
         The folder.
@@ -165,7 +166,7 @@ def claim_audit(folder: Path) -> Path:
     Raises:
         OutputError: It is a file, or holds something else.
     """
-    return claim_view(folder, AUDIT_JSON, where="--out")
+    return claim_view(folder, AUDIT_JSON, where="--out", source=source)
 
 
 def _show(figure: Mapping[str, Any], *, with_interval: bool = True) -> str:

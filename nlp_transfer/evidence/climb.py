@@ -159,7 +159,10 @@ def _add_baseline(climb: Climb, rung: Rung) -> None:
     """Fit what no encoder takes part in, unless it would eat the budget: it cannot be stopped."""
     needed, folder = climb.costs.predict(rung), climb.folder / "runs" / rung.name
     if needed > BASELINE_SHARE * climb.clock.left and not has_baseline(folder):
-        climb.omit(rung, [0], f"it was foreseen to take {needed:.0f} s and cannot be stopped")
+        left = max(0.0, climb.clock.left)
+        climb.omit(
+            rung, [0], f"it was foreseen to take {needed:.0f} s and cannot be stopped, and {left:.0f} s were left"
+        )
         return
     climb.keep(rung, run_baseline(rung, climb.reference, folder, select_by=climb.select_by))
 

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib import import_module
 from importlib.metadata import version
@@ -25,6 +25,7 @@ from nlp_transfer.evidence.rungs import RUNGS, Facts, Rung, choose_epochs, choos
 from nlp_transfer.evidence.table import Table, load_table
 from nlp_transfer.evidence.verdict import Row, build_rows, choose_metrics, recommend
 from nlp_transfer.methods.seed import list_versions
+from nlp_transfer.recipe.overrides import check_sections
 from nlp_transfer.recipe.schema import SELECTION_METRICS, EvaluationConfig, Recipe
 
 __all__ = ["compare"]
@@ -50,6 +51,7 @@ SCORINGS = 12
 
 def compare(
     data: object,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
     *,
     encoder: str = Recipe().encoder.name,
     budget: str | float | None = None,
@@ -74,6 +76,7 @@ def compare(
 
     Args:
         data: A path or Hub id, a `datasets.Dataset` or `DatasetDict`, a pandas frame, or a mapping of those by split.
+        overrides: Further dotted keys of ``data`` and ``task``, as ``["data.invalid=drop"]`` or a mapping.
         encoder: Alias, folder, earlier artefact, or Hub id.
         budget: Wall time for everything, as ``"10m"``, ``"90s"``, or seconds; what does not fit is left out, and said.
         seeds: Seeds of each rung: 0, 1, ...
@@ -112,11 +115,12 @@ def compare(
     changes: dict[str, Any] = {"data.path": path, "encoder.name": encoder, "task.kind": task}
     changes |= {"data.max_length": Recipe().data.max_length}
     changes |= {key: value for key, value in columns.items() if value is not None}
+    changes |= check_sections(overrides, ("data", "task"), where="compare")
     folder = Path(output_dir) if output_dir is not None else _name_folder(path)
     with claim_place(folder.expanduser()):
         table = load_table(changes, source)
         console = Console(stderr=True, quiet=not progress)
-        climb = _prepare(changes, table, source, folder.expanduser(), clock, console, task)
+        climb = _prepare(changes, table, source, folder.expanduser(), clock, console, str(changes["task.kind"]))
         _plan(climb, table, len(chosen), is_traced=bool(traced))
         kept = CURVE_SHARE * (clock.budget or 0.0) if traced else 0.0
         clock.reserve += kept

@@ -51,7 +51,7 @@ FEWEST_CELLS = 3
 NOISE, COEFFICIENT_SPREAD = 0.04, 0.02
 """Standard deviations of a measured gain and, around the prior, of a coefficient; their squares' ratio is the strength
 of the ridge. The first is chosen: a cell is one draw of rows and some hundred test rows. Of the second, 0.02 to 0.3
-were tried on the cells of the fit, each set left out in turn, and the largest of those with the least regret kept."""
+were tried on the cells of the fit, sets of the same texts left out together, and that with the least regret kept."""
 
 MOST_GAIN = 0.6
 """Most of the head's errors that is expected to go, as a share: beyond it a line through small tables would promise

@@ -69,6 +69,26 @@ class ScopeTest:
         return asdict(self)
 
 
+def check_method(method: str, *, where: str) -> None:
+    """Refuse a way to score that there is not.
+
+    Args:
+        method: Its name.
+        where: Names the option in a message.
+
+    Raises:
+        DataError: There is no such way.
+    """
+    if method not in get_args(Method):
+        raise DataError(f"{where}: expected {' or '.join(get_args(Method))}, got {method!r}. Choose one.")
+
+
+def has_fit(classifier: Classifier) -> Path | None:
+    """The file that holds what `fit_scope` found; None where there is none."""
+    place = classifier.artifact.folder / SCOPE_FILE
+    return place if place.is_file() else None
+
+
 def fit_scope(
     classifier: Classifier,
     data: object,
@@ -90,7 +110,7 @@ def fit_scope(
         The file, ``out_of_scope.safetensors`` in the artefact's folder.
 
     Raises:
-        DataError: The table cannot be used, or the task has no classes.
+        DataError: The table cannot be used, a class has no rows, or the task has no classes.
         StorageError: The disk is full or failing.
     """
     space = classifier.space
@@ -100,6 +120,12 @@ def fit_scope(
     labels = map_labels(rows, space, label=label, label_separator=",", where="data")
     vectors_ND = _extract(classifier, _prepare(classifier, rows, text, text_b))
     truth = np.asarray(labels.with_format("numpy")["label"][:])
+    absent = [name for number, name in enumerate(space.names) if not (truth == number).any()]
+    if absent:
+        raise DataError(
+            f"data: expected rows of every class, as one without would count as out of scope; none is of {absent[0]}. "
+            "Fit to the rows of train."
+        )
     place = classifier.artifact.folder / SCOPE_FILE
     write_atomically(place, fit_gaussians(vectors_ND, truth).to_bytes())
     return place
@@ -133,8 +159,7 @@ def score_scope(
     """
     if not classifier.space.is_categorical:
         raise DataError(f"ood: expected a classifier with classes, this one is of task.kind={classifier.space.kind}.")
-    if method not in get_args(Method):
-        raise DataError(f"ood: expected {' or '.join(get_args(Method))}, got {method!r}. Choose one.")
+    check_method(method, where="ood")
     if method == "energy" and isinstance(getattr(classifier.artifact.model, "head", None), Neighbors):
         raise DataError(
             "ood: energy is that of logits, and nearest neighbors give votes, which sum to 1 wherever a text lies. Use "

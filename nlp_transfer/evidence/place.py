@@ -74,6 +74,9 @@ def read_plan(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         differences = list_differences(plan["settings"], settings)
     except (ValueError, KeyError, TypeError) as error:
         raise OutputError(f"out: {path} cannot be read. Name another folder.") from error
+    if plan["settings"].get("rows") != settings.get("rows"):
+        # Two hashes would tell a reader nothing.
+        differences = ["other rows", *(each for each in differences if not each.startswith("rows:"))]
     if differences:
         raise OutputError(
             f"out: {folder} holds another comparison ({', '.join(differences[:3])}; there -> now). Name another folder."

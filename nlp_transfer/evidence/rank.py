@@ -116,8 +116,8 @@ def rank(
     for name in names:
         # A name that leads nowhere is told before the first encoder runs.
         resolve_encoder(recipe.encoder.model_copy(update={"name": name}))
-    folder = None if output_dir is None else claim_ranking(Path(output_dir))
     splits = load_splits(recipe.data, recipe.task, seed=seed, source=source)
+    folder = None if output_dir is None else claim_ranking(Path(output_dir), splits.facts.source)
     rows = narrow_splits(splits, limit, seed)
     track = track_nothing if console.quiet else lambda label, total: track_work(console, label, total)
     settings = {"estimators": chosen, "layers": layers, "limit": limit, "pooling": pooling, "seed": seed}
@@ -165,7 +165,9 @@ def _check_names(encoders: Sequence[str | Path]) -> list[str]:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise RecipeError(f"encoders: expected each once, got {twice[0]} twice. Name it once.")
     if len(names) < 2:
-        raise RecipeError(f"encoders: expected two or more to compare, got {len(names)}. Name another.")
+        raise RecipeError(
+            f"encoders: expected two or more to compare, got {len(names)}. Name each with --encoder NAME, or in a list."
+        )
     return names
 
 

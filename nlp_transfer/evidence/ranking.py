@@ -138,11 +138,12 @@ def _check(record: Mapping[str, Any]) -> None:
         raise ValueError("no encoders in it")
 
 
-def claim_ranking(folder: Path) -> Path:
-    """Refuse a folder that something other than a ranking filled.
+def claim_ranking(folder: Path, source: str) -> Path:
+    """Refuse a folder that something other than a ranking for this data filled.
 
     Args:
         folder: Where a ranking is to go.
+        source: Names the data.
 
     Returns:
         The folder.
@@ -150,7 +151,7 @@ def claim_ranking(folder: Path) -> Path:
     Raises:
         OutputError: It is a file, or holds something else.
     """
-    return claim_view(folder, RANK_JSON, where="out", own=("verify",))
+    return claim_view(folder, RANK_JSON, where="out", source=source, own=("verify",))
 
 
 def _label(ranking: Ranking) -> list[str]:
@@ -217,14 +218,22 @@ def _describe(ranking: Ranking) -> list[str]:
     verification = ranking.record.get("verification")
     if not verification:
         return [*lines, f"Take {best}. This is an estimate; --verify 3 fine-tunes the first three."]
+    most = verification["limit"]
+    passes, rows = f"{verification['epochs']:g} passes", format_count(min(most, data.get("train_rows", most)))
+    if verification["count"] < 2:
+        return [
+            *lines,
+            f"Fine-tuned {best} alone, {passes} over {rows} rows, in {format_duration(verification['seconds'])}: there "
+            f"is nothing to compare it with. Take {best} by its estimate; --verify 3 fine-tunes the first three.",
+        ]
     agreement = verification["agreement"].get(ranking.estimators[0]) or {}
     figures = [
         f"{words} {_show(agreement.get(key))}"
         for words, key in (("Pearson", "pearson"), ("Kendall's tau", "kendall_tau"), ("regret", "regret"))
     ]
     lines.append(
-        f"Verified {verification['count']} on {format_count(verification['limit'])} rows at most, "
-        f"{verification['epochs']:g} epochs, in {format_duration(verification['seconds'])}: {', '.join(figures)} "
+        f"Verified {verification['count']}, {passes} over {rows} rows, in "
+        f"{format_duration(verification['seconds'])}: {', '.join(figures)} "
         f"(validation {name_metric(verification['metric']).lower()})."
     )
     return [*lines, f"Take {best}: it is the best of those on validation."]

@@ -80,14 +80,15 @@ def draw_sample(
         The sample.
     """
     train, is_pair = splits.tables["train"], splits.is_pair
-    table = train.select(np.random.default_rng(seed).permutation(len(train))[:MOST_ROWS])
+    order = np.random.default_rng(seed).permutation(len(train))
+    table = train.select(order[:MOST_ROWS])
     pair = (list(table["text_b"]),) if is_pair else ()
     lengths = np.array([len(row) for row in tokenizer(list(table["text"]), *pair, verbose=False)["input_ids"]])
     embedding = sum(weight.numel() for weight in model.get_input_embeddings().parameters())
     weights = max(1, sum(weight.numel() for weight in model.parameters()) - embedding)
     work_N = np.cumsum(np.minimum(lengths, max_length)) * float(weights)
     kept = min(len(table), max(FEWEST_ROWS, int(np.searchsorted(work_N, most_work, side="right"))))
-    rows = _hold_classes(np.random.default_rng(seed).permutation(len(train)), kept, train)
+    rows = _hold_classes(order, kept, train)
     table = train.select(rows)
     reference = _read_reference()
 

@@ -4,6 +4,7 @@ Optuna chooses the settings and keeps the book; what is a trial's place, when it
 after a kill is decided here.
 """
 
+import json
 import logging
 import time
 import warnings
@@ -108,7 +109,8 @@ class TrialBook:
         seed: Of the search; every trial draws from its own stream, so that a search that was broken off chooses as
             one that was not.
         lower_is_better: Direction of the validation figure.
-        identity: What makes it this search; a folder that holds another one is refused.
+        identity: What makes it this search, JSON with the keys of ``DIFFERENCES``; a folder that holds another one is
+            refused.
 
     Raises:
         MissingExtraError: Optuna is not installed.
@@ -133,8 +135,8 @@ class TrialBook:
                 self.study.set_user_attr("identity", identity)
             elif known != identity:
                 raise OutputError(
-                    f"--out: {folder} holds a search with another seed, of other rows or another encoder, or of "
-                    "another version of this program. Nothing there was touched. Name another folder."
+                    f"--out: {folder} holds a search {_tell_apart(known, identity)}. Nothing there was touched. Name "
+                    "another folder."
                 )
 
     def _open(self) -> "Study":
@@ -277,6 +279,22 @@ class TrialBook:
     def _trials(self) -> "list[FrozenTrial]":
         """Optuna's own records, in the order in which they were started."""
         return self.study.get_trials(deepcopy=False)
+
+
+DIFFERENCES = {
+    "seed": "with another seed",
+    "rows": "of other rows",
+    "revision": "of another revision of the encoder",
+    "space": "of another version of this program",
+}
+"""What makes it another search, by the keys of its identity."""
+
+
+def _tell_apart(known: str, identity: str) -> str:
+    """Say in what two searches differ."""
+    one, other = json.loads(known), json.loads(identity)
+    found = [said for key, said in DIFFERENCES.items() if one.get(key) != other.get(key)]
+    return " and ".join(found) or DIFFERENCES["space"]
 
 
 class _Lock:

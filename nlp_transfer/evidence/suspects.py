@@ -36,6 +36,8 @@ class Suspects:
             confident learning counts the label among the wrong ones).
         num_rows: How many rows were looked at.
         num_flagged: How many of those confident learning counts as wrong.
+        agreement: Share of the rows whose label the others find again, in [0, 1]; where it is low, classes are hard to
+            tell apart, and far more rows are flagged than are wrong.
         precision: Share of the rows listed whose label differs from the trusted column; None without one.
         noise: Share of all rows whose label differs from it; None without one.
     """
@@ -43,6 +45,7 @@ class Suspects:
     rows: list[dict[str, Any]]
     num_rows: int
     num_flagged: int
+    agreement: float
     precision: float | None = None
     noise: float | None = None
 
@@ -57,6 +60,7 @@ class Suspects:
             "num_rows": self.num_rows,
             "num_flagged": self.num_flagged,
             "flagged_share": self.flagged_share,
+            "agreement": self.agreement,
             "precision": self.precision,
             "noise": self.noise,
             "rows": self.rows,
@@ -164,7 +168,8 @@ def find_suspects(
         seen = wrong[listed]
         precision = float(np.nanmean(seen)) if not np.isnan(seen).all() else None
     rows = _lay_out(splits, labelled, labels_N, found_NC, ranking, listed)
-    return Suspects(rows, len(labels_N), int(ranking.flagged.sum()), precision, noise)
+    agreement = float((found_NC.argmax(axis=1) == labels_N).mean())
+    return Suspects(rows, len(labels_N), int(ranking.flagged.sum()), agreement, precision, noise)
 
 
 def embed_splits(

@@ -187,9 +187,11 @@ def _finish(runner: Runner, confirm: int) -> Tuning:
     best, trials = book.find_best(), book.read()
     if best is None:
         states = ", ".join(f"{each.index} {each.state}" for each in trials) or "none was started"
+        has_diverged = any(each.state == "diverged" for each in trials)
+        other = "lower training.learning_rate" if has_diverged else "give fewer training.epochs or a data.limit"
         raise TransferError(
-            f"tune: no trial ended ({states}). Give more --budget, and the same command goes on, or lower "
-            "training.learning_rate."
+            f"tune: no trial ended ({states}). Give more --budget, and the same command goes on; or {other}, with "
+            "another --out."
         )
     best_recipe = recipe if best.index == 0 else change_recipe(recipe, best.changes)
     place = book.folder / "best"

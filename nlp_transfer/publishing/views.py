@@ -112,13 +112,14 @@ def read_styles() -> str:
     return (Path(__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
 
 
-def claim_view(folder: Path, record: str, *, where: str, own: Collection[str] = ()) -> Path:
-    """Refuse a folder that something other than such a result filled, before any work is done.
+def claim_view(folder: Path, record: str, *, where: str, source: str, own: Collection[str] = ()) -> Path:
+    """Refuse a folder that something else filled, such a result on other data included, before any work is done.
 
     Args:
         folder: Where the result is to go.
         record: Name of its JSON file, which says that a folder is of its kind.
         where: Names the option in a message.
+        source: Names the data, as the record does under ``data`` and ``source``.
         own: What may lie there before the record does.
 
     Returns:
@@ -134,7 +135,22 @@ def claim_view(folder: Path, record: str, *, where: str, own: Collection[str] = 
         strangers = sorted(entry.name for entry in folder.iterdir() if entry.name not in own)
         if strangers:
             raise OutputError(f"{where}: {folder} holds something else, such as {strangers[0]}. Name another folder.")
+    held = _read_source(folder / record)
+    if held is not None and held != source:
+        raise OutputError(
+            f"{where}: {folder} holds what was made of {held} and is left alone, as this is of {source}. Name another "
+            "folder."
+        )
     return folder
+
+
+def _read_source(record: Path) -> str | None:
+    """The data that a record is about; None where there is no record, or it does not say."""
+    try:
+        found = json.loads(record.read_text(encoding="utf-8"))
+        return str(found["data"]["source"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def read_record(

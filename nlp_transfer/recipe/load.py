@@ -25,6 +25,10 @@ from nlp_transfer.recipe.yaml12 import dump_yaml, parse_yaml
 __all__ = ["export_json_schema", "list_dropped", "load_recipe", "recipe_to_yaml"]
 
 
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet", ".arrow", ".xlsx")
+"""Endings that no recipe has, and that data has."""
+
+
 def load_recipe(
     source: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[str] | Mapping[str, Any] = ()
 ) -> Recipe:
@@ -127,6 +131,10 @@ def _read_source(source: str | Path | Mapping[str, Any] | Recipe) -> tuple[Any, 
         if not _is_path(source):
             raise RecipeError(explain_unknown_name(source))
     file = expand_path(source)
+    if file.suffix.lower() in TABLES:
+        raise RecipeError(
+            f"expected a recipe, a YAML file; this is a table. Name it with data.path={source}.", source=str(source)
+        )
     content = parse_yaml(read_recipe_file(file), source=str(source))
     return content, (find_shipped_name(file) or file.stem).replace("/", "-"), str(source)
 

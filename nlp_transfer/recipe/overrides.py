@@ -19,7 +19,7 @@ from nlp_transfer.recipe.fields import (
 from nlp_transfer.recipe.schema import Recipe
 from nlp_transfer.recipe.yaml12 import parse_scalar, parse_yaml
 
-__all__ = ["Change", "apply_changes", "copy_plain", "describe_dropped", "read_changes"]
+__all__ = ["Change", "apply_changes", "check_sections", "copy_plain", "describe_dropped", "read_changes"]
 
 Change = tuple[tuple[str, ...], Any]
 """Path of a key, one to three parts, and its new value."""
@@ -43,6 +43,38 @@ _BOUND_TO: dict[tuple[str, str], str] = {
     ("task", "kind"): "another task",
 }
 """What the bound keys were written for, as a note says it."""
+
+
+def check_sections(
+    overrides: Sequence[str] | Mapping[str, Any], sections: Sequence[str], *, where: str
+) -> dict[str, Any]:
+    """Read overrides of some sections of a recipe, and refuse those of others.
+
+    Args:
+        overrides: As for `read_changes`.
+        sections: Names of sections.
+        where: What takes no others, for the message.
+
+    Returns:
+        Values by dotted key.
+
+    Raises:
+        RecipeError: One cannot be read, or is of another section.
+
+    Example:
+        >>> check_sections(["data.invalid=drop"], ["data"], where="advise")
+        {'data.invalid': 'drop'}
+    """
+    changes, problems = read_changes(overrides)
+    keys = ", ".join(f"{section}.*" for section in sections)
+    problems += [
+        f"{'.'.join(path)}: {where} takes keys of {keys} only, and settles the rest itself."
+        for path, _ in changes
+        if path[0] not in sections or len(path) < 2
+    ]
+    if problems:
+        raise RecipeError(problems)
+    return {".".join(path): value for path, value in changes}
 
 
 def read_changes(overrides: Sequence[str] | Mapping[str, Any]) -> tuple[list[Change], list[str]]:

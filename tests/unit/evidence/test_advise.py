@@ -1,5 +1,6 @@
 import json
 import re
+import shlex
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 import nlp_transfer as nt
 from nlp_transfer.cli import app
 from nlp_transfer.data.load import load_splits
-from nlp_transfer.errors import ArtifactError, DataError, OutputError
+from nlp_transfer.errors import ArtifactError, DataError, OutputError, RecipeError
 from nlp_transfer.evidence.advice import Advice
 from nlp_transfer.evidence.sample import FEWEST_ROWS, draw_sample, read_vectors, time_passes
 from nlp_transfer.models.encoder import load_encoder, load_tokenizer
@@ -99,6 +100,42 @@ def test_texts_of_the_data_are_escaped(tiny_encoder):
 
 
 @pytest.mark.slow
+def test_advice_on_other_data_is_left_alone(tmp_path, tiny_encoder):
+    for name, seed in (("one", 0), ("two", 1)):
+        make_tables(60)["train"].sample(frac=1, random_state=seed).to_csv(tmp_path / f"{name}.csv", index=False)
+    settings = {"encoder": str(tiny_encoder("bert")), "out": tmp_path / "told"}
+    for _ in range(2):
+        nt.advise(tmp_path / "one.csv", **settings)
+    held = (tmp_path / "told" / "advice.json").read_bytes()
+    with pytest.raises(OutputError, match=r"holds what was made of .*one\.csv and is left alone"):
+        nt.advise(tmp_path / "two.csv", **settings)
+    assert (tmp_path / "told" / "advice.json").read_bytes() == held
+
+
+def test_rows_without_a_label_may_be_left_out_and_the_recipes_know(tmp_path, tiny_encoder):
+    frame = make_tables(60)["train"]
+    frame.loc[3, "label"] = None
+    frame.to_csv(tmp_path / "mine.csv", index=False)
+    encoder = str(tiny_encoder("bert"))
+    with pytest.raises(DataError, match=r"data\.invalid=drop"):
+        nt.advise(tmp_path / "mine.csv", encoder=encoder)
+    for overrides in (["data.invalid=drop"], {"data.invalid": "drop"}):
+        found = nt.advise(tmp_path / "mine.csv", overrides, encoder=encoder)
+        assert sum(found.record["data"]["rows"].values()) == 59
+        loaded = load_recipe(found.candidates[0]["recipe"], found.candidates[0]["overrides"])
+        assert loaded.data.invalid == "drop"
+    with pytest.raises(RecipeError, match=r"training\.epochs: advise takes keys of data\.\* only"):
+        nt.advise(tmp_path / "mine.csv", ["training.epochs=2"], encoder=encoder)
+
+
+def test_the_command_can_be_pasted_as_it_is_shown(advice):
+    shown = str(advice)
+    lines = shown[shown.index("nlp-transfer run") :].rstrip().splitlines()
+    assert len(lines) > 1
+    assert all(len(line) <= 80 for line in lines if "encoder.name" not in line)
+    assert shlex.split("\n".join(line.rstrip() for line in lines).replace("\\\n", " ")) == shlex.split(advice.command)
+
+
 def test_planted_wrong_labels_are_suspected(minilm):
     subjects = {"sport": "The team won the match in the last minute", "money": "Shares fell as oil prices rose"}
     names = ["sport", "money"] * 60
@@ -141,7 +178,7 @@ def test_an_output_folder_of_something_else_is_left_alone(tmp_path, tiny_encoder
     with pytest.raises(OutputError, match="holds something else"):
         nt.advise("reviews", encoder=str(tiny_encoder("bert")), out=tmp_path)
     with pytest.raises(OutputError, match="is a file"):
-        Advice.claim(tmp_path / "thesis.txt")
+        nt.advise("reviews", encoder=str(tiny_encoder("bert")), out=tmp_path / "thesis.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
     with pytest.raises(ArtifactError, match="expected advice, found none"):
         Advice.load(tmp_path)

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -152,6 +153,14 @@ def test_an_empty_table_and_unknown_labels_are_refused(classifier, folder):
     found = nt.audit(classifier, renamed, group="who", rename={"hateful": "bad"}, positive="bad", max_swaps=0)
     plain = nt.audit(classifier, table, group="who", positive="bad", max_swaps=0)
     assert found.record["groups"] == plain.record["groups"]
+
+
+def test_an_audit_on_other_data_is_left_alone(classifier, folder, tmp_path):
+    for name in ("one", "two"):
+        shutil.copytree(folder, tmp_path / name)
+    nt.audit(classifier, tmp_path / "one", group="who", max_swaps=0, output_dir=tmp_path / "out")
+    with pytest.raises(OutputError, match=r"holds what was made of .*one"):
+        nt.audit(classifier, tmp_path / "two", group="who", max_swaps=0, output_dir=tmp_path / "out")
 
 
 def test_a_folder_of_something_else_is_left_alone(classifier, folder):

@@ -126,6 +126,8 @@ def test_the_same_call_runs_nothing_again_and_other_data_are_refused(ladder, mon
     assert again.rows == ladder["found"].rows
     with pytest.raises(OutputError, match="holds another comparison"):
         compare(**asked | {"limit": 40})
+    with pytest.raises(OutputError, match=r"holds another comparison \(other rows; there -> now\)"):
+        compare(**asked | {"data": str(write_table(tmp_path / "table", 40))})
     other = tmp_path / "other"
     other.mkdir()
     (other / "notes.txt").write_text("mine")

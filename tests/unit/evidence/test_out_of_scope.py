@@ -100,6 +100,22 @@ def test_command_fits_measures_and_predict_adds_the_column(model, tables, tmp_pa
     assert len(rows) == 30
     assert all(float(row["out_of_scope"]) >= 0 for row in rows)
     assert all(row["predicted"] == "" for row in rows)
+    kept = (model / SCOPE_FILE).read_bytes()
+    # What is fitted is measured as it is, and is not replaced without a word.
+    assert json.loads(call(*arguments)[1])["auroc"] == found["auroc"]
+    assert call("out-of-scope", model, tables[1], "--method", "mahalanobis")[0] == 2
+    assert (model / SCOPE_FILE).read_bytes() == kept
+    one_class = tmp_path / "one.csv"
+    with (tables[0] / "train.csv").open() as file:
+        rows = file.read().splitlines()
+    name = rows[1].rpartition(",")[2]
+    one_class.write_text("\n".join([rows[0], *(row for row in rows if row.endswith(f",{name}"))]) + "\n")
+    fit = ("out-of-scope", model, one_class, "--method", "mahalanobis", "--overwrite", "--label", "label")
+    assert call(*fit)[0] == 2
+    assert (model / SCOPE_FILE).read_bytes() == kept
+    for wrong in (("nowhere.csv",), (tables[0], "--method", "entropy"), (tables[0], "--split", "dev")):
+        assert call("out-of-scope", model, *wrong)[0] == 2
+    assert json.loads(call("out-of-scope", model, tables[0], "--json")[1]) == {"method": "energy", "fitted_rows": None}
     (model / SCOPE_FILE).unlink()
     assert call("predict", model, tables[1], "--ood", "mahalanobis")[0] == 2
     assert call("out-of-scope", model, tables[0], "--ood-data", tables[1])[1].startswith("AUROC")

@@ -16,7 +16,7 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 SPACE = build_space(load_recipe({"training": {"learning_rate": 1e-4}}))
 
 
-def open_book(folder, *, seed=0, lower_is_better=False, identity="a search"):
+def open_book(folder, *, seed=0, lower_is_better=False, identity="{}"):
     folder.mkdir(exist_ok=True)
     return TrialBook(folder, SPACE, seed=seed, lower_is_better=lower_is_better, identity=identity)
 
@@ -153,10 +153,12 @@ def test_the_recipe_itself_is_never_given_up(tmp_path):
 
 
 def test_a_folder_of_another_search_is_refused(tmp_path):
-    open_book(tmp_path, identity="one")
-    open_book(tmp_path, identity="one")
+    open_book(tmp_path, identity='{"seed": 0, "rows": "a"}')
+    open_book(tmp_path, identity='{"seed": 0, "rows": "a"}')
     with pytest.raises(OutputError, match="holds a search with another seed"):
-        open_book(tmp_path, identity="two")
+        open_book(tmp_path, identity='{"seed": 1, "rows": "a"}')
+    with pytest.raises(OutputError, match=r"holds a search of other rows\. "):
+        open_book(tmp_path, identity='{"seed": 0, "rows": "b"}')
 
 
 def test_without_optuna_the_install_command_is_named(tmp_path, monkeypatch):

@@ -47,6 +47,22 @@ def test_planted_wrong_labels_are_listed_with_their_own_label_as_suggestion(tabl
     assert again.precision is None
 
 
+def test_labels_that_nothing_tells_apart_are_no_proof_of_mistakes(table, tiny_encoder, tmp_path, monkeypatch, capsys):
+    frame = pd.read_csv(table)
+    frame["label"] = frame["label"].sample(frac=1, random_state=0).to_numpy()
+    frame.loc[5, "label"] = None
+    frame.to_csv(tmp_path / "mixed.csv", index=False)
+    arguments = ("suspects", tmp_path / "mixed.csv", "--encoder", tiny_encoder("bert"))
+    status, _, complaint = run_command(monkeypatch, capsys, *arguments)
+    assert status == 2
+    assert "--drop-invalid" in complaint
+    status, shown, _ = run_command(monkeypatch, capsys, *arguments, "--drop-invalid")
+    assert status == 0
+    assert "trust the order, not the count" in shown
+    found = json.loads(run_command(monkeypatch, capsys, *arguments, "--drop-invalid", "--json")[1])
+    assert 0.3 < found["agreement"] < 0.7
+
+
 def test_command_writes_the_list_with_formulas_made_harmless(table, tiny_encoder, tmp_path, monkeypatch, capsys):
     out = tmp_path / "suspects.csv"
     arguments = (table, "--encoder", tiny_encoder("bert"), "--top", "0.1", "--truth", "truth")
@@ -54,6 +70,7 @@ def test_command_writes_the_list_with_formulas_made_harmless(table, tiny_encoder
     assert status == 0
     assert "12 of 120 rows listed" in shown
     assert "Against truth:" in shown
+    assert "trust the order" not in shown
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 12

@@ -60,6 +60,13 @@ def test_a_recipe_for_a_hub_set_runs_on_a_local_copy():
     assert load_recipe("question/lora").data.label is not None
 
 
+def test_a_table_in_place_of_a_recipe_is_told(tmp_path):
+    table = tmp_path / "mine.csv"
+    table.write_text("text,label\na: b,c\n")
+    with pytest.raises(RecipeError, match=r"this is a table\. Name it with data\.path="):
+        load_recipe(str(table))
+
+
 def test_another_strategy_takes_its_own_rate():
     for kind, rate in LEARNING_RATES.items():
         needed = ["strategy.teacher=runs/teacher"] if kind == "distill" else []

@@ -13,9 +13,7 @@ __all__ = ["compare"]
 
 def compare(
     data: Annotated[str, typer.Argument(help="File, folder of splits, bundled name, or Hub id.")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="Dotted keys of data and task: data.invalid=drop")
-    ] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="Dotted keys of data, task: data.invalid=drop")] = None,
     encoder: Annotated[str, typer.Option(help="Alias, folder, earlier run, or Hub id.")] = "minilm-l6",
     budget: Annotated[str | None, typer.Option(help="Time for everything, such as 10m, 90s or 1h.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each rung.")] = 3,
@@ -61,7 +59,4 @@ def compare(
         # Half a second for the start of the interpreter and of this program.
         spent_seconds=time.monotonic() - started + 0.5,
     )
-    if as_json:
-        say(json.dumps(comparison.record, indent=2))
-    else:
-        show(comparison)
+    show(comparison) if not as_json else say(json.dumps(comparison.record, indent=2))

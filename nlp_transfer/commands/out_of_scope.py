@@ -45,39 +45,35 @@ def out_of_scope(
 
     check_method(method, where="--method")
     classifier = Classifier.from_pretrained(artifact)
-    record: dict[str, Any] = {"method": method}
-    columns = {"text": text, "text_b": text_b}
-    if method == "mahalanobis" and ood_data is None and has_fit(classifier) and not overwrite:
+    held = has_fit(classifier)
+    is_fitting = method == "mahalanobis" and (overwrite or held is None)
+    if method == "mahalanobis" and ood_data is None and not is_fitting:
         raise OutputError(
-            f"{has_fit(classifier)}: mahalanobis is fitted already. Measure it with --ood-data, or fit it again with "
-            "--overwrite."
+            f"{held}: mahalanobis is fitted already. Measure it with --ood-data, or fit it again with --overwrite."
         )
+    record: dict[str, Any] = {"method": method, "fitted_rows": None}
+    columns = {"text": text, "text_b": text_b}
     with name_options():
-        if method == "mahalanobis" and (overwrite or not has_fit(classifier)):
-            rows, _ = read_split(data, fit_split)
-            place = fit_scope(classifier, rows, label=label, **columns)
-            record |= {"fitted_rows": rows.num_rows, "file": str(place)}
-            if not as_json:
-                say(f"fitted to {rows.num_rows:,} rows: {place}")
-        elif ood_data is None:
-            read_split(data, split)
-            record["fitted_rows"] = None
-            if not as_json:
-                say("energy needs no fitting; name --ood-data to measure it.")
+        rows, _ = read_split(data, fit_split if is_fitting else split)
+        if is_fitting:
+            record |= {"file": str(fit_scope(classifier, rows, label=label, **columns)), "fitted_rows": rows.num_rows}
         if ood_data is not None:
             inside, outside = (
                 score_scope(classifier, read_split(source, split)[0], method=method, batch_size=batch_size, **columns)
                 for source in (data, ood_data)
             )
             record |= measure_scope(inside, outside, method=method).to_json()
-    if as_json:
-        say(json.dumps(record, indent=2))
-    elif ood_data is not None:
-        _say_found(record)
+    say(json.dumps(record, indent=2)) if as_json else _say_found(record)
 
 
 def _say_found(found: Mapping[str, Any]) -> None:
-    """What was measured, in sentences."""
+    """What was fitted and measured, in sentences."""
+    if found["fitted_rows"] is not None:
+        say(f"fitted to {found['fitted_rows']:,} rows: {found['file']}")
+    if "auroc" not in found:
+        if found["method"] == "energy":
+            say("energy needs no fitting; name --ood-data to measure it.")
+        return
     say(f"AUROC {found['auroc']:.3f} [{found['low']:.3f}, {found['high']:.3f}]")
     say(f"on {found['num_inside']:,} rows within scope and {found['num_outside']:,} out of it")
     say(f"a score above {found['threshold']:.4g} catches {found['caught']:.1%} of those out of it,")

@@ -1,12 +1,15 @@
 """``nlp-transfer suspects``: labels to look at again."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from nlp_transfer.commands.naming import name_options
 from nlp_transfer.terminal import quiet_libraries, say, show, show_progress
+
+if TYPE_CHECKING:
+    from nlp_transfer.evidence.suspects import Suspects
 
 __all__ = ["suspects"]
 
@@ -65,7 +68,14 @@ def suspects(
         found.save(out, overwrite=overwrite)
     if as_json:
         say(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
-        return
+    else:
+        _show(found, truth)
+        if out is not None:
+            say(f"wrote {out}")
+
+
+def _show(found: "Suspects", truth: str | None) -> None:
+    """The list, and what it says."""
     show(_lay_out_table(found.rows))
     say(
         f"{len(found.rows):,} of {found.num_rows:,} rows listed; confident learning counts {found.num_flagged:,} "
@@ -78,8 +88,6 @@ def suspects(
         )
     if found.precision is not None and found.noise is not None:
         say(f"Against {truth}: {found.precision:.3f} of those listed are wrong, {found.noise:.3f} of all.")
-    if out is not None:
-        say(f"wrote {out}")
 
 
 def _lay_out_table(rows: list[dict[str, Any]]) -> Any:

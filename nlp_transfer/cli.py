@@ -1,5 +1,6 @@
 """The command line: parses, calls, prints. Nothing heavy is imported before it is needed."""
 
+import inspect
 import os
 import sys
 import traceback
@@ -337,6 +338,11 @@ def doctor() -> None:
 
 app.command()(push)
 app.command()(export)
+
+for _command in app.registered_commands:
+    # A terminal breaks lines where it ends, not where the source does.
+    _paragraphs = inspect.cleandoc((_command.callback and _command.callback.__doc__) or "").split("\n\n")
+    _command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in _paragraphs)
 
 
 def _explain_crash(kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:

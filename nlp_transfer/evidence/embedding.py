@@ -1,7 +1,9 @@
 """What an encoder says of the rows before it is trained: vectors of every layer, and the answers of its old head."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,15 @@ from nlp_transfer.models.sources import EncoderSource, resolve_encoder
 from nlp_transfer.models.vectors import drop_pooler
 from nlp_transfer.recipe.schema import DataConfig, EncoderConfig, Recipe
 
-__all__ = ["EmbeddedRows", "choose_rows", "embed_rows", "find_posteriors", "narrow_splits", "open_encoder"]
+__all__ = [
+    "EmbeddedRows",
+    "choose_rows",
+    "embed_rows",
+    "find_posteriors",
+    "is_trained_on",
+    "narrow_splits",
+    "open_encoder",
+]
 
 SPLIT = "train"
 
@@ -197,6 +207,26 @@ def open_encoder(
     prepared = encode_splits(splits, tokenizer, reading, splits_to_encode=names)
     encoder: PreTrainedModel = drop_pooler(getattr(loaded.model, loaded.model.base_model_prefix))
     return encoder.to(torch.device(choose_device(device))), prepared, loaded.source
+
+
+def is_trained_on(source: EncoderSource, data: str) -> bool:
+    """Tell whether an encoder is an earlier run on the very data that it is looked at with.
+
+    Args:
+        source: The encoder.
+        data: As a recipe names it.
+
+    Returns:
+        Whether the recipe of its run names the same; other names of the same rows are not seen through, nor is an
+        artefact without its run.
+    """
+    # The artefact itself keeps no paths of the machine it was made on.
+    place = Path(source.location).parent / "report.json"
+    try:
+        there = json.loads(place.read_text(encoding="utf-8"))["recipe"]["data"]["path"]
+        return bool(there == data or Path(there).resolve() == Path(data).resolve())
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def find_posteriors(config: EncoderConfig, rows: Splits, recipe: Recipe) -> tuple[NDArray[np.float64] | None, str]:

@@ -16,7 +16,7 @@ from nlp_transfer.data.load import load_splits
 from nlp_transfer.engine.hooks import track_work
 from nlp_transfer.errors import RecipeError
 from nlp_transfer.evidence.classifying import score_leep, score_nce, score_neighbors, score_nleep, score_probe
-from nlp_transfer.evidence.embedding import EmbeddedRows, embed_rows, find_posteriors, narrow_splits
+from nlp_transfer.evidence.embedding import EmbeddedRows, embed_rows, find_posteriors, is_trained_on, narrow_splits
 from nlp_transfer.evidence.estimators import (
     score_gbc,
     score_h,
@@ -207,6 +207,7 @@ def _look_at(name: str, rows: Splits, recipe: Recipe, settings: Mapping[str, Any
     row: dict[str, Any] = {
         "name": name,
         **_describe(embedded),
+        "is_trained_here": is_trained_on(embedded.source, recipe.data.path),
         "scores": {},
         "layers_used": {},
         "scores_by_layer": {},

@@ -214,6 +214,12 @@ def _describe(ranking: Ranking) -> list[str]:
             f"labels; {settings['pooling']} over tokens, {which.get(str(layers), f'layer {layers}')}."
         )
     lines += _explain_gaps(ranking)
+    pairs = zip(_label(ranking), ranking.record["encoders"], strict=True)
+    if known := [label for label, row in pairs if row.get("is_trained_here")]:
+        lines.append(
+            f"Fine-tuned on this very data: {', '.join(known)}. Such a figure says that these rows are known, not how "
+            "well the encoder transfers."
+        )
     best = _label(ranking)[ranking.names.index(ranking.best)]
     verification = ranking.record.get("verification")
     if not verification:

@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -204,6 +205,20 @@ def test_the_best_are_verified_once_and_held_against_the_estimators(tiny_encoder
     with pytest.raises(OutputError, match="holds what was made of"):
         nt.rank(other, encoders, QUICK, output_dir=out, progress=False)
     assert [run.stat().st_mtime_ns for run in runs] == times
+
+
+def test_an_earlier_run_on_the_same_data_is_named(tiny_encoder, tmp_path):
+    data = tmp_path / "mine.csv"
+    splits = make_splits(60, 2, names=["bad", "good"])
+    frame = splits.tables["train"].to_pandas()[["text", "label"]]
+    frame.assign(label=[["bad", "good"][row] for row in frame["label"]]).to_csv(data, index=False)
+    recipe = {"encoder": {"name": str(tiny_encoder("bert"))}, "data": {"path": str(data)}, "strategy": {"kind": "full"}}
+    settings = {"training.max_steps": 2, "evaluation.tfidf": False, "evaluation.resamples": 100}
+    run = nt.run(recipe, settings, output_dir=tmp_path / "run", progress=False).folder
+    ranking = nt.rank(data, [tiny_encoder("bert"), run], estimators=["h_score"], progress=False)
+    assert {Path(row["name"]).name: row["is_trained_here"] for row in ranking.record["encoders"]}["run"]
+    assert sum(row["is_trained_here"] for row in ranking.record["encoders"]) == 1
+    assert "Fine-tuned on this very data: run." in " ".join(str(ranking).split())
 
 
 @pytest.mark.parametrize(

@@ -25,14 +25,12 @@ class Knob:
         reach: The value may grow and shrink by this factor, on a logarithmic scale.
         factors: The recipe's own value times each of these, in whole numbers from 1 on.
         choices: These values, and the recipe's own.
-        if_set: Whether a recipe that leaves the key empty leaves it out of the search.
     """
 
     key: str
     reach: float = 0.0
     factors: tuple[float, ...] = ()
     choices: tuple[Any, ...] = ()
-    if_set: bool = False
 
 
 # The reach of a rate is chosen: beyond five times a rate that works, small encoders break or stand still. So are the
@@ -45,7 +43,7 @@ _SCHEDULE = (
 _LOSS = (
     Knob("training.weight_decay", choices=(0.0, 0.01, 0.1)),
     Knob("training.label_smoothing", choices=(0.0, 0.05, 0.1)),
-    Knob("encoder.dropout", choices=(0.0, 0.1, 0.2), if_set=True),
+    Knob("encoder.dropout", choices=(0.0, 0.1, 0.2)),  # or as the encoder was pretrained, where the recipe is silent
 )
 _HEAD = (Knob("training.head_learning_rate", reach=5.0),)
 
@@ -212,7 +210,7 @@ def _lay_out(knob: Knob, recipe: Recipe, num_layers: int | None) -> Dimension | 
     value = _read(recipe, knob.key)
     if knob.key == "training.head_learning_rate" and value is None:
         value = recipe.training.learning_rate
-    if value is None and (knob.if_set or knob.reach):
+    if value is None and knob.reach:
         return None
     if knob.key == "training.epochs" and recipe.training.max_steps is not None:
         return None

@@ -15,9 +15,7 @@ __all__ = ["audit"]
 def audit(
     artifact: Annotated[str, typer.Argument(help="The model/ folder of a run, the run's folder, or a Hub id.")],
     data: Annotated[str, typer.Argument(help="Labelled data: file, folder of splits, bundled name or Hub id.")],
-    group: Annotated[
-        str | None, typer.Option(help="Column of the groups, several in a cell with ; or | between. Absent: by terms.")
-    ] = None,
+    group: Annotated[str | None, typer.Option(help="Column of groups, several with ; or |. Absent: by terms.")] = None,
     positive: Annotated[str | None, typer.Option(help="Label whose rates are looked at, such as toxic.")] = None,
     threshold: Annotated[
         float | None, typer.Option(help="Probability from which it is said. Absent: as the classifier decides.")
@@ -25,6 +23,7 @@ def audit(
     text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
     text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
+    encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv and jsonl files.")] = "utf-8",
     rename: Annotated[
         list[str] | None, typer.Option(help="DATA_LABEL=LABEL, where labels go by another name; several times.")
     ] = None,
@@ -43,7 +42,6 @@ def audit(
     bootstrap intervals and with what chance alone would give. Terms of the shipped list are swapped for others of
     their kind, and the change of the score is measured.
     """
-    renamed = _read_renames(rename or [])
     quiet_libraries()
     from nlp_transfer.evidence.audit import audit as audit_classifier
 
@@ -55,9 +53,10 @@ def audit(
             text=text,
             text_b=text_b,
             label=label,
+            encoding=encoding,
             positive=positive,
             threshold=threshold,
-            rename=renamed,
+            rename=_read_renames(rename or []),
             split=split,
             terms=terms,
             min_group=min_group,

@@ -24,6 +24,7 @@ def out_of_scope(
     text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
     text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the label, for mahalanobis.")] = None,
+    encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv and jsonl files.")] = "utf-8",
     batch_size: Annotated[int, typer.Option(min=1, help="Texts in one forward pass.")] = 64,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Fit mahalanobis again where it is fitted already.")
@@ -54,13 +55,13 @@ def out_of_scope(
     record: dict[str, Any] = {"method": method, "fitted_rows": None}
     columns = {"text": text, "text_b": text_b}
     with name_options():
-        rows, _ = read_split(data, fit_split if is_fitting else split)
+        rows, _ = read_split(data, fit_split if is_fitting else split, encoding=encoding)
         if is_fitting:
             record |= {"file": str(fit_scope(classifier, rows, label=label, **columns)), "fitted_rows": rows.num_rows}
         if ood_data is not None:
             inside, outside = (
-                score_scope(classifier, read_split(source, split)[0], method=method, batch_size=batch_size, **columns)
-                for source in (data, ood_data)
+                score_scope(classifier, table, method=method, batch_size=batch_size, **columns)
+                for table in (read_split(source, split, encoding=encoding)[0] for source in (data, ood_data))
             )
             record |= measure_scope(inside, outside, method=method).to_json()
     say(json.dumps(record, indent=2)) if as_json else _say_found(record)

@@ -54,6 +54,7 @@ def audit(
     text: str | None = None,
     text_b: str | None = None,
     label: str | None = None,
+    encoding: str = "utf-8",
     positive: str | None = None,
     threshold: float | None = None,
     rename: Mapping[str, str] | None = None,
@@ -76,6 +77,7 @@ def audit(
         text: Column of the text; that of the training data, else found by the usual names, where absent.
         text_b: Column of the second text of a pair, likewise.
         label: Column of the label, likewise.
+        encoding: Character encoding of csv, tsv and jsonl files.
         positive: The label whose rates are looked at; of two classes the second, or the one that is not a negation.
         threshold: Probability of the positive label from which it is said; as the classifier decides where absent.
         rename: Labels of the data to the classifier's, where they go by other names.
@@ -101,7 +103,7 @@ def audit(
     words = read_terms(None if terms is None else Path(terms))
     loaded = classifier if isinstance(classifier, Classifier) else Classifier.from_pretrained(classifier)
     column = find_positive(loaded.space, positive)
-    table = _read(loaded, data, split, text=text, text_b=text_b, label=label, rename=dict(rename or {}))
+    table = _read(loaded, data, split, text=text, text_b=text_b, label=label, encoding=encoding, rename=rename or {})
     folder = None if output_dir is None else claim_audit(Path(output_dir), table.name)
     named = [list(dict.fromkeys(t for each in row for t in words.find(each))) for row in zip(*table.texts, strict=True)]
     # What cannot be grouped is told before the model runs.
@@ -111,10 +113,9 @@ def audit(
     with track("scoring", len(table.labels)) as advance:
         scores, found = judge.score(table.texts, advance)
     decisions = _decide(loaded.space, column, table.labels, scores, found)
-    place = loaded.artifact.folder
     record: dict[str, Any] = {
         "format": FORMAT,
-        "artifact": place.parent.name if place.name == "model" else place.name,
+        "artifact": _name_artifact(loaded.artifact.folder),
         "data": {"source": table.name, "rows": len(table.labels), "ungrouped": ungrouped, "group": group},
         "positive": loaded.labels[column],
         "threshold": threshold,
@@ -127,6 +128,11 @@ def audit(
     if folder is not None:
         done.save(folder)
     return done
+
+
+def _name_artifact(place: Path) -> str:
+    """The name of a run's folder, or of the artefact's own."""
+    return place.parent.name if place.name == "model" else place.name
 
 
 def _compare(members: Mapping[str, np.ndarray], decisions: Decisions, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,11 +203,12 @@ def _read(
     text: str | None,
     text_b: str | None,
     label: str | None,
+    encoding: str,
     rename: Mapping[str, str],
 ) -> _Table:
     """Read texts and labels as the classifier knows them."""
     if isinstance(data, str | Path):
-        rows, where = read_split(str(data), split)
+        rows, where = read_split(str(data), split, encoding=encoding)
     else:
         rows, where = read_table(data), f"in-memory {type(data).__name__}"
     metadata = classifier.artifact.metadata

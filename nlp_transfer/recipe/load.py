@@ -132,7 +132,7 @@ def _read_source(source: str | Path | Mapping[str, Any] | Recipe) -> tuple[Any, 
             raise RecipeError(explain_unknown_name(source))
     file = expand_path(source)
     if file.suffix.lower() in TABLES:
-        problem = f"expected a recipe, a YAML file; this is a table. Name a recipe, and the table as data.path={source}."
+        problem = f"expected a recipe, a YAML file; this is a table. Name a recipe, and this as data.path={source}."
         raise RecipeError(f"{problem} See nlp-transfer copy quickstart my.yaml.", source=str(source))
     content = parse_yaml(read_recipe_file(file), source=str(source))
     return content, (find_shipped_name(file) or file.stem).replace("/", "-"), str(source)

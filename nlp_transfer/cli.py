@@ -341,7 +341,7 @@ app.command()(export)
 
 for _command in app.registered_commands:
     # A terminal breaks lines where it ends, not where the source does.
-    _paragraphs = inspect.cleandoc((_command.callback and _command.callback.__doc__) or "").split("\n\n")
+    _paragraphs = (inspect.getdoc(_command.callback) or "").split("\n\n")
     _command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in _paragraphs)
 
 

@@ -1,13 +1,25 @@
 """How the commands deal with a terminal: progress, readers that go away, other libraries' advice."""
 
+import json
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
-__all__ = ["ReaderGone", "complain", "name_reader", "quiet_imports", "quiet_libraries", "say", "show", "show_progress"]
+__all__ = [
+    "ReaderGone",
+    "complain",
+    "name_reader",
+    "quiet_imports",
+    "quiet_libraries",
+    "say",
+    "show",
+    "show_progress",
+    "show_record",
+]
 
 
 class ReaderGone(Exception):  # noqa: N818 - nothing went wrong
@@ -73,6 +85,14 @@ def show(*tables: object) -> None:
 
     with name_reader():
         PlainConsole().print(*tables)
+
+
+def show_record(found: object, record: Mapping[str, Any], *, as_json: bool) -> None:
+    """Write a result to stdout, as it shows itself or as JSON."""
+    if as_json:
+        say(json.dumps(record, indent=2))
+    else:
+        show(found)
 
 
 def complain(message: str) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nlp_transfer.terminal import quiet_libraries, say, show
+from nlp_transfer.terminal import quiet_libraries, show_record
 
 __all__ = ["compare"]
 
@@ -32,8 +32,6 @@ def compare(
 ) -> None:
     """Compare every strategy on the same rows and seeds; say which to take. What is in OUT is not run again."""
     started = time.monotonic()
-    import json
-
     quiet_libraries()
     from nlp_transfer.evidence.clock import parse_budget
 
@@ -59,4 +57,4 @@ def compare(
         # Half a second for the start of the interpreter and of this program.
         spent_seconds=time.monotonic() - started + 0.5,
     )
-    show(comparison) if not as_json else say(json.dumps(comparison.record, indent=2))
+    show_record(comparison, comparison.record, as_json=as_json)

@@ -34,5 +34,5 @@ def name_options(*, drops_invalid: bool = False) -> Iterator[None]:
         message = str(error)
         if drops_invalid:
             message = message.replace("data.invalid=drop", "--drop-invalid")
-        message = re.sub(r"\bdata\.(path|text_b|text|label|encoding)\b", lambda key: NAMES[key[0]], message)
+        message = re.sub(r"\bdata\.\w+", lambda key: NAMES.get(key[0], key[0]), message)
         raise type(error)(message) from error

@@ -26,9 +26,7 @@ def out_of_scope(
     label: Annotated[str | None, typer.Option(help="Column of the label, for mahalanobis.")] = None,
     encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv and jsonl files.")] = "utf-8",
     batch_size: Annotated[int, typer.Option(min=1, help="Texts in one forward pass.")] = 64,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Fit mahalanobis again where it is fitted already.")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Fit mahalanobis again where it is fitted.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of sentences.")] = False,
 ) -> None:
     """Detect texts that a classifier was not trained for; `predict --ood` then adds the score to a table.
@@ -38,8 +36,6 @@ def out_of_scope(
     the score that 95 in 100 texts within scope stay below. What is fitted already is used as it is.
     """
     quiet_libraries()
-    import json
-
     from nlp_transfer.classifier import Classifier
     from nlp_transfer.data.exchange import read_split
     from nlp_transfer.evidence.out_of_scope import check_method, fit_scope, has_fit, measure_scope, score_scope
@@ -55,8 +51,8 @@ def out_of_scope(
     record: dict[str, Any] = {"method": method, "fitted_rows": None}
     columns = {"text": text, "text_b": text_b}
     with name_options():
-        rows, _ = read_split(data, fit_split if is_fitting else split, encoding=encoding)
         if is_fitting:
+            rows, _ = read_split(data, fit_split, encoding=encoding)
             record |= {"file": str(fit_scope(classifier, rows, label=label, **columns)), "fitted_rows": rows.num_rows}
         if ood_data is not None:
             inside, outside = (
@@ -64,16 +60,24 @@ def out_of_scope(
                 for table in (read_split(source, split, encoding=encoding)[0] for source in (data, ood_data))
             )
             record |= measure_scope(inside, outside, method=method).to_json()
-    say(json.dumps(record, indent=2)) if as_json else _say_found(record)
+        elif not is_fitting:
+            # What cannot be read is told, though energy asks nothing of it yet.
+            read_split(data, split, encoding=encoding)
+    _say_found(record, as_json=as_json)
 
 
-def _say_found(found: Mapping[str, Any]) -> None:
-    """What was fitted and measured, in sentences."""
+def _say_found(found: Mapping[str, Any], *, as_json: bool) -> None:
+    """What was fitted and measured, in sentences or as JSON."""
+    import json
+
+    if as_json:
+        say(json.dumps(found, indent=2))
+        return
     if found["fitted_rows"] is not None:
         say(f"fitted to {found['fitted_rows']:,} rows: {found['file']}")
+    elif "auroc" not in found:
+        say("energy needs no fitting; name --ood-data to measure it.")
     if "auroc" not in found:
-        if found["method"] == "energy":
-            say("energy needs no fitting; name --ood-data to measure it.")
         return
     say(f"AUROC {found['auroc']:.3f} [{found['low']:.3f}, {found['high']:.3f}]")
     say(f"on {found['num_inside']:,} rows within scope and {found['num_outside']:,} out of it")

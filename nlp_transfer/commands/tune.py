@@ -1,13 +1,12 @@
 """The command that searches the settings of a recipe."""
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from nlp_transfer.terminal import quiet_libraries, say, show
+from nlp_transfer.terminal import quiet_libraries, show_record
 
 __all__ = ["tune"]
 
@@ -61,7 +60,4 @@ def tune(
         confirm=confirm,
         console=Console(stderr=True),
     )
-    if as_json:
-        say(json.dumps(found.record, indent=2))
-    else:
-        show(found)
+    show_record(found, found.record, as_json=as_json)

@@ -357,8 +357,7 @@ def _pair(test: str, first: np.ndarray, second: np.ndarray) -> tuple[FloatArray,
         raise ShapeError(
             f"{test}: expected one value an example for the same examples twice, got shapes {a.shape} and {b.shape}."
         )
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        missing = int((~(np.isfinite(a) & np.isfinite(b))).sum())
+    if missing := int((~(np.isfinite(a) & np.isfinite(b))).sum()):
         raise ShapeError(f"{test}: expected finite values, got {missing} examples without. Leave those out of both.")
     return a, b
 

@@ -67,7 +67,7 @@ SMALL, MANY_FOLDS, FEW_FOLDS = 1_000, 5, 3
 time."""
 
 IN_MEMORY = "YOUR_TABLE"
-"""Stands for the path in the commands of advice on a table in memory."""
+"""Stands for the path of a table in memory, in the commands of advice too."""
 
 MOST_SUSPECTS = 10
 """Rows with a suspected label that the advice names."""
@@ -216,11 +216,10 @@ def _make_recipe(
 ) -> tuple[Recipe, tuple[str, ...]]:
     """The recipe's data and encoder sections, checked as such, and the overrides that tell another recipe the same."""
     further = check_sections(overrides, ("data",), where="advise")
-    is_named = isinstance(data, str | Path)
-    section = {"path": str(data) if is_named else f"in-memory-{type(data).__name__}"}
+    section = {"path": str(data) if isinstance(data, str | Path) else IN_MEMORY}
     section |= {key: value for key, value in columns.items() if value is not None}
     recipe = load_recipe({"encoder": {"name": encoder}, "data": section, "training": {"seed": seed}}, further)
-    told = [f"data.{key}={value}" for key, value in (section | ({} if is_named else {"path": IN_MEMORY})).items()]
+    told = [f"data.{key}={value}" for key, value in section.items()]
     told += [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in further.items()]
     told += [f"encoder.name={encoder}"] if encoder != EncoderConfig().name else []
     told += [f"training.seed={seed}"] if seed else []

@@ -39,6 +39,14 @@ STARTUP_TRIALS = 6
 MIN_COMPLETED = 3
 """Completed trials before another may be given up; chosen: a median of fewer is one trial's opinion."""
 
+DIFFERENCES = {
+    "seed": "with another seed",
+    "rows": "of other rows",
+    "revision": "of another revision of the encoder",
+    "space": "of another version of this program",
+}
+"""What makes it another search, by the keys of its identity."""
+
 Look = tuple[float, float]
 """Share of the training done, in (0, 1], and the validation figure there."""
 
@@ -279,15 +287,6 @@ class TrialBook:
     def _trials(self) -> "list[FrozenTrial]":
         """Optuna's own records, in the order in which they were started."""
         return self.study.get_trials(deepcopy=False)
-
-
-DIFFERENCES = {
-    "seed": "with another seed",
-    "rows": "of other rows",
-    "revision": "of another revision of the encoder",
-    "space": "of another version of this program",
-}
-"""What makes it another search, by the keys of its identity."""
 
 
 def _tell_apart(known: str, identity: str) -> str:

@@ -23,7 +23,7 @@ from nlp_transfer.evidence.tune_worker import run_workers
 from nlp_transfer.evidence.tuning import BEST_YAML, TUNING_JSON, Tuning
 from nlp_transfer.methods.seed import Workspace, check_machine
 from nlp_transfer.models.encoder import read_config
-from nlp_transfer.models.sources import EncoderSource, resolve_encoder
+from nlp_transfer.models.sources import EncoderSource
 from nlp_transfer.pipeline import override_recipe, prepare
 from nlp_transfer.publishing.artifact import write_atomically
 from nlp_transfer.publishing.folder import claim_folder
@@ -102,7 +102,7 @@ def tune(
         first = (loaded.training.seeds or [loaded.training.seed])[0]
         spaces = prepare(loaded, [first, *range(first + 1, first + 1 + confirm)], source, console)
         _check_validation(spaces[first])
-        book = open_book(loaded, folder, seed, spaces[first].rows)
+        book = open_book(loaded, folder, seed, spaces[first])
         runner = Runner(loaded, spaces, book, console, num_after=2 * confirm, source=source, started=started)
         runner.num_trials = DEFAULT_TRIALS if trials is None and seconds is None else trials
         if seconds is not None:
@@ -117,14 +117,14 @@ def tune(
         return _finish(runner, confirm)
 
 
-def open_book(recipe: Recipe, folder: Path, seed: int, rows: str) -> TrialBook:
+def open_book(recipe: Recipe, folder: Path, seed: int, space: Workspace) -> TrialBook:
     """Open the trials of a search, new or begun.
 
     Args:
         recipe: As it stands.
         folder: Of the search.
         seed: Of the search.
-        rows: Names the rows of all splits, as the training seed draws them.
+        space: Splits and encoder, as the training seed has them.
 
     Returns:
         Its trials.
@@ -134,12 +134,11 @@ def open_book(recipe: Recipe, folder: Path, seed: int, rows: str) -> TrialBook:
         MissingExtraError: Optuna is not installed.
         OutputError: The folder holds another search.
     """
-    source = resolve_encoder(recipe.encoder)
-    space = build_space(recipe, num_layers=_count_layers(recipe, source))
-    facts = {"seed": seed, "space": [each.to_json() for each in space], "rows": rows, "revision": source.revision}
-    identity = json.dumps(facts)
+    searched = build_space(recipe, num_layers=_count_layers(recipe, space.source))
+    facts = {"seed": seed, "space": [each.to_json() for each in searched]}
+    identity = json.dumps(facts | {"rows": space.rows, "revision": space.source.revision})
     is_lower = recipe.training.select_by in LOWER_IS_BETTER
-    return TrialBook(folder, space, seed=seed, lower_is_better=is_lower, identity=identity)
+    return TrialBook(folder, searched, seed=seed, lower_is_better=is_lower, identity=identity)
 
 
 def _count_layers(recipe: Recipe, source: EncoderSource) -> int | None:

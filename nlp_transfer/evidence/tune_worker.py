@@ -105,7 +105,7 @@ def main() -> int:
         runner = Runner(
             recipe,
             spaces,
-            open_book(recipe, folder, int(settings["seed"]), spaces[seed].rows),
+            open_book(recipe, folder, int(settings["seed"]), spaces[seed]),
             quiet,
             deadline=float("inf") if settings["deadline"] is None else float(settings["deadline"]),
             num_after=int(settings["num_after"]),

@@ -89,9 +89,7 @@ def test_a_rate_far_from_the_strategy_s_own_can_be_mended():
 
 def test_keys_that_say_nothing_in_a_recipe_are_left_out():
     plain = {dimension.key: dimension for dimension in build_space(load_recipe({}))}
-    assert {"training.epochs", "training.label_smoothing", "strategy.l2_sp", "training.head_learning_rate"} <= set(
-        plain
-    )
+    assert {"training.epochs", "training.label_smoothing", "strategy.l2_sp", "training.head_learning_rate"} <= {*plain}
     # A recipe that is silent about it leaves the encoder's own rate, which is one of those tried.
     assert plain["encoder.dropout"].choices == (None, 0.0, 0.1, 0.2)
     assert plain["encoder.dropout"].usual is None

@@ -53,7 +53,7 @@ def tune(recipe, out, *, heard=None, **arguments):
 
 
 def open_search(recipe, folder):
-    return open_book(recipe, folder, 0, prepare(recipe, [3], None, Console(quiet=True))[3].rows)
+    return open_book(recipe, folder, 0, prepare(recipe, [3], None, Console(quiet=True))[3])
 
 
 def list_facts(tuning):
@@ -162,7 +162,7 @@ def make_runner(recipe, folder, **settings):
     folder.mkdir(exist_ok=True)
     loaded, quiet = load_recipe(recipe), Console(quiet=True)
     spaces = prepare(loaded, [3], None, quiet)
-    return Runner(loaded, spaces, open_book(loaded, folder, 0, spaces[3].rows), quiet, **settings)
+    return Runner(loaded, spaces, open_book(loaded, folder, 0, spaces[3]), quiet, **settings)
 
 
 def test_a_trial_is_stopped_at_the_deadline_and_run_again_later(recipe, tmp_path, monkeypatch):

@@ -1,7 +1,6 @@
 """The rules of DESIGN section 3 and of the conventions that a machine can hold."""
 
 import ast
-import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -39,16 +38,6 @@ LEVELS = {
 
 HEAVY = ("torch", "transformers", "datasets", "numpy", "pandas", "sklearn", "scipy", "matplotlib", "peft", "accelerate")
 """Libraries that cost time to import."""
-
-MAX_FILE_LINES = 400
-MAX_FUNCTION_LINES = 50
-"""Without the docstring."""
-
-LONG_FILES: dict[str, str] = {}
-"""Files that may be longer, and why."""
-
-LONG_FUNCTIONS: dict[str, str] = {}
-"""Functions (``file:name``) that may be longer, and why."""
 
 
 def list_files(package: Path = PACKAGE) -> list[Path]:
@@ -136,13 +125,10 @@ def test_planted_import_that_does_not_go_downward_is_refused(tmp_path, path, lin
 
 
 def run_python(code: str, *arguments: str) -> SimpleNamespace:
-    """Run a program in a new interpreter; gives its output and the processor time it took."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    """Run a program in a new interpreter."""
     command = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return SimpleNamespace(out=done.stdout, err=done.stderr, status=done.returncode, seconds=seconds)
+    return SimpleNamespace(out=done.stdout, err=done.stderr, status=done.returncode)
 
 
 IMPORT_PACKAGE = "import nlp_transfer"
@@ -165,13 +151,6 @@ def test_nothing_heavy_is_imported_before_it_is_used(code):
     assert done.out.strip().endswith("heavy: []")
     proof = run_python("import numpy" + listing)
     assert proof.out.strip().endswith("heavy: ['numpy']")
-
-
-@pytest.mark.parametrize("code", [IMPORT_PACKAGE, ASK_HELP], ids=["import", "help"])
-def test_start_takes_less_than_half_a_second(code):
-    runs = [run_python(code) for _ in range(3)]
-    assert [done.status for done in runs] == [0, 0, 0]
-    assert 0 < min(done.seconds for done in runs) < 0.5
 
 
 def list_definitions(path: Path) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, bool]]:
@@ -215,22 +194,6 @@ def find_loose(path: Path) -> list[str]:
     return found
 
 
-def count_lines(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> int:
-    """Lines of a definition without its docstring."""
-    total = (node.end_lineno or 0) - node.lineno + 1
-    if ast.get_docstring(node):
-        total -= (node.body[0].end_lineno or 0) - node.body[0].lineno + 1
-    return total
-
-
-def find_long_functions(path: Path) -> list[str]:
-    return [
-        name
-        for name, node, _ in list_definitions(path)
-        if not isinstance(node, ast.ClassDef) and count_lines(node) > MAX_FUNCTION_LINES
-    ]
-
-
 def test_public_definitions_are_documented():
     num_public = sum(is_public for path in list_files() for _, _, is_public in list_definitions(path))
     assert num_public > 150
@@ -269,18 +232,8 @@ def test_nothing_catches_everything_and_only_the_command_line_prints():
     assert {str(path.relative_to(ROOT)): found for path in files if (found := find_loose(path))} == {}
 
 
-def test_files_and_functions_stay_short():
-    files = list_files()
-    long_files = {str(p.relative_to(ROOT)) for p in files if len(p.read_text(encoding="utf-8").splitlines()) > 400}
-    long_functions = {f"{p.relative_to(ROOT)}:{name}" for p in files for name in find_long_functions(p)}
-    assert len(files) >= 45
-    assert long_files == set(LONG_FILES)
-    assert long_functions == set(LONG_FUNCTIONS)
-
-
 def test_planted_breaches_of_the_rules_are_found(tmp_path):
     path = tmp_path / "planted.py"
-    body = "".join(f"    x = {number}\n" for number in range(MAX_FUNCTION_LINES))
     path.write_text(
         "def f(**kwargs):\n"
         "    try:\n        print()\n"
@@ -290,8 +243,6 @@ def test_planted_breaches_of_the_rules_are_found(tmp_path):
         "class A:\n"
         "    def method(self):\n        return 1\n"
         "    def _hidden(self, **kwargs):\n        return 1\n"
-        f'def long():\n    """Docs."""\n{body}'
-        f'def fits():\n    """Docs.\n\n    More.\n    """\n{body[:-11]}'
     )
     assert find_undocumented(path) == ["module", "f", "A", "A.method"]
     assert [problem.split(": ")[1] for problem in sorted(find_loose(path))] == [
@@ -300,4 +251,3 @@ def test_planted_breaches_of_the_rules_are_found(tmp_path):
         "catches everything",
         "catches everything",
     ]
-    assert find_long_functions(path) == ["long"]

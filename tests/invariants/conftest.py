@@ -1,4 +1,4 @@
-"""What tests of several processes share: one launch."""
+"""What tests of several processes share: a launch."""
 
 import json
 from collections.abc import Callable
@@ -12,10 +12,16 @@ from tests.invariants.run_case import NUM_ROWS, SETTINGS, make_tables
 
 @pytest.fixture(scope="session")
 def launched(tiny_encoder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes left: the weights of the case of gradients, in microbatches, then a whole run.
+    """What two processes left: the weights of the case of gradients, in microbatches."""
+    folder = tmp_path_factory.mktemp("launched")
+    weights = str(folder / "weights.safetensors")
+    launch(folder, {"encoder": str(tiny_encoder("bert")), "microbatch_size": 4, "weights": weights})
+    return folder
 
-    The run has fewer batches of validation than processes.
-    """
+
+@pytest.fixture(scope="session")
+def launched_run(tiny_encoder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes left of a whole run, with fewer batches of validation than processes."""
     folder = tmp_path_factory.mktemp("launched")
     encoder = str(tiny_encoder("bert"))
     (folder / "data").mkdir()
@@ -25,6 +31,5 @@ def launched(tiny_encoder: Callable[..., Path], tmp_path_factory: pytest.TempPat
     settings = {**settings, "data": {"path": str(folder / "data")}, "report": {"output_dir": str(folder / "run")}}
     recipe = folder / "recipe.yaml"
     recipe.write_text(json.dumps(settings), encoding="utf-8")
-    weights = str(folder / "weights.safetensors")
-    launch(folder, {"encoder": encoder, "microbatch_size": 4, "weights": weights, "recipe": str(recipe)})
+    launch(folder, {"recipe": str(recipe)})
     return folder

@@ -126,9 +126,8 @@ def test_the_head_of_an_adapter_keeps_its_figures_on_an_encoder_in_half_precisio
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("launched")
-def test_two_processes_run_from_end_to_end_with_fewer_batches_than_processes(launched):
-    record = Report.load(launched / "run").record
+def test_two_processes_run_from_end_to_end_with_fewer_batches_than_processes(launched_run):
+    record = Report.load(launched_run / "run").record
     assert record["environment"]["processes"] == 2
     assert record["scores"]["validation"]["accuracy"]["n"] == len(make_tables(NUM_ROWS)["validation"]) < 64
 

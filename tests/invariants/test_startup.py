@@ -15,7 +15,7 @@ def look(*_):
     {LIST}
     hook.remove()
 hook = register_optimizer_step_post_hook(look)
-quick = ["encoder.name=" + sys.argv[1], "training.max_steps=1", "training.precision=fp32"]
+quick = ["encoder.name=" + sys.argv[1], "data.limit=64", "training.max_steps=1", "evaluation.resamples=100"]
 nlp_transfer.run("quickstart", quick, output_dir=sys.argv[2], progress=False)
 {LIST}
 """

@@ -136,14 +136,15 @@ def test_the_command_can_be_pasted_as_it_is_shown(advice):
     assert shlex.split("\n".join(line.rstrip() for line in lines).replace("\\\n", " ")) == shlex.split(advice.command)
 
 
-def test_planted_wrong_labels_are_suspected(minilm):
+def test_planted_wrong_labels_are_suspected(tiny_encoder):
+    encoder = str(tiny_encoder("bert"))
     subjects = {"sport": "The team won the match in the last minute", "money": "Shares fell as oil prices rose"}
     names = ["sport", "money"] * 60
     train = pd.DataFrame({"text": [f"{subjects[name]}, report {n}." for n, name in enumerate(names)], "label": names})
-    clean = nt.advise({"train": train}, encoder=str(minilm))
+    clean = nt.advise({"train": train}, encoder=encoder)
     assert clean.record["data"]["label_noise"] == 0.0
     train.loc[:9, "label"] = ["money", "sport"] * 5
-    found = nt.advise({"train": train}, encoder=str(minilm))
+    found = nt.advise({"train": train}, encoder=encoder)
     suspects = found.record["data"]["suspects"]
     assert 0.0 < found.record["data"]["label_noise"] < 0.1
     assert len(suspects) >= 2

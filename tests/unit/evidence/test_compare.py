@@ -13,8 +13,10 @@ from nlp_transfer.evidence import curve
 from nlp_transfer.evidence.compare import compare
 from nlp_transfer.evidence.comparison import Comparison
 from nlp_transfer.evidence.rungs import RUNGS
-from nlp_transfer.publishing import page
 from tests.tiny import make_splits
+
+pytestmark = pytest.mark.xdist_group("compare")
+"""One ladder serves all of it."""
 
 NAME = "<b>bold</b>"
 RUNG_NAMES = ["majority", "tfidf", "zero_shot", "features", "layerwise"]
@@ -44,9 +46,7 @@ def ladder(tiny_encoder, tmp_path_factory) -> dict:
         "output_dir": folder / "out",
         "progress": False,
     }
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(page, "_draw_pictures", lambda *_: dict.fromkeys(page.PICTURES, ""))
-        return {"asked": asked, "found": compare(**asked)}
+    return {"asked": asked, "found": compare(**asked)}
 
 
 def test_every_rung_has_every_column_filled(ladder):

@@ -152,7 +152,7 @@ class Encoded:
         rows: Memory-mapped table with ``input_ids`` and, where the encoder reads them, ``token_type_ids``.
         lengths: Tokens per row, int32, shape (W,).
         examples: Index of the example each row belongs to, int64, shape (W,), ascending.
-        labels: Labels of the examples, shape (N,) int64 or float32, or (N, C) float32; None where unlabelled.
+        labels: Labels of the examples, shape (N,) int64 or float64, or (N, C) float32; None where unlabelled.
         num_examples: N, count of examples.
         truncated: Count of examples of which the encoder does not see every token.
     """

@@ -15,6 +15,7 @@ PACKAGE = ROOT / "nlp_transfer"
 LEVELS = {
     "errors": 0,
     "terminal": 0,
+    "figures": 0,
     "contracts": 0,
     "recipe": 1,
     "data": 2,

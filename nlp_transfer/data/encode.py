@@ -256,7 +256,8 @@ def read_labels(table: Dataset) -> np.ndarray:
         table: Has a column ``label`` without gaps.
 
     Returns:
-        Shape (N,) int64 for class ids and float32 for numbers; shape (N, C) float32 for lists.
+        Shape (N,) int64 for class ids and float64 for numbers, which may differ by little around a large one; shape
+        (N, C) float32 for lists.
 
     Raises:
         DataError: Lists differ in length.
@@ -271,7 +272,7 @@ def read_labels(table: Dataset) -> np.ndarray:
         if len(counts) > 1:
             raise DataError(f"label: expected lists of one length, got lengths {counts.tolist()}.")
         return np.asarray(pc.list_flatten(column).to_numpy(), dtype=np.float32).reshape(len(column), -1)
-    return np.asarray(column.to_numpy(), dtype=np.float32 if pa.types.is_floating(column.type) else np.int64)
+    return np.asarray(column.to_numpy(), dtype=np.float64 if pa.types.is_floating(column.type) else np.int64)
 
 
 def _hash_tokenizer(tokenizer: Any) -> str:

@@ -20,7 +20,9 @@ from nlp_transfer.data.parts import Part, build_parts, find_columns
 from nlp_transfer.data.sample import draw_splits, select_limit, select_shots
 from nlp_transfer.data.sources import open_source
 from nlp_transfer.data.tables import store_table
+from nlp_transfer.data.target_scale import MOST_COARSE, TargetScale
 from nlp_transfer.errors import DataError, LabelError
+from nlp_transfer.figures import format_number
 from nlp_transfer.recipe.schema import DataConfig, TaskConfig
 
 __all__ = ["load_splits"]
@@ -71,6 +73,8 @@ def load_splits(data: DataConfig, task: TaskConfig, *, seed: int, source: object
     # Counted in what is handed on: nothing between train and the others after a drop.
     facts.leaked = _count_leaks(parts)
     _warn_leaks(facts)
+    if space.kind == "regression":
+        _describe_targets(parts["train"], space, facts)
     _count_rows(parts, space, facts)
     tables = {split: _finish(parts[split]) for split in SPLITS}
     return Splits(tables, space, facts)
@@ -100,6 +104,25 @@ def _encode_parts(parts: dict[str, Part], task: TaskConfig, columns: Sequence[st
             facts.warnings.append(f"train: no rows of the label{'s' if len(absent) > 1 else ''} {list_names(absent)}.")
     _warn_alike(space, facts)
     return space
+
+
+def _describe_targets(train: Part, space: LabelSpace, facts: DataFacts) -> None:
+    """Say in which unit targets are trained, and warn where float32 cannot hold what they differ by."""
+    assert train.labels is not None
+    scale, largest = TargetScale.measure(train.labels), float(np.abs(train.labels).max())
+    is_constant = float(np.ptp(train.labels)) == 0
+    name, mean, deviation = list_names(space.names), format_number(scale.mean), format_number(scale.deviation)
+    facts.notes.append(
+        f"The target {name} is trained, and losses are shown, in standard deviations ({deviation}) from the mean of "
+        f"train ({mean}); scores and predictions are in its own unit."
+    )
+    if scale.measure_coarseness(largest) > MOST_COARSE and not is_constant:
+        gap = format_number(float(np.spacing(np.float32(largest))))
+        facts.warnings.append(
+            f"train: the targets in {name} lie around {mean} and differ by {deviation} only; a model gives numbers in "
+            f"float32, of which two neighbors lie {gap} apart there. Subtract a constant from the column, such as "
+            f"{scale.mean:.6g}, and add it to what is predicted."
+        )
 
 
 def _refuse_unseen(train: Part, part: Part, split: str, space: LabelSpace) -> None:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from nlp_transfer.evidence.rank_options import ESTIMATOR_NAMES
 from nlp_transfer.evidence.rank_picture import draw_agreement, draw_ranking, label_encoders
+from nlp_transfer.figures import format_number
 from nlp_transfer.publishing.summary import format_count, format_duration, name_metric, name_place, show_text
 from nlp_transfer.publishing.views import (
     claim_view,
@@ -161,8 +162,8 @@ def _label(ranking: Ranking) -> list[str]:
 
 
 def _show(value: float | None) -> str:
-    """A figure with four digits; an em dash where there is none."""
-    return "—" if value is None else f"{value:.4g}"
+    """A figure; an em dash where there is none."""
+    return "—" if value is None else format_number(value)
 
 
 def _list_columns(ranking: Ranking) -> list[tuple[str, list[str]]]:

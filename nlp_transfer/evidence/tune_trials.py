@@ -19,6 +19,7 @@ from nlp_transfer.engine.precision import choose_precision
 from nlp_transfer.errors import DivergedError, EncoderError, RecipeError, StorageError
 from nlp_transfer.evaluation.scoring import compute_metrics, is_better
 from nlp_transfer.evidence.study import Look, TrialBook, Tried
+from nlp_transfer.figures import format_number
 from nlp_transfer.methods.fit import fit_model, predict_split
 from nlp_transfer.methods.seed import Workspace, make_accelerator
 from nlp_transfer.methods.stages import HookMaker
@@ -341,7 +342,7 @@ def describe_trial(tried: Tried, recipe: Recipe, best: Tried | None) -> str:
     """
     metric = str(recipe.training.select_by)
     if tried.state == "complete" and tried.value is not None:
-        said = f"{metric} {tried.value:.3f} in {tried.seconds:.0f} s"
+        said = f"{metric} {format_number(tried.value)} in {tried.seconds:.0f} s"
         said += ", the best so far" if best is not None and best.index == tried.index else ""
     else:
         said = f"{tried.state} at {tried.progress:.0%} after {tried.seconds:.0f} s"

@@ -280,6 +280,7 @@ def _save(recipe: Recipe, fitted: Fitted, space: Workspace, folder: Path, accele
                 },
                 "thresholds": None,
                 "temperature": None,
+                **({} if fitted.target is None else {"target": asdict(fitted.target)}),
                 "recipe": drop_places(recipe.model_dump(mode="json")),
                 "versions": list_versions(),
             },

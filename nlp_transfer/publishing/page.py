@@ -304,7 +304,7 @@ def _list_errors(
             "label": show_text(error.label, 120),
             "predicted": show_text(error.predicted, 120),
             "probability": error.probability,
-            "error": None if error.error is None else f"{error.error:+.3g}",
+            "error": None if error.error is None else format_number(error.error, signed=True),
         }
         for error in outcomes.find_worst_errors(labelled, names, kind, limit)
     ]

@@ -143,7 +143,8 @@ def _lay_out(loaded: LoadedEncoder, config: DistillConfig, material: Material) -
         extra = _read_unlabelled(config.unlabelled, material)
         tables.append(extra)
         train = _join(train, _encode_extra(extra, loaded, material))
-    said = [_ask(teacher, table, material)[:, order] for table in tables]
+    # A teacher of numbers gives them in the unit of the target.
+    said = [material.target.standardize(_ask(teacher, table, material)[:, order]) for table in tables]
     counts = splits.facts.label_counts.get("train", {})
     task = build_objective(prepared.labels, material.recipe.training, counts)
     lesson = Lesson(prepared.labels, task, alpha=config.alpha, temperature=config.temperature)

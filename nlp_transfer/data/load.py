@@ -38,8 +38,8 @@ def load_splits(data: DataConfig, task: TaskConfig, *, seed: int, source: object
         data: What to read.
         task: What the labels are.
         seed: ``training.seed``; chooses the rows of ``data.shots`` and nothing else.
-        source: Tables in memory instead of ``data.path``: a `datasets.Dataset` or `DatasetDict`, a pandas frame, or
-            a mapping of those by split name.
+        source: What is in memory, instead of ``data.path``: a table in any form that `read_table` takes, such as a
+            pandas or polars frame or a dictionary of columns, or a mapping of those by split name.
 
     Returns:
         Three tables, the label contract, and the facts. Test has no ``label`` column where it has no labels.
@@ -57,7 +57,8 @@ def load_splits(data: DataConfig, task: TaskConfig, *, seed: int, source: object
         (('bad', 'good'), {'train': 14, 'validation': 2, 'test': 4})
     """
     opened = open_source(data, source)
-    facts = DataFacts(source=opened.name, notes=list(opened.notes))
+    facts = DataFacts(source=opened.name)
+    opened.findings.add_to(facts)
     texts, columns = find_columns(opened, data, task, facts)
     parts = build_parts(opened, data, task, texts, columns, facts)
     space = _encode_parts(parts, task, columns, facts)

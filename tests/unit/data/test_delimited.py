@@ -4,7 +4,8 @@ import io
 import pyarrow as pa
 import pytest
 
-from nlp_transfer.data.delimited import parse_delimited, read_delimited
+from nlp_transfer.data.delimited import parse_delimited
+from nlp_transfer.data.textfiles import TextSource, open_text_file
 from nlp_transfer.errors import DataError
 
 
@@ -12,8 +13,12 @@ def rows_of(batches):
     return pa.Table.from_batches(list(batches)).to_pylist()
 
 
-def parse(text, delimiter=","):
-    batches = list(parse_delimited(lambda: io.StringIO(text, newline=""), where="t", delimiter=delimiter))
+def read_delimited(path, *, encoding="utf-8", usual=","):
+    return parse_delimited(open_text_file(path, encoding=encoding), usual=usual)
+
+
+def parse(text, usual=",", **settings):
+    batches = parse_delimited(TextSource.from_text(text, where="t"), usual=usual, **settings)
     return [tuple(row.values()) for row in rows_of(batches)]
 
 
@@ -51,14 +56,14 @@ def test_csv_reads_what_the_standard_library_wrote(tmp_path):
 
 def test_a_tsv_without_quoting_keeps_its_quotes(tmp_path):
     (tmp_path / "a.tsv").write_text('text\tlabel\n"Fine" he said\tgood\n"never closed\tbad\n')
-    rows = rows_of(read_delimited(tmp_path / "a.tsv", delimiter="\t"))
+    rows = rows_of(read_delimited(tmp_path / "a.tsv", usual="\t"))
     assert [row["text"] for row in rows] == ['"Fine" he said', '"never closed']
 
 
 def test_a_ragged_tsv_is_refused(tmp_path):
     (tmp_path / "a.tsv").write_text("text\tlabel\na\tb\tc\n")
     with pytest.raises(DataError, match="line 2: expected 2 cells"):
-        list(read_delimited(tmp_path / "a.tsv", delimiter="\t"))
+        list(read_delimited(tmp_path / "a.tsv", usual="\t"))
 
 
 def test_semicolons_byte_order_mark_blank_lines_and_nameless_columns(tmp_path):
@@ -94,7 +99,7 @@ def test_quotes_of_a_tsv_that_mean_nothing_swallow_no_rows(tmp_path):
     assert parse(text, "\t") == rows
     assert parse(text) == rows, "as a csv whose header has tabs"
     (tmp_path / "a.tsv").write_text(text)
-    assert len(rows_of(read_delimited(tmp_path / "a.tsv", delimiter="\t"))) == 20
+    assert len(rows_of(read_delimited(tmp_path / "a.tsv", usual="\t"))) == 20
 
 
 def test_quotes_of_a_tsv_that_mean_something_are_taken_off():

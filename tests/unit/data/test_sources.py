@@ -34,7 +34,7 @@ def test_the_recipe_may_name_the_splits_and_a_split_is_used_once(tmp_path):
         write(tmp_path / f"{name}.csv", rows)
     found = open_source(DataConfig(path=str(tmp_path), splits={"validation": "matched"}))
     assert split_rows(found) == {"train": 1, "validation": 3, "test": 4}
-    assert found.notes == ["Not used: validation."]
+    assert found.findings.notes == ["Not used: validation."]
     found = open_source(DataConfig(path=str(tmp_path), splits={"test": "validation"}))
     assert split_rows(found) == {"train": 1, "test": 2}
 
@@ -160,7 +160,7 @@ def test_a_hub_data_set_is_asked_for_as_the_recipe_names_it(monkeypatch):
     assert asked == [("owner/name", "part", "main")]
     assert split_rows(found) == {"train": 1, "validation": 1}
     assert found.name == "owner/name (part)"
-    assert found.notes == ["Not used: unsupervised."]
+    assert found.findings.notes == ["Not used: unsupervised."]
 
 
 def test_a_hub_repository_that_needs_a_script_is_refused(monkeypatch):

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, Value
 
 from nlp_transfer.contracts import TaskKind
+from nlp_transfer.data.checks import find_visible, name_invisible
 from nlp_transfer.data.delimited import offer_delimiter
 from nlp_transfer.data.tables import explain_unusable, get_arrow_table, store_table
 from nlp_transfer.data.usual_names import ID_NAMES, LABEL_NAMES, PAIR_NAMES, TEXT_NAMES
@@ -16,6 +17,7 @@ from nlp_transfer.errors import DataError
 
 __all__ = [
     "build_columns",
+    "describe_empty",
     "find_empty_rows",
     "find_label_columns",
     "find_text_columns",
@@ -241,20 +243,40 @@ def _read_texts(table: Dataset, arrow: pa.Table, name: str, *, key: str, where: 
 
 
 def find_empty_rows(table: pa.Table) -> np.ndarray:
-    """Find the rows whose text, or either text of a pair, is missing or only white space.
+    r"""Find the rows whose text, or either text of a pair, is missing or has nothing in it to see.
 
     Args:
         table: A table in the package's form.
 
     Returns:
         Bool, shape (N,).
+
+    Example:
+        >>> find_empty_rows(pa.table({"text": ["a joy", "  ", "\u200b", None]})).tolist()
+        [False, True, True, True]
     """
     empty = np.zeros(table.num_rows, dtype=bool)
     for name in ("text", "text_b"):
         if name in table.column_names:
-            filled = pc.greater(pc.binary_length(pc.utf8_trim_whitespace(table[name])), 0)
-            empty |= ~pc.fill_null(filled, False).to_numpy().astype(bool)
+            empty |= ~find_visible(table[name])
     return empty
+
+
+def describe_empty(table: pa.Table, rows: np.ndarray) -> str:
+    """Say what empty rows hold in place of a text: mostly nothing, but an editor does not show U+200B either.
+
+    Args:
+        table: A table in the package's form.
+        rows: Numbers of rows that ``find_empty_rows`` finds.
+
+    Returns:
+        "none", with the characters that nobody sees where there are any.
+    """
+    few = table.take(pa.array(rows[:100]))
+    columns = [few[name] for name in ("text", "text_b") if name in few.column_names]
+    texts = [text for column in columns for text in column.filter(pa.array(~find_visible(column))).to_pylist()]
+    held = name_invisible(texts)
+    return f"none that can be seen ({held})" if held else "none"
 
 
 def prepare_inference_table(
@@ -303,8 +325,8 @@ def prepare_inference_table(
     empty = np.flatnonzero(find_empty_rows(columns))
     if len(empty):
         raise DataError(
-            f"{where}, row {empty[0] + 1}: expected a text, came none; so in {len(empty)} of {len(columns)} rows. "
-            "Fill or remove them."
+            f"{where}, row {empty[0] + 1}: expected a text, came {describe_empty(columns, empty)}; so in "
+            f"{len(empty)} of {len(columns)} rows. Fill or remove them."
         )
     return store_table(columns, features)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 __all__ = [
     "ArtifactError",
+    "DamageError",
     "DataError",
     "DivergedError",
     "EncoderError",
@@ -74,6 +75,10 @@ class EncoderError(TransferError):
 
 class ArtifactError(TransferError):
     """A folder is not an artefact that can be loaded, or does not fit what is asked of it."""
+
+
+class DamageError(ArtifactError):
+    """A file that was written earlier is missing, or is not the one that was saved; the message names it."""
 
 
 class HubError(TransferError):

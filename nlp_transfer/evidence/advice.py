@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nlp_transfer.evidence.advice_picture import draw_candidates
+from nlp_transfer.models.digests import seal_record
 from nlp_transfer.publishing.summary import format_duration, format_interval, format_number, show_text
 from nlp_transfer.publishing.views import (
     claim_view,
@@ -111,7 +112,7 @@ class Advice:
         Raises:
             StorageError: The machine could not write.
         """
-        text = json.dumps(self.record, indent=2, allow_nan=False) + "\n"
+        text = json.dumps(seal_record(self.record), indent=2, allow_nan=False) + "\n"
         write_view(Path(folder), {ADVICE_HTML: _render(self, is_page=True)}, {ADVICE_JSON: text})
 
     def __repr__(self) -> str:

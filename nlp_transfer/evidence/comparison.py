@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlp_transfer.errors import ArtifactError, StorageError
+from nlp_transfer.models.digests import open_record, seal_record
 from nlp_transfer.publishing.summary import (
     format_bytes,
     format_count,
@@ -64,11 +65,11 @@ class Comparison:
             raise ArtifactError(f"{path}: expected a finished comparison, found none; run compare first.") from error
         except OSError as error:
             raise StorageError(f"{path}: could not be read: {error.strerror}.") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ArtifactError(f"{path}: expected JSON, got {error}; run compare again.") from error
         if not isinstance(record, dict) or not isinstance(record.get("rows"), list):
             raise ArtifactError(f'{path}: expected an object with "rows", found none; run compare again.')
-        return cls(record, folder)
+        return cls(open_record(record, path)[0], folder)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -93,7 +94,7 @@ class Comparison:
         """
         from nlp_transfer.evidence.comparison_page import render_comparison
 
-        text = json.dumps(self.record, indent=2, allow_nan=False) + "\n"
+        text = json.dumps(seal_record(self.record), indent=2, allow_nan=False) + "\n"
         write_view(self.folder, {REPORT_HTML: render_comparison(self.record)}, {COMPARE_JSON: text})
 
     def __repr__(self) -> str:

@@ -23,10 +23,12 @@ from nlp_transfer.evaluation.out_of_scope import (
     read_gaussians,
     score_energy,
 )
+from nlp_transfer.models.digests import check_added
 from nlp_transfer.models.merge import is_adapter
 from nlp_transfer.models.own import OwnClassifier
+from nlp_transfer.models.sources import ARTIFACT_FILE
 from nlp_transfer.models.vectors import Neighbors
-from nlp_transfer.publishing.artifact import write_atomically
+from nlp_transfer.publishing.artifact import amend_artifact, write_atomically
 from nlp_transfer.recipe.schema import EvaluationConfig
 
 __all__ = ["SCOPE_FILE", "ScopeTest", "add_scope", "fit_scope", "measure_scope", "score_scope"]
@@ -128,6 +130,8 @@ def fit_scope(
         )
     place = classifier.artifact.folder / SCOPE_FILE
     write_atomically(place, fit_gaussians(vectors_ND, truth).to_bytes())
+    if (place.parent / ARTIFACT_FILE).is_file():
+        amend_artifact(place.parent, added=[SCOPE_FILE])
     return place
 
 
@@ -241,6 +245,7 @@ def _read_fitted(classifier: Classifier) -> Gaussians:
     """What was kept with the artefact."""
     place = classifier.artifact.folder / SCOPE_FILE
     try:
+        check_added(place.parent / ARTIFACT_FILE, SCOPE_FILE)
         return read_gaussians(place.read_bytes(), where=str(place))
     except FileNotFoundError as error:
         raise ArtifactError(

@@ -14,6 +14,7 @@ from rich.text import Text
 from nlp_transfer.evidence.rank_options import ESTIMATOR_NAMES
 from nlp_transfer.evidence.rank_picture import draw_agreement, draw_ranking, label_encoders
 from nlp_transfer.figures import format_number
+from nlp_transfer.models.digests import seal_record
 from nlp_transfer.publishing.summary import format_count, format_duration, name_metric, name_place, show_text
 from nlp_transfer.publishing.views import (
     claim_view,
@@ -116,7 +117,7 @@ class Ranking:
         Raises:
             StorageError: The machine could not write.
         """
-        text = json.dumps(self.to_json(), indent=2) + "\n"
+        text = json.dumps(seal_record(self.to_json()), indent=2) + "\n"
         write_view(Path(folder), {RANK_HTML: _render(self, is_page=True)}, {RANK_JSON: text})
 
     def __repr__(self) -> str:

@@ -22,6 +22,7 @@ from nlp_transfer.evidence.tune_trials import Runner, change_recipe, name_predic
 from nlp_transfer.evidence.tune_worker import run_workers
 from nlp_transfer.evidence.tuning import BEST_YAML, TUNING_JSON, Tuning
 from nlp_transfer.methods.seed import Workspace, check_machine
+from nlp_transfer.models.digests import seal_record
 from nlp_transfer.models.encoder import read_config
 from nlp_transfer.models.sources import EncoderSource
 from nlp_transfer.pipeline import override_recipe, prepare
@@ -221,7 +222,7 @@ def _finish(runner: Runner, confirm: int) -> Tuning:
     write_atomically(book.folder / BEST_YAML, recipe_to_yaml(best_recipe))
     tuning = Tuning(record, book.folder)
     write_atomically(book.folder / REPORT_HTML, render_tuning(tuning))
-    write_atomically(book.folder / TUNING_JSON, json.dumps(record, indent=2) + "\n")
+    write_atomically(book.folder / TUNING_JSON, json.dumps(seal_record(record), indent=2) + "\n")
     return tuning
 
 

@@ -10,6 +10,7 @@ from nlp_transfer.errors import ArtifactError
 from nlp_transfer.evidence.study import Tried
 from nlp_transfer.evidence.tune_trials import describe_changes
 from nlp_transfer.figures import format_number
+from nlp_transfer.models.digests import open_record
 from nlp_transfer.publishing.views import show_plain
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import LOWER_IS_BETTER, Recipe
@@ -57,8 +58,9 @@ class Tuning:
         """
         path = Path(folder) / TUNING_JSON
         try:
-            return cls(json.loads(path.read_text(encoding="utf-8")), folder)
-        except (OSError, ValueError) as error:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            return cls(open_record(record, path)[0], folder)
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise ArtifactError(
                 f"{path}: expected what a search left ({type(error).__name__}); name the folder of nlp-transfer tune."
             ) from error

@@ -17,6 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import ArtifactError, EncoderError
+from nlp_transfer.models.digests import FileDigests, check_encoder, check_meanwhile, open_record
 from nlp_transfer.models.encoder import LOADING_ERRORS, PROBLEM_TYPES, check_vocabulary, quiet_loading
 from nlp_transfer.models.own import WEIGHTS_FILE
 from nlp_transfer.models.own_kinds import load_own
@@ -45,7 +46,7 @@ class LoadedArtifact:
         model: In evaluation mode, float32.
         tokenizer: Its tokenizer.
         labels: The label contract.
-        metadata: What ``nlp_transfer.json`` holds; empty for a folder that another tool made.
+        metadata: What ``nlp_transfer.json`` holds, without its digests; empty for a folder that another tool made.
         folder: Where it was read from.
     """
 
@@ -73,7 +74,7 @@ def find_artifact(path: str | Path, *, revision: str | None = None) -> Path:
     # Unlike Path's own, these raise no error for a name that is too long for the file system.
     if os.path.isdir(folder):
         for candidate in (folder, folder / "model"):
-            if any((candidate / name).is_file() for name in ("config.json", ADAPTER_FILE, WEIGHTS_FILE)):
+            if any((candidate / name).is_file() for name in (ARTIFACT_FILE, "config.json", ADAPTER_FILE, WEIGHTS_FILE)):
                 return candidate
         raise ArtifactError(
             f"{path}: holds no artefact (config.json or {ADAPTER_FILE}). Name the model/ folder of a run."
@@ -110,38 +111,44 @@ def load_artifact(path: str | Path, *, revision: str | None = None, trust_remote
         EncoderError: An adapter's base is not here or unsafe.
     """
     folder = find_artifact(path, revision=revision)
-    metadata = _read_metadata(folder)
-    is_adapter = (folder / ADAPTER_FILE).is_file()
+    metadata, digests = _read_metadata(folder)
+    is_adapter = metadata.get("loader") == "peft" or (folder / ADAPTER_FILE).is_file()
     if is_adapter and not metadata:
         raise ArtifactError(f"{folder}: an adapter without {ARTIFACT_FILE} does not say its labels. Load it with peft.")
-    is_own = metadata.get("loader") == "nlp_transfer"
     runtime = find_runtime(folder, metadata)
+    is_own = metadata.get("loader") == "nlp_transfer"
     stem = "adapter_model" if is_adapter else WEIGHTS_FILE.partition(".")[0] if is_own else "model"
-    if runtime is None and not any(
-        (folder / f"{stem}{end}").is_file() for end in (".safetensors", ".safetensors.index.json")
-    ):
-        raise ArtifactError(
-            f"{folder}: holds no {stem}.safetensors. Pickled weights are refused; convert them where you trust them."
-        )
-    try:
-        with quiet_loading():
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-            if runtime is not None:
-                model: Any = load_exported(folder, runtime, trust_remote_code=trust_remote_code)
-            else:
-                load = _load_adapter if is_adapter else load_own if is_own else _load_plain
-                model = load(folder, metadata, trust_remote_code=trust_remote_code)
-    except LOADING_ERRORS as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
-        raise ArtifactError(
-            f"{folder}: cannot be loaded, it may be damaged: {reason}. Copy it again, or train it again."
-        ) from error
+    if runtime is None:
+        _require_weights(folder, stem)
+    files = digests.get("files", {})
+    with check_meanwhile({name: folder / name for name in files}, files, record=folder / ARTIFACT_FILE):
+        try:
+            with quiet_loading():
+                tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+                if runtime is not None:
+                    model: Any = load_exported(folder, runtime, trust_remote_code=trust_remote_code)
+                else:
+                    load = _load_adapter if is_adapter else load_own if is_own else _load_plain
+                    model = load(folder, metadata, digests.get("encoder", {}), trust_remote_code=trust_remote_code)
+        except LOADING_ERRORS as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
+            raise ArtifactError(
+                f"{folder}: cannot be loaded, it may be damaged: {reason}. Copy it again, or train it again."
+            ) from error
     check_vocabulary(tokenizer, model.config, where=str(folder))
     labels = _read_labels(folder, model, metadata)
     return LoadedArtifact(model.float().eval(), tokenizer, labels, metadata, folder)
 
 
-def _load_plain(folder: Path, _: Mapping[str, Any], *, trust_remote_code: bool) -> nn.Module:
+def _require_weights(folder: Path, stem: str) -> None:
+    """Refuse a folder without safetensors."""
+    if not any((folder / f"{stem}{end}").is_file() for end in (".safetensors", ".safetensors.index.json")):
+        raise ArtifactError(
+            f"{folder}: holds no {stem}.safetensors. Pickled weights are refused; convert them where you trust them."
+        )
+
+
+def _load_plain(folder: Path, _: Mapping[str, Any], __: FileDigests, *, trust_remote_code: bool) -> nn.Module:
     """Load a transformers classifier and refuse one with weights missing."""
     model, info = AutoModelForSequenceClassification.from_pretrained(
         folder,
@@ -157,33 +164,43 @@ def _load_plain(folder: Path, _: Mapping[str, Any], *, trust_remote_code: bool) 
     return classifier
 
 
-def _load_adapter(folder: Path, metadata: Mapping[str, Any], *, trust_remote_code: bool) -> nn.Module:
+def _load_adapter(
+    folder: Path, metadata: Mapping[str, Any], expected: FileDigests, *, trust_remote_code: bool
+) -> nn.Module:
     """Load a peft classifier on its base."""
     from peft import AutoPeftModelForSequenceClassification
 
     names = metadata["labels"]["names"]
-    base = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    settings = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))
+    base = settings["base_model_name_or_path"]
     try:
-        resolve_encoder(EncoderConfig.model_validate({"name": base}))
+        source = resolve_encoder(EncoderConfig.model_validate({"name": base}))
     except EncoderError as error:
         raise EncoderError(f"{folder}: the adapter's base is missing: {error}") from error
-    model: nn.Module = AutoPeftModelForSequenceClassification.from_pretrained(
-        str(folder),
-        num_labels=len(names),
-        id2label=dict(enumerate(names)),
-        label2id={name: index for index, name in enumerate(names)},
-        # Of a base in half precision, the trained head would be rounded to it.
-        dtype=torch.float32,
-        trust_remote_code=trust_remote_code,
-    )
+    with check_encoder(folder / ARTIFACT_FILE, source.location, settings.get("revision"), expected):
+        model: nn.Module = AutoPeftModelForSequenceClassification.from_pretrained(
+            str(folder),
+            num_labels=len(names),
+            id2label=dict(enumerate(names)),
+            label2id={name: index for index, name in enumerate(names)},
+            # Of a base in half precision, the trained head would be rounded to it.
+            dtype=torch.float32,
+            trust_remote_code=trust_remote_code,
+        )
     return model
 
 
-def _read_metadata(folder: Path) -> dict[str, Any]:
-    """Read ``nlp_transfer.json``; empty where there is none."""
+def _read_metadata(folder: Path) -> tuple[dict[str, Any], dict[str, FileDigests]]:
+    """Read ``nlp_transfer.json`` and the digests in it; empty where there is none."""
     path = folder / ARTIFACT_FILE
-    if not path.is_file():
-        return {}
+    if not path.exists():
+        if folder.name == "model" and (folder.parent / "report.json").is_file():
+            # Without it the classifier would load, and read texts and give labels in another way.
+            raise ArtifactError(
+                f"{path}: is missing, although the run beside it wrote one. Copy it again, or train it again; to use "
+                "the folder without it, copy that elsewhere."
+            )
+        return {}, {}
     try:
         metadata: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version = metadata["format"]
@@ -197,11 +214,12 @@ def _read_metadata(folder: Path) -> dict[str, Any]:
         raise ArtifactError(
             f"{path}: cannot be read ({reason}). Copy the artefact again, or train it again."
         ) from error
+    metadata, digests = open_record(metadata, path)
     if version != ARTIFACT_VERSION:
         raise ArtifactError(
             f"{path}: has format {version}, this version reads {ARTIFACT_VERSION}. Upgrade nlp_transfer."
         )
-    return metadata
+    return metadata, digests
 
 
 def _read_labels(folder: Path, model: nn.Module, metadata: Mapping[str, Any]) -> LabelSpace:

@@ -11,6 +11,7 @@ from pathlib import Path
 from huggingface_hub import constants as hub_constants
 
 from nlp_transfer.errors import EncoderError, MissingExtraError
+from nlp_transfer.models.digests import check_artifact
 from nlp_transfer.recipe.schema import EncoderConfig
 
 __all__ = ["ALIASES", "EncoderSource", "is_hub_id", "resolve_encoder"]
@@ -113,6 +114,7 @@ def _resolve_folder(name: str, folder: Path) -> EncoderSource:
     if (folder / "model" / ARTIFACT_FILE).is_file():
         folder = folder / "model"
     location = os.path.realpath(folder)
+    check_artifact(folder, folder / ARTIFACT_FILE)
     if (folder / ADAPTER_FILE).is_file():
         _require_safetensors(folder, where, "adapter_model")
         return EncoderSource(name, location, None, None, "adapter")

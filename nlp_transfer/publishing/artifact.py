@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +14,25 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import OutputError, StorageError
 from nlp_transfer.models.artifacts import ARTIFACT_VERSION, LoadedArtifact, find_artifact, load_artifact
+from nlp_transfer.models.digests import DIGESTS, FileDigests, hash_files, hash_folder, list_encoder_files, seal_record
 from nlp_transfer.models.encoder import quiet_loading
 from nlp_transfer.models.merge import is_adapter, merge_adapter
 from nlp_transfer.models.own import OwnClassifier
 from nlp_transfer.models.sources import ARTIFACT_FILE, EncoderSource
-from nlp_transfer.publishing.own_files import describe_architecture, stage_own
+from nlp_transfer.publishing.own_files import describe_architecture, keeps_encoder, stage_own
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
-__all__ = ["LoadedArtifact", "copy_artifact", "find_artifact", "load_artifact", "save_artifact", "write_atomically"]
+__all__ = [
+    "LoadedArtifact",
+    "amend_artifact",
+    "copy_artifact",
+    "find_artifact",
+    "load_artifact",
+    "save_artifact",
+    "write_atomically",
+]
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -93,6 +102,9 @@ def save_artifact(
             **({"architecture": describe_architecture(model, source)} if isinstance(model, OwnClassifier) else {}),
             **metadata,
         }
+        record = seal_record(
+            record, files=hash_folder(stage), encoder=_hash_encoder(kind, base_stage, model, source) or None
+        )
         (stage / ARTIFACT_FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         _move_in([(part, place) for part, place in ((base_stage, base_folder), (stage, folder)) if part.exists()])
     except (OSError, SafetensorError) as error:
@@ -103,6 +115,33 @@ def save_artifact(
             "it goes on from the last checkpoint."
         ) from error
     return kind
+
+
+def amend_artifact(folder: Path, changes: Mapping[str, object] | None = None, *, added: Sequence[str] = ()) -> None:
+    """Write further entries into an artefact's own record, whole or not at all.
+
+    Args:
+        folder: The ``model/`` folder.
+        changes: Entry to value; they take the place of those of the same name.
+        added: Files that came into the folder since it was saved, and that some answers depend on.
+
+    Raises:
+        StorageError: The disk is full or failing.
+    """
+    place = folder / ARTIFACT_FILE
+    record = {**json.loads(place.read_text(encoding="utf-8")), **(changes or {})}
+    if DIGESTS in record:
+        later = {**record[DIGESTS].get("added", {}), **hash_files({name: folder / name for name in added})}
+        record = seal_record(record, added=later or None)
+    write_atomically(place, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+
+def _hash_encoder(kind: str, base_stage: Path, model: nn.Module, source: EncoderSource) -> FileDigests:
+    """Take the digests of an encoder that the folder does not hold; nothing where it holds all."""
+    if base_stage.exists():
+        return hash_folder(base_stage)
+    is_inside = kind == "transformers" or (isinstance(model, OwnClassifier) and keeps_encoder(model, source))
+    return {} if is_inside else hash_files(list_encoder_files(source.location, source.revision))
 
 
 def _stage_model(

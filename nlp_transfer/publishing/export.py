@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from nlp_transfer.data.tables import read_table
 from nlp_transfer.errors import ArtifactError, EncoderError, OutputError, StorageError
 from nlp_transfer.models.artifacts import ARTIFACT_VERSION, LoadedArtifact, load_artifact
+from nlp_transfer.models.digests import hash_folder, seal_record
 from nlp_transfer.models.merge import is_adapter, merge_adapter
 from nlp_transfer.models.runtimes import PACKAGES, RUNTIME_FILES, Runtime, import_runtime, list_errors
 from nlp_transfer.models.sources import ARTIFACT_FILE
@@ -239,8 +240,9 @@ def _describe(artifact: LoadedArtifact, to: Runtime, *, int8: bool) -> dict[str,
 
 
 def _write_record(stage: Path, record: Mapping[str, Any]) -> None:
-    """Write ``nlp_transfer.json``."""
-    (stage / ARTIFACT_FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write ``nlp_transfer.json`` with the digests of everything beside it."""
+    sealed = seal_record(record, files=hash_folder(stage))
+    (stage / ARTIFACT_FILE).write_text(json.dumps(sealed, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _write_papers(stage: Path, record: Mapping[str, Any], exported: Exported) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nlp_transfer.contracts import Score
 from nlp_transfer.errors import ArtifactError, OutputError, StorageError
+from nlp_transfer.models.digests import open_record
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -169,17 +170,18 @@ def read_record(
         The record.
 
     Raises:
-        ArtifactError: There is none, or it is damaged.
+        ArtifactError: There is none, it is damaged, or it is not the one that was saved.
         StorageError: The machine could not read it.
     """
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         check(record)
+        record, _ = open_record(record, path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ArtifactError(f"{path}: expected {name}, found none. {missing}") from error
     except OSError as error:
         raise StorageError(f"{path}: could not be read: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArtifactError(f"{path}: expected {name}, got {error}. {damaged}") from error
     return record
 

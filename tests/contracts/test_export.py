@@ -28,6 +28,7 @@ from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.strategies import STRATEGIES
 from tests.contracts.test_reload import fit_and_save
 from tests.contracts.variants import CHECKPOINTS, make_recipe
+from tests.records import rewrite_record
 from tests.tiny import FAMILIES, make_splits, make_texts
 
 # Not importorskip: OpenVINO, imported by its bare name, brings its telemetry.
@@ -118,9 +119,8 @@ def test_every_family_answers_as_torch_does(family, to, technique, tiny_encoder,
 def test_classifiers_in_a_form_of_their_own_answer_as_torch_does(variant, to, tiny_encoder, tmp_path):
     encoder = tiny_encoder("bert", CHECKPOINTS.get(variant, "masked_lm"))
     folder = fit_and_save(make_recipe(variant, encoder), make_splits(16, 3), tmp_path / "model")
-    record = json.loads((folder / "nlp_transfer.json").read_text())
     reading = {"max_length": 48, "long_text": "truncate", "is_pair": False}
-    (folder / "nlp_transfer.json").write_text(json.dumps(record | {"reading": reading}))
+    rewrite_record(folder / "nlp_transfer.json", reading=reading)
     done = export_artifact(folder, to=to)
     assert done.shapes.num_texts == 13
     assert done.shapes.largest_difference <= 1e-4

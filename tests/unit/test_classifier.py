@@ -25,6 +25,7 @@ from nlp_transfer.errors import (
 from nlp_transfer.models.encoder import load_encoder, load_tokenizer
 from nlp_transfer.publishing.artifact import save_artifact
 from nlp_transfer.recipe.schema import DEFAULT_METRICS, EncoderConfig, Recipe
+from tests.records import rewrite_record
 
 TEXTS = ["a superb hotel", "awful and rude and cold", "plain", "the room was rather quiet today"]
 NAMES = ("negative", "neutral", "positive")
@@ -261,9 +262,7 @@ def test_an_unlabelled_table_is_refused(classifier):
 def train_on(folder, target, **data):
     """A copy of an artefact that says what its training data looked like."""
     shutil.copytree(folder, target)
-    record = json.loads((target / "nlp_transfer.json").read_text())
-    recipe = Recipe(data=data).model_dump(mode="json")
-    (target / "nlp_transfer.json").write_text(json.dumps(record | {"recipe": recipe}))
+    rewrite_record(target / "nlp_transfer.json", recipe=Recipe(data=data).model_dump(mode="json"))
     return Classifier.from_pretrained(target)
 
 
@@ -328,8 +327,7 @@ def test_predictions_of_many_labels_are_read_back_as_labels(make, tmp_path):
 def test_a_recipe_that_was_changed_to_something_else_is_refused(recipe, make, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(make(), folder)
-    record = json.loads((folder / "nlp_transfer.json").read_text())
-    (folder / "nlp_transfer.json").write_text(json.dumps(record | {"recipe": recipe}))
+    rewrite_record(folder / "nlp_transfer.json", recipe=recipe)
     with pytest.raises(ArtifactError, match="Copy the artefact again"):
         Classifier.from_pretrained(folder)
 

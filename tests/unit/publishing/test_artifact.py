@@ -15,6 +15,7 @@ from nlp_transfer.publishing import artifact
 from nlp_transfer.publishing.artifact import find_artifact, load_artifact, save_artifact, write_atomically
 from nlp_transfer.recipe.schema import EncoderConfig, FullConfig, LoraConfig
 from nlp_transfer.strategies import STRATEGIES
+from tests.records import reseal, unseal
 
 LABELS = LabelSpace("classification", ("no", "yes", "naïve"))
 SECTIONS = {"full": FullConfig(kind="full"), "lora": LoraConfig(kind="lora")}
@@ -46,7 +47,9 @@ def adapter(tiny_encoder, tmp_path):
 
 
 def edit(path: Path, **changes):
+    """Change a file as a user does who means it."""
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+    unseal(path.parent)
 
 
 def list_bytes(folder: Path) -> dict[str, bytes]:
@@ -156,6 +159,7 @@ def test_a_missing_head_is_refused(plain):
     weights = load_file(plain / "model.safetensors")
     del weights["classifier.weight"]
     save_file(weights, plain / "model.safetensors", metadata={"format": "pt"})
+    reseal(plain)
     with pytest.raises(ArtifactError, match=r"classifier\.weight is missing"):
         load_artifact(plain)
 
@@ -165,6 +169,7 @@ def test_a_missing_head_of_an_adapter_is_refused(adapter):
     gone = [name for name in weights if "classifier" in name]
     assert gone
     save_file({k: v for k, v in weights.items() if k not in gone}, adapter / "adapter_model.safetensors")
+    reseal(adapter)
     with pytest.raises(ArtifactError, match="classifier"):
         load_artifact(adapter)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any
 
 import pyarrow as pa
 
@@ -298,7 +299,7 @@ def _allow_long_cells() -> Iterator[None]:
         csv.field_size_limit(limit)
 
 
-def _make_reader(lines: Iterable[str], dialect: Dialect) -> "csv._reader":
+def _make_reader(lines: Iterable[str], dialect: Dialect) -> Any:
     """The standard library's parser."""
     return csv.reader(
         lines,

@@ -132,9 +132,9 @@ def _open_bytes(path: Path, compression: str) -> BinaryIO:
     if compression == ".gz":
         return cast("BinaryIO", gzip.open(path, "rb"))
     if compression == ".bz2":
-        return bz2.open(path, "rb")
+        return cast("BinaryIO", bz2.open(path, "rb"))
     if compression == ".xz":
-        return lzma.open(path, "rb")
+        return cast("BinaryIO", lzma.open(path, "rb"))
     if compression == ".zst":
         # The standard library learns it in Python 3.14 only.
         return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"))

@@ -241,4 +241,4 @@ def test_bad_data_is_refused_with_its_place_and_the_way_out(
 
 
 def test_every_case_is_run(request: pytest.FixtureRequest) -> None:
-    check_counted(CASES, request, at_least=71)
+    check_counted(CASES, request, at_least=77)

@@ -177,7 +177,7 @@ def _warn_rare(train: Part, classes: Sequence[int], space: LabelSpace, facts: Da
         key = train.table["id"][int(rows[0])].as_py()
         # Numbers of rows begin with 0 in a table, and with 1 in messages.
         place = f"row {int(key) + 1}" if is_numbered else f"id {key}"
-        shown.append(f'"{space.names[label]}" ({f"{len(rows)} rows, first" if len(rows) > 1 else "1 row,"} {place})')
+        shown.append(f'"{space.names[label]}" ({f"{len(rows)} rows from" if len(rows) > 1 else "1 row:"} {place})')
     more = f" and {len(classes) - len(shown)} more" if len(classes) > len(shown) else ""
     what = f"{len(classes)} classes have one text each" if len(classes) > 1 else "a class has one text only"
     facts.warnings.append(

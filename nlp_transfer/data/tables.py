@@ -589,7 +589,9 @@ def _cast_column(column: pa.Array, kind: pa.DataType) -> pa.Array:
     if column.type.equals(kind):
         return column
     try:
-        return column.cast(kind)
+        changed = column.cast(kind)
+        changed.validate()  # The cast of a view of lists may leave offsets out.
+        return changed
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
         return pa.array(column.to_pylist(), kind)
 

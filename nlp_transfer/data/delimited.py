@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any
 
 import pyarrow as pa
 
 from nlp_transfer.data.findings import Findings
-from nlp_transfer.data.textfiles import BATCH_ROWS, CHUNK_BYTES, MARK, TextSource
+from nlp_transfer.data.textfiles import BATCH_ROWS, CHUNK_BYTES, MARK, STDIN, TextSource
 from nlp_transfer.data.usual_names import USUAL_NAMES
 from nlp_transfer.errors import DataError
 from nlp_transfer.recipe.formats import DELIMITED_KINDS, TABLE_KINDS, name_delimiter, split_table_name
@@ -248,7 +249,7 @@ def offer_delimiter(where: str) -> str:
         (' If its cells are separated by another character than it was read by, say so with data.delimiter.', '')
     """
     kind = TABLE_KINDS.get(split_table_name(where).suffix)
-    if where != "stdin" and kind not in DELIMITED_KINDS:
+    if where != STDIN and kind not in DELIMITED_KINDS:
         return ""
     return " If its cells are separated by another character than it was read by, say so with data.delimiter."
 
@@ -298,7 +299,7 @@ def _allow_long_cells() -> Iterator[None]:
         csv.field_size_limit(limit)
 
 
-def _make_reader(lines: Iterable[str], dialect: Dialect) -> "csv._reader":
+def _make_reader(lines: Iterable[str], dialect: Dialect) -> Any:
     """The standard library's parser."""
     return csv.reader(
         lines,

@@ -14,8 +14,8 @@ from datasets import Dataset
 
 from nlp_transfer.data.findings import Findings
 from nlp_transfer.data.sources import open_split
-from nlp_transfer.data.tables import get_arrow_table, read_text
-from nlp_transfer.data.textfiles import TextSource
+from nlp_transfer.data.tables import check_delimiter, get_arrow_table, read_text
+from nlp_transfer.data.textfiles import STDIN, TextSource
 from nlp_transfer.errors import DataError, OutputError, StorageError
 from nlp_transfer.recipe.formats import WRITTEN_SUFFIXES
 from nlp_transfer.recipe.schema import DataConfig
@@ -95,7 +95,7 @@ def read_stdin(
     except UnicodeDecodeError as error:
         raise DataError(f"stdin: is not {error.encoding} text. Convert it first.") from error
     return read_text(
-        TextSource.from_text(content, where="stdin"), columns=columns, delimiter=delimiter, findings=findings
+        TextSource.from_text(content, where=STDIN), columns=columns, delimiter=delimiter, findings=findings
     )
 
 
@@ -124,10 +124,16 @@ def read_split(
     Raises:
         DataError: There is no such table.
     """
-    data = DataConfig.model_validate({"path": path, "encoding": encoding, "sheet": sheet, "delimiter": delimiter})
+    if not path:
+        raise DataError(
+            "data.path: expected a file, a folder of splits, a bundled name or a Hub id, came an empty name."
+        )
+    data = DataConfig(path=path, encoding=encoding, sheet=sheet or None, delimiter=check_delimiter(delimiter))
     found = open_split(data, split)
     if findings is not None:
         findings.take(found.findings)
+    else:
+        found.findings.warn()
     return found.tables[split], found.where[split]
 
 

@@ -1,8 +1,10 @@
 """What was decided and left out while tables were read, for whoever has to say it."""
 
+import warnings
 from dataclasses import dataclass, field
 
 from nlp_transfer.contracts import DataFacts
+from nlp_transfer.errors import TransferWarning
 from nlp_transfer.recipe.formats import name_delimiter
 
 __all__ = ["Findings"]
@@ -36,6 +38,11 @@ class Findings:
         self.warnings += other.warnings
         for reason, count in other.dropped.items():
             self.dropped[reason] = self.dropped.get(reason, 0) + count
+
+    def warn(self) -> None:
+        """Warn in Python's way that rows were left out, where nobody else says it."""
+        if self.dropped:
+            warnings.warn(" ".join(self.warnings), TransferWarning, stacklevel=3)
 
     def list_notes(self) -> list[str]:
         """The notes, files that share a delimiter in one of them.

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from nlp_transfer.data.delimited import choose_delimiter, find_directive, fits_header, parse_delimited, read_head
 from nlp_transfer.data.findings import Findings
-from nlp_transfer.data.textfiles import BATCH_ROWS, MARK, TextSource
+from nlp_transfer.data.textfiles import BATCH_ROWS, MARK, STDIN, TextSource
 from nlp_transfer.data.usual_names import PAIR_NAMES, TEXT_NAMES, USUAL_NAMES
 from nlp_transfer.errors import DataError
 
@@ -65,7 +65,8 @@ def parse_lines(
     # Lines of white space are no texts, and no headers.
     lines = [line for line in read_head(source) if line.strip()]
     if not lines:
-        raise DataError(f"{source.where}: expected texts, got nothing. Give it some, or name another file.")
+        way = "Pipe a file in, or name one." if source.where == STDIN else "Fill it, or name another file."
+        raise DataError(f"{source.where}: expected texts, got nothing. {way}")
     is_table = delimiter is not None or find_directive(lines[0]) is not None
     if is_table or _starts_table(source, lines, {name.strip().lower() for name in columns if name}):
         yield from parse_delimited(source, delimiter=delimiter, findings=findings)

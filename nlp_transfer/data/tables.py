@@ -7,7 +7,6 @@ a table may be larger than the memory.
 import hashlib
 import os
 import tempfile
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
@@ -36,10 +35,11 @@ from nlp_transfer.data.textfiles import (
     spell_value,
 )
 from nlp_transfer.data.workbooks import read_workbook
-from nlp_transfer.errors import DataError, StorageError, TransferWarning
+from nlp_transfer.errors import DataError, StorageError
 from nlp_transfer.recipe.formats import OTHER_WAYS, TABLE_SUFFIXES, TableName, read_delimiter, split_table_name
 
 __all__ = [
+    "check_delimiter",
     "explain_unusable",
     "get_arrow_table",
     "holds_table",
@@ -114,7 +114,7 @@ def read_table(
         table, name = source, "data"
     elif isinstance(source, str | os.PathLike):
         path = Path(source).expanduser()
-        reader = _FileReader(encoding, _check_delimiter(delimiter), sheet, found)
+        reader = _FileReader(encoding, check_delimiter(delimiter), sheet, found)
         table, name = _wrap_table(reader.read(path), where=str(path)), str(path)
     else:
         table, name = _wrap_table(_convert_memory(source), where="data"), "data"
@@ -122,8 +122,8 @@ def read_table(
         raise DataError(f"{name}: expected a table with rows, came one without. Add rows, or name another table.")
     if findings is not None:
         findings.take(found)
-    elif found.dropped:
-        warnings.warn("\n".join(found.warnings), TransferWarning, stacklevel=2)
+    else:
+        found.warn()
     return table
 
 
@@ -204,7 +204,7 @@ def read_text(
         DataError: Nothing came, or a line is not what the first one promised.
     """
     found = findings if findings is not None else Findings()
-    return _wrap_table(_read_lines(source, columns, _check_delimiter(delimiter), found), where=source.where)
+    return _wrap_table(_read_lines(source, columns, check_delimiter(delimiter), found), where=source.where)
 
 
 def _read_lines(
@@ -216,8 +216,18 @@ def _read_lines(
     return _collect(parse_lines(source, columns=columns, delimiter=delimiter, findings=findings))
 
 
-def _check_delimiter(delimiter: str | None) -> str | None:
-    """The character that is meant, or nothing."""
+def check_delimiter(delimiter: str | None) -> str | None:
+    """Read the character that stands between cells.
+
+    Args:
+        delimiter: As a person writes it, or None.
+
+    Returns:
+        The character, or None.
+
+    Raises:
+        DataError: It is none.
+    """
     try:
         return None if delimiter is None else read_delimiter(delimiter)
     except ValueError as error:
@@ -579,7 +589,9 @@ def _cast_column(column: pa.Array, kind: pa.DataType) -> pa.Array:
     if column.type.equals(kind):
         return column
     try:
-        return column.cast(kind)
+        changed = column.cast(kind)
+        changed.validate()  # The cast of a view of lists may leave offsets out.
+        return changed
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
         return pa.array(column.to_pylist(), kind)
 

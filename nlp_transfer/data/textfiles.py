@@ -26,6 +26,7 @@ from nlp_transfer.recipe.formats import COMPRESSIONS, split_table_name
 __all__ = [
     "BATCH_ROWS",
     "MARK",
+    "STDIN",
     "MixedColumns",
     "TextSource",
     "find_mixed_value",
@@ -41,6 +42,9 @@ BATCH_ROWS = 20_000
 CHUNK_BYTES = 1 << 20
 LEAST_NUMBER = -(2**63) + 1
 """Whole numbers below it, or above its opposite, do not fit a column."""
+
+STDIN = "stdin"
+"""How messages name what was piped in."""
 
 MARK = "\ufeff"
 """The byte order mark; in the middle of a text it is left from files that were joined."""
@@ -132,9 +136,9 @@ def _open_bytes(path: Path, compression: str) -> BinaryIO:
     if compression == ".gz":
         return cast("BinaryIO", gzip.open(path, "rb"))
     if compression == ".bz2":
-        return bz2.open(path, "rb")
+        return cast("BinaryIO", bz2.open(path, "rb"))
     if compression == ".xz":
-        return lzma.open(path, "rb")
+        return cast("BinaryIO", lzma.open(path, "rb"))
     if compression == ".zst":
         # The standard library learns it in Python 3.14 only.
         return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"))

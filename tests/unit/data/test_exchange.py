@@ -1,6 +1,7 @@
 import csv
 import datetime
 import errno
+import gzip
 import io
 import json
 from pathlib import Path
@@ -11,9 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
+from nlp_transfer.data.columns import prepare_inference_table
 from nlp_transfer.data.exchange import check_output, read_split, read_stdin, write_table
+from nlp_transfer.data.findings import Findings
 from nlp_transfer.data.tables import read_table
-from nlp_transfer.errors import DataError, OutputError, StorageError
+from nlp_transfer.errors import DataError, OutputError, StorageError, TransferWarning
 from nlp_transfer.recipe.formats import WRITTEN_SUFFIXES
 
 
@@ -262,3 +265,52 @@ def test_what_is_not_there_is_refused(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match="gone"):
         read_split(name, "test")
+
+
+def test_stdin_follows_a_directive_a_named_delimiter_and_what_its_rows_show():
+    findings = Findings()
+    assert read_stdin(io.StringIO("sep=|\nv|w\na,b|c\n"), findings=findings).to_dict() == {"v": ["a,b"], "w": ["c"]}
+    assert findings.delimiters == {"stdin": "|"}
+    assert read_stdin(io.StringIO("v^w\na^b\n"), delimiter="^").to_dict() == {"v": ["a"], "w": ["b"]}
+    findings = Findings()
+    text = "Text, full;Label\na, b;x\nText, full;Label\nc, d;y\n"
+    assert read_stdin(io.StringIO(text), findings=findings).to_dict() == {
+        "Text, full": ["a, b", "c, d"],
+        "Label": ["x", "y"],
+    }
+    assert findings.dropped == {"repeated_header": 1}
+
+
+def test_a_stream_of_json_lines_is_read_as_a_file_of_them():
+    table = read_stdin(io.StringIO('{"text": "a", "n": 1}\n{"text": "b", "n": "x"}\n'))
+    assert table.to_dict() == {"text": ["a", "b"], "n": ["1", "x"]}
+    table = read_stdin(io.StringIO('{"text": "a"}\n{"text": 3}\n'))
+    with pytest.raises(
+        DataError, match="stdin, line 2: expected one type of value in 'text', came a number after text"
+    ):
+        prepare_inference_table(table, is_pair=False, where="stdin")
+
+
+def test_a_split_is_read_by_the_options_that_are_given(tmp_path):
+    (tmp_path / "test.csv.gz").write_bytes(gzip.compress("text|label\ncafé|x\ntext|label\n".encode("latin-1")))
+    with pytest.raises(DataError, match=r"test\.csv\.gz, line 2: expected text in utf-8"):
+        read_split(str(tmp_path), "test")
+    findings = Findings()
+    rows, where = read_split(str(tmp_path), "test", encoding="latin-1", delimiter="|", findings=findings)
+    assert rows.to_dict() == {"text": ["café"], "label": ["x"]}
+    assert where == f"{tmp_path}/test.csv.gz"
+    assert findings.dropped == {"repeated_header": 1}
+    with pytest.warns(TransferWarning, match="repeats the header"):
+        read_split(str(tmp_path), "test", encoding="latin-1")
+    for settings, expected in (
+        ({"delimiter": "||"}, r"data\.delimiter: expected one"),
+        ({"path": ""}, "an empty name"),
+    ):
+        with pytest.raises(DataError, match=expected):
+            read_split(**{"path": str(tmp_path), "split": "test", **settings})
+
+
+@pytest.mark.parametrize("name", ["o.csv.gz", "o.xlsx", "o.jsonl.zst", "o.txt"])
+def test_what_is_read_but_not_written_is_refused_with_what_is(name, tmp_path):
+    with pytest.raises(OutputError, match=r"expected a file ending in \.csv, \.tsv, \.jsonl or \.parquet"):
+        check_output(tmp_path / name, "-", overwrite=False)

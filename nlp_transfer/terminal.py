@@ -19,6 +19,7 @@ __all__ = [
     "show",
     "show_progress",
     "show_record",
+    "tell_warnings",
 ]
 
 
@@ -85,6 +86,25 @@ def show(*tables: object) -> None:
 
     with name_reader():
         PlainConsole().print(*tables)
+
+
+@contextmanager
+def tell_warnings() -> Iterator[None]:
+    """Write this package's warnings to stderr as its messages are, without the line of source that they come from."""
+    from nlp_transfer.errors import TransferWarning
+
+    with warnings.catch_warnings():
+        show_others = warnings.showwarning
+
+        def show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, TransferWarning):
+                complain(f"warning: {message}")
+            else:
+                show_others(message, category, *where, **more)
+
+        warnings.showwarning = show_warning
+        warnings.simplefilter("always", TransferWarning)
+        yield
 
 
 def show_record(found: object, record: Mapping[str, Any], *, as_json: bool) -> None:

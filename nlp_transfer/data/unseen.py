@@ -455,7 +455,9 @@ def suggest_encoder(characters: Mapping[str, int], vocabulary: int) -> tuple[str
     return (what, *ENCODERS["scripts" if leader in MULTILINGUAL_SCRIPTS and not is_multilingual else "bytes"])
 
 
-def describe_unseen(found: Unseen, tokenizer: Any, *, where: str, suggests: bool = True) -> list[str]:
+def describe_unseen(
+    found: Unseen, tokenizer: Any, *, where: str, suggests: bool = True, way: str = "try it as encoder.name"
+) -> list[str]:
     """Say in words what an encoder does not see.
 
     Args:
@@ -463,6 +465,7 @@ def describe_unseen(found: Unseen, tokenizer: Any, *, where: str, suggests: bool
         tokenizer: That of the encoder.
         where: The texts, such as ``train``.
         suggests: Whether to name an encoder that would read what is unknown.
+        way: How to use that one.
 
     Returns:
         One or two warnings; none where nothing is notable.
@@ -477,7 +480,7 @@ def describe_unseen(found: Unseen, tokenizer: Any, *, where: str, suggests: bool
         holds = "holds" if found.unseen == 1 else "hold"
         share = _show_share(found.unseen / found.texts)
         said = f"{found.unseen:,} of {found.texts:,} texts ({share}) {holds} nothing that the encoder knows; {said}"
-    warnings = [f"{where}: {said}." + (f" {encoder} {why}: try it as encoder.name." if suggests else "")]
+    warnings = [f"{where}: {said}." + (f" {encoder} {why}: {way}." if suggests else "")]
     hanging = []
     if found.score is not None and found.majority is not None:
         hanging.append(

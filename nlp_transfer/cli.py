@@ -22,7 +22,7 @@ from nlp_transfer.commands.push import push
 from nlp_transfer.commands.rank import rank
 from nlp_transfer.commands.suspects import suspects
 from nlp_transfer.commands.tune import tune
-from nlp_transfer.errors import StorageError, TransferError
+from nlp_transfer.errors import StorageError, TransferError, TransferWarning
 from nlp_transfer.terminal import (
     ReaderGone,
     complain,
@@ -370,7 +370,7 @@ def main() -> None:
         sys.excepthook = _explain_crash
     try:
         # Calling the app itself would put typer's own hook in place of ours.
-        with tell_warnings():
+        with tell_warnings(TransferWarning):
             typer.main.get_command(app)()
     except _Interrupted as stop:
         _trace(is_verbose)

@@ -89,21 +89,19 @@ def show(*tables: object) -> None:
 
 
 @contextmanager
-def tell_warnings() -> Iterator[None]:
-    """Write this package's warnings to stderr as its messages are, without the line of source that they come from."""
-    from nlp_transfer.errors import TransferWarning
-
+def tell_warnings(kind: type[Warning]) -> Iterator[None]:
+    """Write warnings of a kind to stderr as messages are, without the line of source that they come from."""
     with warnings.catch_warnings():
         show_others = warnings.showwarning
 
         def show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-            if issubclass(category, TransferWarning):
+            if issubclass(category, kind):
                 complain(f"warning: {message}")
             else:
                 show_others(message, category, *where, **more)
 
         warnings.showwarning = show_warning
-        warnings.simplefilter("always", TransferWarning)
+        warnings.simplefilter("always", kind)
         yield
 
 

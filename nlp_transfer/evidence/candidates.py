@@ -338,10 +338,10 @@ def _give_reasons(kind: str, outlook: Outlook, gain: float) -> tuple[str, ...]:
             reasons.append("The middle and the last layer together told the classes apart better than the last.")
     elif kind == "zero_shot":
         reasons.append("Nothing is trained; the score is that of the labels' names on the train rows.")
-    elif kind == "few_shot":
-        reasons.append("Every pair of examples is one to learn from, which helps where classes are topics.")
     elif _is_blind(outlook):
         reasons.append("No training brings back what the tokenizer does not know.")
+    elif kind == "few_shot":
+        reasons.append("Every pair of examples is one to learn from, which helps where classes are topics.")
     else:
         reasons.append(RULES[is_much, is_different][kind])
     if kind not in ("features", "zero_shot"):

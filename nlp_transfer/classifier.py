@@ -1,5 +1,6 @@
 """A trained classifier, loaded for use."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,10 @@ from nlp_transfer.data.columns import prepare_inference_table
 from nlp_transfer.data.encode import resolve_max_length
 from nlp_transfer.data.labels import map_labels
 from nlp_transfer.data.tables import read_table
+from nlp_transfer.data.unseen import UnseenTally, describe_unseen
 from nlp_transfer.engine.precision import choose_device
 from nlp_transfer.engine.texts import Reading, TextScorer
-from nlp_transfer.errors import DataError
+from nlp_transfer.errors import DataError, TransferWarning
 from nlp_transfer.evaluation.abstention import check_abstention
 from nlp_transfer.evaluation.calibrators import read_calibrator
 from nlp_transfer.evaluation.predictions import name_predictions, to_probabilities
@@ -143,6 +145,8 @@ class Classifier:
     ) -> np.ndarray:
         """Give the probability of every label.
 
+        A `TransferWarning` says where the encoder knows no token of some texts, or too few of all.
+
         Args:
             texts: N texts.
             texts_b: The second texts of N pairs, where the classifier reads pairs.
@@ -162,7 +166,7 @@ class Classifier:
                 raise DataError(f"texts_b: expected {len(texts)} texts, one for each of texts, got {len(texts_b)}.")
         if not columns["text"]:
             return np.empty((0, self.space.num_outputs))
-        return self._score(Dataset.from_dict(columns), batch_size=batch_size, progress=progress)
+        return self._score(Dataset.from_dict(columns), batch_size=batch_size, progress=progress, where="texts")
 
     def predict(
         self,
@@ -233,7 +237,7 @@ class Classifier:
         if taken:
             raise DataError(f"{where}: already has a column {taken[0]!r}, which would be overwritten. Rename it first.")
         ready = prepare_inference_table(rows, text=text, text_b=text_b, is_pair=self._reads_pairs(text_b), where=where)
-        probabilities = self._score(ready, batch_size=batch_size, progress=progress)
+        probabilities = self._score(ready, batch_size=batch_size, progress=progress, where=where)
         named = name_predictions(probabilities, self.space, self._thresholds, abstain_below=abstain_below)
         rows = rows.add_column("predicted", named)
         for column, name in enumerate(added[1:]):
@@ -296,7 +300,7 @@ class Classifier:
             where=where,
         )
         truth = mapped.with_format("numpy")["label"][:]
-        probabilities = self._score(ready, batch_size=batch_size, progress=progress, is_exact=True)
+        probabilities = self._score(ready, batch_size=batch_size, progress=progress, where=where, is_exact=True)
         wanted = metrics or Recipe(task=TaskConfig(kind=self.space.kind)).evaluation.metrics or []
         settings = EvaluationConfig()
         return score_split(
@@ -394,9 +398,10 @@ class Classifier:
         *,
         batch_size: int,
         progress: Callable[[int], None] | None,
+        where: str,
         is_exact: bool = False,
     ) -> np.ndarray:
-        """Give the probabilities of a table of texts."""
+        """Give the probabilities of a table of texts; warn once of what the encoder does not see of it."""
         is_pair = "text_b" in table.column_names
         if self._is_pair is not None and is_pair != self._is_pair:
             reads, got = ("pairs", "single texts") if self._is_pair else ("single texts", "pairs")
@@ -404,6 +409,13 @@ class Classifier:
         # A label column of its own is no matter of the prediction.
         texts = table.select_columns(["text", "text_b"] if is_pair else ["text"])
         most: int = EvaluationConfig.model_fields["max_tokens"].default
-        logits = self._texts.score(texts, batch_size=batch_size, max_tokens=most, progress=progress, is_exact=is_exact)
+        tally = UnseenTally(self._texts.tokenizer)
+        logits = self._texts.score(
+            texts, batch_size=batch_size, max_tokens=most, progress=progress, is_exact=is_exact, notice=tally.add
+        )
+        for message in describe_unseen(
+            tally.find(), self._texts.tokenizer, where=where, way="train with it as encoder.name"
+        ):
+            warnings.warn(message, TransferWarning, stacklevel=3)
         probabilities = to_probabilities(logits, self.space)
         return probabilities if self._calibrator is None else self._calibrator.apply(probabilities)

@@ -22,8 +22,17 @@ from nlp_transfer.commands.push import push
 from nlp_transfer.commands.rank import rank
 from nlp_transfer.commands.suspects import suspects
 from nlp_transfer.commands.tune import tune
-from nlp_transfer.errors import StorageError, TransferError
-from nlp_transfer.terminal import ReaderGone, complain, name_reader, quiet_libraries, say, show, show_progress
+from nlp_transfer.errors import StorageError, TransferError, TransferWarning
+from nlp_transfer.terminal import (
+    ReaderGone,
+    complain,
+    name_reader,
+    quiet_libraries,
+    say,
+    show,
+    show_progress,
+    tell_warnings,
+)
 
 __all__ = ["app", "main"]
 
@@ -373,7 +382,8 @@ def main() -> None:
         sys.excepthook = _explain_crash
     try:
         # Calling the app itself would put typer's own hook in place of ours.
-        typer.main.get_command(app)()
+        with tell_warnings(TransferWarning):
+            typer.main.get_command(app)()
     except _Interrupted as stop:
         _trace(is_verbose)
         way_on = " The same command goes on from the last checkpoint." if stop.args == ("run",) else ""

@@ -168,6 +168,12 @@ class TokenCounts:
     is_unseen: np.ndarray
     keys: np.ndarray
 
+    @property
+    def unknown_share(self) -> float:
+        """Share of the tokens that are unknown, in [0, 1]."""
+        unknown = int(self.unknown.sum())
+        return unknown / max(1, unknown + int(self.known.sum()))
+
 
 @dataclass(frozen=True)
 class Encoded:

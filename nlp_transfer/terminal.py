@@ -20,6 +20,7 @@ __all__ = [
     "show",
     "show_progress",
     "show_record",
+    "tell_warnings",
 ]
 
 
@@ -86,6 +87,23 @@ def show(*tables: object) -> None:
 
     with name_reader():
         PlainConsole().print(*tables)
+
+
+@contextmanager
+def tell_warnings(kind: type[Warning]) -> Iterator[None]:
+    """Write warnings of a kind to stderr as messages are, without the line of source that they come from."""
+    with warnings.catch_warnings():
+        show_others = warnings.showwarning
+
+        def show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, kind):
+                complain(f"warning: {message}")
+            else:
+                show_others(message, category, *where, **more)
+
+        warnings.showwarning = show_warning
+        warnings.simplefilter("always", kind)
+        yield
 
 
 def show_record(found: object, record: Mapping[str, Any], *, as_json: bool) -> None:

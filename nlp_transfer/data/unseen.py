@@ -71,15 +71,15 @@ class TokenCounter:
 
     def __init__(self, tokenizer: Any) -> None:
         names = ("pad", "cls", "sep", "mask", "bos", "eos")
-        empty = {getattr(tokenizer, f"{name}_token_id", None) for name in names}
+        found = [getattr(tokenizer, f"{name}_token_id", None) for name in names]
+        found += [tokenizer.convert_tokens_to_ids(piece) for piece in SPACES]
         unknown = _find_unknown(tokenizer)
-        empty |= {tokenizer.convert_tokens_to_ids(piece) for piece in SPACES}
-        empty -= {None, unknown}
-        self._kinds = np.full(1 + max([*empty, unknown or 0, 0]), KNOWN, dtype=np.int64)
-        self._kinds[list(empty)] = EMPTY
+        empty = [int(token) for token in found if token is not None and token != unknown]
+        self._kinds = np.full(1 + max(*empty, unknown or 0, 0), KNOWN, dtype=np.int64)
+        self._kinds[empty] = EMPTY
         if unknown is not None:
             self._kinds[unknown] = UNKNOWN
-        self._powers = np.ones(1, dtype=np.uint64)
+        self._powers: np.ndarray = np.ones(1, dtype=np.uint64)
 
     def count(self, ids_T: np.ndarray, bounds: np.ndarray, rows_N: np.ndarray) -> TokenCounts:
         """Count in some examples.
@@ -118,7 +118,7 @@ class TokenCounter:
             self._powers = np.cumprod(np.full(2 * int(gaps_N.max()), 0x9E3779B97F4A7C15, dtype=np.uint64))
         offset = int(starts_N[0])
         places_T = np.arange(offset, len(ids_T)) - np.repeat(starts_N, gaps_N)
-        mixed_T = (ids_T[offset:].astype(np.uint64) + np.uint64(1)) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed_T: np.ndarray = (ids_T[offset:].astype(np.uint64) + np.uint64(1)) * np.uint64(0xBF58476D1CE4E5B9)
         mixed_T ^= mixed_T >> np.uint64(29)
         mixed_T *= self._powers[places_T]
         sums = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(mixed_T)])
@@ -133,7 +133,8 @@ def _find_unknown(tokenizer: Any) -> int | None:
         return int(tokenizer.unk_token_id)
     model = tokenizer.backend_tokenizer.model if tokenizer.is_fast else None
     name = getattr(model, "unk_token", None)
-    return None if name is None else model.token_to_id(name)
+    found = None if model is None or name is None else model.token_to_id(name)
+    return None if found is None else int(found)
 
 
 @dataclass(frozen=True)
@@ -267,7 +268,8 @@ def find_unseen(table: Dataset, encoded: Encoded, tokenizer: Any) -> Unseen:
 def _make_classes(labels: np.ndarray) -> np.ndarray:
     """Labels as class ids: a number is above the median or not, several labels are one class by what they are."""
     if labels.ndim == 2:
-        return np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
+        combined: np.ndarray = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
+        return combined
     if labels.dtype.kind == "f":
         return (labels > np.median(labels)).astype(np.int64)
     return labels
@@ -325,21 +327,25 @@ def list_unknown(texts: Sequence[str], tokenizer: Any) -> dict[str, int]:
 
     Args:
         texts: Texts that hold unknown tokens.
-        tokenizer: Asked for each different character by itself.
+        tokenizer: Asked for their different words, and for each different character of those it does not know.
 
     Returns:
         Character to the count of texts that hold it, the most frequent first. It is empty where every character is
         known and only what they form is not, such as a word that is too long.
     """
-    counts = Counter(character for text in texts for character in set(text) if not character.isspace())
-    characters = [character for character, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
-    characters = characters[:MOST_CHARACTERS]
     unknown = _find_unknown(tokenizer)
-    return {
-        character: counts[character]
-        for character, ids in zip(characters, tokenize_texts(tokenizer, characters), strict=True)
-        if unknown is not None and unknown in ids
-    }
+    if unknown is None or not texts:
+        return {}
+
+    def find(pieces: Sequence[str]) -> list[str]:
+        found = tokenize_texts(tokenizer, pieces)
+        return [piece for piece, ids in zip(pieces, found, strict=True) if unknown in ids]
+
+    counts = Counter(character for text in texts for character in set(text))
+    # A vocabulary may know a word and not each of its letters.
+    words = find(sorted({word for text in texts for word in text.split()}))
+    characters = sorted({character for word in words for character in word}, key=lambda found: (-counts[found], found))
+    return {character: counts[character] for character in find(characters[:MOST_CHARACTERS])}
 
 
 def score_unknown(texts: Sequence[str], classes_N: np.ndarray, characters: Sequence[str]) -> tuple[float, float]:
@@ -455,7 +461,9 @@ def suggest_encoder(characters: Mapping[str, int], vocabulary: int) -> tuple[str
     return (what, *ENCODERS["scripts" if leader in MULTILINGUAL_SCRIPTS and not is_multilingual else "bytes"])
 
 
-def describe_unseen(found: Unseen, tokenizer: Any, *, where: str, suggests: bool = True) -> list[str]:
+def describe_unseen(
+    found: Unseen, tokenizer: Any, *, where: str, suggests: bool = True, way: str = "try it as encoder.name"
+) -> list[str]:
     """Say in words what an encoder does not see.
 
     Args:
@@ -463,6 +471,7 @@ def describe_unseen(found: Unseen, tokenizer: Any, *, where: str, suggests: bool
         tokenizer: That of the encoder.
         where: The texts, such as ``train``.
         suggests: Whether to name an encoder that would read what is unknown.
+        way: How to use that one.
 
     Returns:
         One or two warnings; none where nothing is notable.
@@ -477,7 +486,7 @@ def describe_unseen(found: Unseen, tokenizer: Any, *, where: str, suggests: bool
         holds = "holds" if found.unseen == 1 else "hold"
         share = _show_share(found.unseen / found.texts)
         said = f"{found.unseen:,} of {found.texts:,} texts ({share}) {holds} nothing that the encoder knows; {said}"
-    warnings = [f"{where}: {said}." + (f" {encoder} {why}: try it as encoder.name." if suggests else "")]
+    warnings = [f"{where}: {said}." + (f" {encoder} {why}: {way}." if suggests else "")]
     hanging = []
     if found.score is not None and found.majority is not None:
         hanging.append(

@@ -329,6 +329,17 @@ def _collect_data(record: Mapping[str, Any]) -> dict[str, Any]:
         (f"Dropped: {show_text(why, 80)}", format_count(n)) for why, n in find_section(data, "dropped").items() if n
     ]
     facts += [
+        (f"Without a token that the encoder knows: {show_text(split, 60)}", format_count(n))
+        for split, n in find_section(data, "unseen").items()
+        if n
+    ]
+    shares = find_section(data, "unknown_share")
+    if any(shares.values()):
+        listed = ", ".join(f"{show_text(split, 60)} {share:.2%}" for split, share in shares.items())
+        facts.append(("Tokens that the encoder does not know", listed))
+    if data.get("alike"):
+        facts.append(("Same tokens, another text, another label, within train", format_count(data["alike"])))
+    facts += [
         (f"Also in another split ({show_text(pair.replace('/', ' → '), 60)}, {show_text(how, 30)})", format_count(n))
         for pair, kinds in find_section(data, "leaked").items()
         for how, n in kinds.items()

@@ -21,6 +21,7 @@ from nlp_transfer.errors import (
     RecipeError,
     StorageError,
     TransferError,
+    TransferWarning,
 )
 from nlp_transfer.models.encoder import load_encoder, load_tokenizer
 from nlp_transfer.publishing.artifact import save_artifact
@@ -205,6 +206,23 @@ def test_the_column_of_the_text_can_be_named(classifier):
     assert classifier.predict_table(rows, text="story")["predicted"][:] == classifier.predict(TEXTS)
     with pytest.raises(DataError, match="nothing"):
         classifier.predict_table(rows, text="nothing")
+
+
+def test_texts_that_the_encoder_does_not_know_are_warned_of_once(classifier, pairs, monkeypatch):
+    monkeypatch.setattr("nlp_transfer.engine.texts.EXAMPLES_PER_CHUNK", 2)
+    texts = ["\U0001f375", *TEXTS, "\U0001f377\U0001f377"]
+    with pytest.warns(TransferWarning, match=r"^texts: 2 of 6 texts \(33\.3%\) hold nothing.*\U0001f375") as caught:
+        assert classifier.predict(texts)[1:5] == classifier.predict(TEXTS)
+    assert len(caught) == 1
+    assert "train with it as encoder.name" in str(caught[0].message)
+    with pytest.warns(TransferWarning, match=r"^mine: 2 of 6 texts") as caught:
+        classifier.predict_table(Dataset.from_dict({"text": texts}), where="mine")
+    assert len(caught) == 1
+    with pytest.warns(TransferWarning, match=r"^mine: 1 of 2 texts \(50\.0%\) holds nothing"):
+        pairs.evaluate(
+            Dataset.from_dict({"text": ["a hotel"] * 2, "text_b": ["plain", "\U0001f375"], "label": [*NAMES[:2]]}),
+            where="mine",
+        )
 
 
 def test_a_table_with_an_empty_text_names_the_row(classifier):

@@ -213,6 +213,21 @@ def test_evaluate_prints_a_table_or_json(call, artifact, tmp_path):
     assert "mixed" in err
 
 
+def test_texts_that_the_encoder_does_not_know_are_told_on_stderr(call, artifact, tmp_path):
+    (tmp_path / "test.csv").write_text(
+        "text,label\n\U0001f375,positive\nplain,negative\n\U0001f377,positive\n", "utf-8"
+    )
+    told = "nlp-transfer: warning: {}: 2 of 3 texts (66.7%) hold nothing that the encoder knows; "
+    for command in ("predict", "evaluate"):
+        status, out, err = call(command, artifact, tmp_path / "test.csv")
+        assert status == 0
+        assert "warning" not in out
+        assert err.count("warning") == 1
+        assert told.format(tmp_path / "test.csv") in err
+        assert "emoji" in err
+    assert call("predict", artifact, "-", stdin="plain hotel\n")[2] == ""
+
+
 def test_doctor_shows_the_machine(call):
     status, out, _ = call("doctor")
     assert status == 0

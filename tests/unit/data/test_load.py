@@ -217,6 +217,18 @@ def test_a_single_flag_column_has_its_name_from_csv_and_frame_alike(tmp_path):
             assert sum(counts["toxic"] for counts in splits.facts.label_counts.values()) == 20
 
 
+def test_texts_that_nobody_sees_are_refused_or_dropped_and_counted():
+    source = {"text": [*(f"text {n}" for n in range(20)), "\u200b", " \ufeff"], "label": ["bad", "good"] * 11}
+    expected = (
+        r"expected a text, came none that can be seen \(U\+200B, U\+FEFF\) in 2 rows \(21, 22\).*data.invalid=drop"
+    )
+    with pytest.raises(DataError, match=expected):
+        load(Dataset.from_dict(source))
+    splits = load(Dataset.from_dict(source), invalid="drop")
+    assert splits.facts.dropped == {"empty_text": 2}
+    assert sum(splits.facts.rows.values()) == 20
+
+
 def test_invalid_rows_are_refused_or_dropped_and_counted(tmp_path):
     rows = ["text,label", *[f"text {n},{'bad' if n % 2 else 'good'}" for n in range(20)], " ,bad", "x,", ",", "NA,bad"]
     (tmp_path / "train.csv").write_text("\n".join(rows) + "\n")

@@ -15,6 +15,7 @@ from nlp_transfer.data.columns import prepare_inference_table
 from nlp_transfer.data.encode import resolve_max_length
 from nlp_transfer.data.labels import map_labels
 from nlp_transfer.data.tables import read_table
+from nlp_transfer.data.target_scale import TargetScale
 from nlp_transfer.data.unseen import UnseenTally, describe_unseen
 from nlp_transfer.engine.precision import choose_device
 from nlp_transfer.engine.texts import Reading, TextScorer
@@ -329,7 +330,16 @@ class Classifier:
         found_1C = self.predict_proba([text], None if text_b is None else [text_b])
         named = name_predictions(found_1C, self.space, self._thresholds)[0]
         return explain_text(
-            self._texts, text, text_b, found_1C[0], named, label=label, method=method, baseline=baseline, steps=steps
+            self._texts,
+            text,
+            text_b,
+            found_1C[0],
+            named,
+            label=label,
+            method=method,
+            baseline=baseline,
+            steps=steps,
+            unit=TargetScale.read(self._artifact.metadata).deviation,
         )
 
     def save_pretrained(self, folder: str | Path) -> Path:

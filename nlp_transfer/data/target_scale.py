@@ -1,6 +1,9 @@
 """The unit of a regression's target, which must not matter: training sees standard deviations from the mean."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +14,9 @@ __all__ = ["MOST_COARSE", "TargetScale", "standardize_targets"]
 MOST_COARSE = 0.01
 """Largest distance between two neighboring float32 numbers around the targets, in standard deviations of these, that
 nobody need be told of; chosen: rounding to it changes a correlation by less than a hundred-thousandth."""
+
+ROUNDINGS = 8
+"""Times that a figure may be rounded on its way; chosen."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,31 @@ class TargetScale:
     def restore(self, values: np.ndarray) -> np.ndarray:
         """Turn standard deviations from the mean into the target's own unit, float64, any shape."""
         return np.asarray(np.asarray(values, dtype=np.float64) * self.deviation + self.mean)
+
+    @classmethod
+    def read(cls, metadata: Mapping[str, Any]) -> "TargetScale":
+        """Read the scale back from what an artefact says of itself.
+
+        Args:
+            metadata: What ``nlp_transfer.json`` holds.
+
+        Returns:
+            The scale; one that changes nothing where the artefact names none: of another task, or of another
+            tool.
+
+        Example:
+            >>> TargetScale.read({"target": {"mean": 3.0, "deviation": 2.0}}), TargetScale.read({})
+            (TargetScale(mean=3.0, deviation=2.0), TargetScale(mean=0.0, deviation=1.0))
+        """
+        try:
+            scale = cls(float(metadata["target"]["mean"]), float(metadata["target"]["deviation"]))
+        except (KeyError, TypeError, ValueError):
+            return cls()
+        return scale if math.isfinite(scale.mean) and 0 < scale.deviation < math.inf else cls()
+
+    def measure_rounding(self) -> float:
+        """How far two ways of computing a number near the mean in float32 may differ, in the target's own unit."""
+        return ROUNDINGS * float(np.spacing(np.float32(abs(self.mean)))) if self.mean else 0.0
 
     def measure_coarseness(self, largest: float) -> float:
         """Say how far float32, in which a model gives its numbers, can tell the targets apart.

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from nlp_transfer.data.tables import read_table
+from nlp_transfer.data.target_scale import TargetScale
 from nlp_transfer.errors import ArtifactError, EncoderError, OutputError, StorageError
 from nlp_transfer.models.artifacts import ARTIFACT_VERSION, LoadedArtifact, load_artifact
 from nlp_transfer.models.digests import hash_folder, seal_record
@@ -110,7 +111,8 @@ def export_artifact(
         to: ``onnx`` or ``openvino``.
         out: Folder to make; see `choose_export_folder` where absent.
         int8: Round weights to eight bits.
-        tolerance: Largest difference of two logits that float32 may show; ``TOLERANCE`` where absent.
+        tolerance: Largest difference of two logits that float32 may show, in standard deviations of the target for a
+            regression; ``TOLERANCE`` where absent.
         agreement: Least share of ``data`` that must keep its label in eight bits, in [0, 1]; ``LEAST_AGREEMENT`` where
             absent.
         data: A table of texts such as the classifier will read; up to 512 of its rows are checked too.
@@ -154,7 +156,7 @@ def export_artifact(
         ]
         assert checks[0] is not None, "some texts are always made up"
         exported = Exported(folder, to, int8, checks[0], checks[1], _measure_graph(stage))
-        _refuse_difference(exported, tolerance, agreement, str(path))
+        _refuse_difference(exported, tolerance, agreement, TargetScale.read(artifact.metadata), str(path))
         _write_papers(stage, record, exported)
         if folder.exists():
             folder.rmdir()
@@ -253,16 +255,17 @@ def _write_papers(stage: Path, record: Mapping[str, Any], exported: Exported) ->
     (stage / "README.md").write_text(card, encoding="utf-8")
 
 
-def _refuse_difference(exported: Exported, tolerance: float, agreement: float, where: str) -> None:
+def _refuse_difference(exported: Exported, tolerance: float, agreement: float, target: TargetScale, where: str) -> None:
     """Refuse an export that answers otherwise than torch."""
     checks = [check for check in (exported.shapes, exported.texts) if check is not None]
     largest = float(np.max([check.largest_difference for check in checks]))
     total = sum(check.num_texts for check in checks)
     if not math.isfinite(largest):
         raise ArtifactError(f"{where}: expected finite logits of {total} texts, came others. Nothing was exported.")
-    if not exported.int8 and largest > tolerance:
+    allowed = tolerance * target.deviation + target.measure_rounding()
+    if not exported.int8 and largest > allowed:
         raise ArtifactError(
-            f"{where}: expected logits within {tolerance:g} of torch's on {total} texts, came a difference of "
+            f"{where}: expected logits within {allowed:g} of torch's on {total} texts, came a difference of "
             f"{largest:.2g}. Nothing was exported; allow it with --tolerance, where it does not matter."
         )
     if exported.int8 and exported.texts is not None and exported.texts.agreement < agreement:

@@ -59,7 +59,7 @@ MAX_ROWS = 200
 
 PICTURES = ("learning", "comparison", "labels", "confusion", "reliability", "outcomes", "numbers")
 
-UNBOUNDED = frozenset({"mse", "mae", "log_loss"})
+UNBOUNDED = frozenset({"mse", "rmse", "mae", "r2", "log_loss"})
 """Metrics that a scale from 0 to 1 says nothing about."""
 
 VERDICTS = {
@@ -261,7 +261,11 @@ def _draw_pictures(
     ]
     svgs = dict.fromkeys(PICTURES, "") | {
         "learning": plots.draw_learning_curves(
-            losses, looks, metric=name_metric(selected), best_step=training.get("best_step")
+            losses,
+            looks,
+            metric=name_metric(selected),
+            best_step=training.get("best_step"),
+            loss="Training loss, squared standard deviations" if kind == "regression" else "Training loss",
         ),
         "labels": plots.draw_labels(find_section(record, "data", "label_counts")),
     }

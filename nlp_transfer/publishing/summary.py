@@ -60,6 +60,8 @@ METRIC_NAMES = {
     "mcc": "MCC",
     "ece": "ECE",
     "mse": "MSE",
+    "rmse": "RMSE",
+    "r2": "R2",
     "mae": "MAE",
     "roc_auc": "ROC-AUC",
     "f1": "F1",

@@ -113,7 +113,7 @@ METRICS: dict[str, tuple[str, ...]] = {
         "roc_auc",
         "average_precision",
     ),
-    "regression": ("mse", "mae", "pearson", "spearman"),
+    "regression": ("mse", "rmse", "mae", "r2", "pearson", "spearman"),
 }
 """Metrics that suit each task, by their report key."""
 
@@ -121,7 +121,7 @@ DEFAULT_METRICS: dict[str, tuple[str, ...]] = {
     "classification": ("accuracy", "f1_macro", "mcc", "log_loss", "ece"),
     "ordinal": ("accuracy", "f1_macro", "quadratic_kappa", "mae"),
     "multi_label": ("f1_micro", "f1_macro", "accuracy", "average_precision"),
-    "regression": ("mse", "mae", "pearson", "spearman"),
+    "regression": ("mse", "mae", "r2", "pearson", "spearman"),
 }
 """What is reported where a recipe names no metrics."""
 
@@ -133,7 +133,7 @@ SELECTION_METRICS: dict[str, str] = {
 }
 """What the best epoch is chosen by where a recipe names no metric."""
 
-LOWER_IS_BETTER = frozenset({"log_loss", "ece", "brier", "mse", "mae"})
+LOWER_IS_BETTER = frozenset({"log_loss", "ece", "brier", "mse", "rmse", "mae"})
 """Metrics of which the smallest value is the best."""
 
 BY_TERMS = "shipped_terms"

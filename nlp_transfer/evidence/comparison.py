@@ -61,7 +61,7 @@ class Comparison:
         path = Path(folder) / COMPARE_JSON
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError) as error:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise ArtifactError(f"{path}: expected a finished comparison, found none; run compare first.") from error
         except OSError as error:
             raise StorageError(f"{path}: could not be read: {error.strerror}.") from error

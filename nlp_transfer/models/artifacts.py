@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import ArtifactError, EncoderError
-from nlp_transfer.models.digests import FileDigests, check_encoder, check_meanwhile, open_record
+from nlp_transfer.models.digests import FileDigests, check_encoder, check_meanwhile, open_record, require_record
 from nlp_transfer.models.encoder import LOADING_ERRORS, PROBLEM_TYPES, check_vocabulary, quiet_loading
 from nlp_transfer.models.own import WEIGHTS_FILE
 from nlp_transfer.models.own_kinds import load_own
@@ -193,13 +193,8 @@ def _load_adapter(
 def _read_metadata(folder: Path) -> tuple[dict[str, Any], dict[str, FileDigests]]:
     """Read ``nlp_transfer.json`` and the digests in it; empty where there is none."""
     path = folder / ARTIFACT_FILE
+    require_record(path)
     if not path.exists():
-        if folder.name == "model" and (folder.parent / "report.json").is_file():
-            # Without it the classifier would load, and read texts and give labels in another way.
-            raise ArtifactError(
-                f"{path}: is missing, although the run beside it wrote one. Copy it again, or train it again; to use "
-                "the folder without it, copy that elsewhere."
-            )
         return {}, {}
     try:
         metadata: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -24,12 +24,15 @@ __all__ = [
     "FileDigests",
     "check_added",
     "check_artifact",
+    "check_base",
+    "check_encoder",
     "check_files",
     "check_meanwhile",
     "hash_files",
     "hash_folder",
     "list_encoder_files",
     "open_record",
+    "require_record",
     "seal_record",
 ]
 
@@ -293,7 +296,29 @@ def check_encoder(record: Path, location: str, revision: str | None, expected: F
             yield  # which may fetch it
             check_files(list_encoder_files(location, revision), expected, record=record)
     except DamageError as error:
-        raise ArtifactError(f"{record.parent}: its encoder is not the one that it was made for: {error}") from error
+        raise _explain_encoder(record, error) from error
+
+
+def _explain_encoder(record: Path, error: DamageError) -> ArtifactError:
+    """Say whose encoder is damaged."""
+    return ArtifactError(f"{record.parent}: its encoder is not the one that it was made for: {error}")
+
+
+def require_record(record: Path) -> None:
+    """Refuse an artefact whose record is gone: it would load, and read texts and give labels in another way.
+
+    Args:
+        record: The artefact's ``nlp_transfer.json``; what another tool saved never had one.
+
+    Raises:
+        DamageError: The report of the run that wrote it lies there, and it does not.
+    """
+    folder = record.parent
+    if folder.name == "model" and (folder.parent / "report.json").is_file() and not record.exists():
+        raise DamageError(
+            f"{record}: is missing, although the run beside it wrote one. {AGAIN}; to use the folder without it, copy "
+            "that elsewhere."
+        )
 
 
 def check_artifact(folder: Path, record: Path) -> None:
@@ -306,8 +331,30 @@ def check_artifact(folder: Path, record: Path) -> None:
     Raises:
         DamageError: A file is missing, or is not the one that was saved.
     """
+    require_record(record)
     if record.exists():
-        _check_once(folder, record, tuple(_stamp(path) for path in sorted(folder.rglob("*"))))
+        expected = _read_digests(record).get("files", {})
+        _check_once(record, "files", tuple((name, folder / name, *_stamp(folder / name)) for name in expected))
+
+
+def check_base(record: Path, location: str, revision: str | None = None) -> None:
+    """Check the encoder that an adapter stands on where it is read without `load_artifact`; once likewise.
+
+    Args:
+        record: The adapter's ``nlp_transfer.json``.
+        location: The encoder's folder, or Hub id, of which what the cache holds is checked.
+        revision: Of a Hub id.
+
+    Raises:
+        ArtifactError: It is not the encoder that the adapter was made for.
+    """
+    expected = _read_digests(record).get("encoder", {})
+    is_here = os.path.isdir(location)
+    paths = {name: Path(location) / name for name in expected} if is_here else list_encoder_files(location, revision)
+    try:
+        _check_once(record, "encoder", tuple((name, path, *_stamp(path)) for name, path in paths.items()))
+    except DamageError as error:
+        raise _explain_encoder(record, error) from error
 
 
 def check_added(record: Path, name: str) -> None:
@@ -325,17 +372,19 @@ def check_added(record: Path, name: str) -> None:
         check_files({name: path}, _read_digests(record).get("added", {}), record=record)
 
 
-def _stamp(path: Path) -> tuple[str, int, int, int]:
-    """What changes where a file is written."""
-    found = os.lstat(path)
-    return str(path), found.st_size, found.st_mtime_ns, found.st_ino
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """What changes where a file is written; zeros where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0, 0
+    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
-@functools.lru_cache(maxsize=32)
-def _check_once(folder: Path, record: Path, _: tuple[tuple[str, int, int, int], ...]) -> None:
-    """Check an artefact; what is refused is not remembered."""
-    expected = _read_digests(record).get("files", {})
-    check_files({name: folder / name for name in expected}, expected, record=record)
+@functools.lru_cache(maxsize=64)
+def _check_once(record: Path, group: str, stamped: tuple[tuple[str, Path, int, int, int], ...]) -> None:
+    """Check one group of files; what is refused is not remembered."""
+    check_files({name: path for name, path, *_ in stamped}, _read_digests(record).get(group, {}), record=record)
 
 
 def _read_digests(record: Path) -> dict[str, FileDigests]:

@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import EncoderError
+from nlp_transfer.models.digests import check_base
 from nlp_transfer.models.heads import list_head_parameters, reinitialize_head
 from nlp_transfer.models.merge import merge_adapter
 from nlp_transfer.models.sources import ADAPTER_FILE, ARTIFACT_FILE, EncoderSource, resolve_encoder
@@ -264,6 +265,7 @@ def _find_base(source: EncoderSource) -> EncoderSource:
     base = resolve_encoder(EncoderConfig.model_validate({"name": name}))
     if base.kind == "adapter":
         raise EncoderError(f"encoder.name: {source.name}: its base is an adapter too. Merge that one first.")
+    check_base(Path(source.location) / ARTIFACT_FILE, base.location, base.revision)
     return base
 
 

@@ -111,8 +111,11 @@ def _resolve_folder(name: str, folder: Path) -> EncoderSource:
     where = f"encoder.name: {name}"
     if not folder.is_dir():
         raise EncoderError(f"{where} is a file. Name the folder that holds config.json and model.safetensors.")
-    if (folder / "model" / ARTIFACT_FILE).is_file():
-        folder = folder / "model"
+    if (
+        any((folder / name).exists() for name in (f"model/{ARTIFACT_FILE}", "report.json"))
+        and (folder / "model").is_dir()
+    ):
+        folder = folder / "model"  # of a run, even one whose record is gone
     location = os.path.realpath(folder)
     check_artifact(folder, folder / ARTIFACT_FILE)
     if (folder / ADAPTER_FILE).is_file():

@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from nlp_transfer.errors import OutputError, RecipeError, StorageError, TransferError
+from nlp_transfer.models.digests import open_record
 from nlp_transfer.publishing.artifact import write_atomically
 from nlp_transfer.recipe.load import load_recipe, recipe_to_yaml
 from nlp_transfer.recipe.schema import Recipe
@@ -122,6 +123,7 @@ def _choose_folder(wanted: Path, recipe: Recipe) -> Path:
             _refuse_foreign(path, recipe)
             if not (path / REPORT_FILE).is_file():
                 return path
+            _refuse_changed(path, recipe)
         except OutputError:
             # A sibling was not asked for, so what lies there is no mistake of the user's.
             if number == 1:
@@ -183,7 +185,8 @@ def _refuse_foreign(path: Path, recipe: Recipe) -> None:
         strangers = [entry.name for entry in path.iterdir() if entry.name != LOCK_FILE]
         if strangers:
             raise OutputError(
-                f"report.output_dir: {path} holds files that no run left, such as {sorted(strangers)[0]}. "
+                f"report.output_dir: {path} holds no {RECIPE_FILE}, and files that no run left, such as "
+                f"{sorted(strangers)[0]}. "
                 "Name another folder; nothing there was touched."
             )
         return
@@ -191,7 +194,8 @@ def _refuse_foreign(path: Path, recipe: Recipe) -> None:
         earlier = load_recipe(stored)
     except RecipeError as error:
         raise OutputError(
-            f"report.output_dir: {path} holds a recipe that this version cannot read. Name another folder. ({error})"
+            f"report.output_dir: {path} holds a {RECIPE_FILE} that this version cannot read. Name another folder. "
+            f"({error})"
         ) from error
     there, now = (_without_place(each) for each in (earlier, recipe))
     differences = list_differences(there, now)
@@ -200,8 +204,24 @@ def _refuse_foreign(path: Path, recipe: Recipe) -> None:
         shown, more = differences[:MOST_DIFFERENCES], len(differences) - MOST_DIFFERENCES
         raise OutputError(
             f"report.output_dir: {path} belongs to another recipe ({', '.join(shown)}"
-            f"{f', and {more} more' if more > 0 else ''}; there -> now). "
+            f"{f', and {more} more' if more > 0 else ''}; its {RECIPE_FILE} -> now). "
             f"Nothing there was touched. To run this one beside it, add: {_write_way_out(path)}"
+        )
+
+
+def _refuse_changed(path: Path, recipe: Recipe) -> None:
+    """Refuse a recipe that was changed in the folder of its finished run, where its report says another one."""
+    try:
+        record, _ = open_record(json.loads((path / REPORT_FILE).read_text(encoding="utf-8")), path / REPORT_FILE)
+        ran = load_recipe(record["recipe"])
+    except (OSError, ValueError, KeyError, TypeError, TransferError):
+        return  # what the report says is no matter of a further run
+    differences = list_differences(_without_place(ran), _without_place(recipe))
+    if differences:
+        raise OutputError(
+            f"report.output_dir: {path / RECIPE_FILE} is not the recipe that was run there "
+            f"({', '.join(differences[:MOST_DIFFERENCES])}; {REPORT_FILE} -> {RECIPE_FILE}): it was changed or is "
+            f"damaged. To run it as it is, add: {_write_way_out(path)}"
         )
 
 

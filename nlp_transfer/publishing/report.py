@@ -64,7 +64,7 @@ class Report:
         path = Path(folder) / REPORT_JSON
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError) as error:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise ArtifactError(
                 f"{path}: expected the report of a finished run, found none; name a run's folder, or finish the run."
             ) from error

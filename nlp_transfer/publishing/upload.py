@@ -14,7 +14,7 @@ from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 
 from nlp_transfer.errors import ArtifactError
-from nlp_transfer.models.digests import DIGESTS, check_files, open_record, seal_record
+from nlp_transfer.models.digests import DIGESTS, check_files, open_record, require_record, seal_record
 from nlp_transfer.models.own import ENCODER_FOLDER
 from nlp_transfer.models.sources import ADAPTER_FILE, ARTIFACT_FILE, is_hub_id
 from nlp_transfer.publishing.card import write_hub_card
@@ -122,7 +122,7 @@ def find_base(folder: Path) -> Base | None:
     Raises:
         ArtifactError: The encoder is on this machine only, so nobody else could load the artefact.
     """
-    metadata = _read_json(folder / ARTIFACT_FILE) if (folder / ARTIFACT_FILE).is_file() else {}
+    metadata = _read_record(folder / ARTIFACT_FILE)
     if (folder / ADAPTER_FILE).is_file():
         settings = _read_json(folder / ADAPTER_FILE)
         place, revision = settings.get("base_model_name_or_path"), settings.get("revision")
@@ -173,9 +173,10 @@ def plan_upload(
                 "move it out of the folder."
             )
         (goes if is_ours(name) and path.is_file() else left).append((path, name))
+    metadata = _read_record(folder / ARTIFACT_FILE)
     if not any(name.endswith(".safetensors") for _, name in goes):
+        _check_digests(folder, metadata)  # which names what is missing
         raise ArtifactError(f"{folder}: holds no safetensors, so there is nothing to push. Name the model/ folder.")
-    metadata = _read_json(folder / ARTIFACT_FILE) if (folder / ARTIFACT_FILE).is_file() else {}
     if (folder / ADAPTER_FILE).is_file():
         loader = "peft"
     else:
@@ -341,6 +342,12 @@ def _read_contract(folder: Path, metadata: Mapping[str, Any]) -> tuple[Any, tupl
         return labels.get("kind", "classification"), tuple(map(str, labels.get("names") or ()))
     names = find_section(_read_json(folder / "config.json"), "id2label")
     return "classification", tuple(str(names[key]) for key in sorted(names, key=int))
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """Read ``nlp_transfer.json``; empty for what another tool saved."""
+    require_record(path)
+    return _read_json(path) if path.exists() else {}
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -177,7 +177,7 @@ def read_record(
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         check(record)
         record, _ = open_record(record, path)
-    except (FileNotFoundError, NotADirectoryError) as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise ArtifactError(f"{path}: expected {name}, found none. {missing}") from error
     except OSError as error:
         raise StorageError(f"{path}: could not be read: {error.strerror}.") from error

@@ -71,7 +71,7 @@ def test_the_folder_of_another_recipe_is_refused_with_what_differs(finish, tmp_p
         claim_folder(make_recipe(tmp_path / "run", **{"training.seed": 1, "training.epochs": 9})),
     ):
         pass
-    assert "training.seed: 0 -> 1; there -> now)" in str(caught.value)
+    assert "training.seed: 0 -> 1; its recipe.yaml -> now)" in str(caught.value)
     assert caught.value.exit_status == 2
     assert sorted(path.name for path in (tmp_path / "run").rglob("*")) == before
 

@@ -23,6 +23,7 @@ from nlp_transfer.commands.rank import rank
 from nlp_transfer.commands.suspects import suspects
 from nlp_transfer.commands.tune import tune
 from nlp_transfer.errors import StorageError, TransferError
+from nlp_transfer.stopping import Stopped, find_request, hold_signals, watch_signals
 from nlp_transfer.terminal import ReaderGone, complain, name_reader, quiet_libraries, say, show, show_progress
 
 __all__ = ["app", "main"]
@@ -30,9 +31,17 @@ __all__ = ["app", "main"]
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 and the number of the signal."""
 
+GOES_ON = {
+    "run": "from the last checkpoint",
+    "compare": "with what is missing",
+    "tune": "with the trials that are missing",
+    "benchmark": "with what is missing",
+}
+"""Where the same command goes on after it was stopped, by command."""
+
 
 class _Interrupted(Exception):  # noqa: N818 - nothing went wrong
-    """Ctrl-C during the command that is named; typer would end the program without a word."""
+    """A signal during the command that is named; typer would end the program without a word."""
 
 
 class _Commands(TyperGroup):
@@ -88,7 +97,9 @@ def run(
 
     report = run_recipe(loaded, console=Console(stderr=True))
     if is_first:
-        show(report)
+        # The run is finished: a signal must not have it look as if the same command went on with it.
+        with hold_signals(is_last=True):
+            show(report)
 
 
 @app.command(name="list")
@@ -361,12 +372,17 @@ def main() -> None:
         sys.excepthook = _explain_crash
     try:
         # Calling the app itself would put typer's own hook in place of ours.
-        typer.main.get_command(app)()
+        with watch_signals():
+            typer.main.get_command(app)()
     except _Interrupted as stop:
         _trace(is_verbose)
-        way_on = " The same command goes on from the last checkpoint." if stop.args == ("run",) else ""
-        complain(f"stopped.{way_on}")
-        sys.exit(INTERRUPTED)
+        sys.exit(_say_stopped(stop))
+    except SystemExit as end:
+        # Before and behind the command itself, typer takes what a signal raises for a failure.
+        if end.code != 1 or find_request() is None:
+            raise
+        complain("stopped.")
+        sys.exit(128 + int(find_request() or 0))
     except ReaderGone:
         # That is no failure. What is still buffered goes nowhere when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -378,6 +394,21 @@ def main() -> None:
         _trace(is_verbose)
         complain(f"{error}. The disk or a file could not be used; nothing earlier was changed.")
         sys.exit(1)
+
+
+def _say_stopped(stop: _Interrupted) -> int:
+    """Say what a signal left, and how it goes on; gives the exit status."""
+    command, cause = str(stop.args[0]), stop.__cause__
+    found = cause if isinstance(cause, Stopped) else None
+    if found is not None and found.is_done and command == "run":
+        complain("the run was finished when it was to stop.")
+        return 0
+    is_saved = found is not None and found.step is not None
+    saved = f" at step {found.step:,}, which is saved" if found is not None and is_saved else ""
+    place = "from there" if is_saved and command == "run" else GOES_ON.get(command)
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        complain(f"stopped{saved}." + (f" The same command goes on {place}." if place else ""))
+    return INTERRUPTED if found is None else found.exit_status
 
 
 def _trace(is_verbose: bool) -> None:

@@ -36,6 +36,7 @@ GOES_ON = {
     "compare": "with what is missing",
     "tune": "with the trials that are missing",
     "benchmark": "with what is missing",
+    "push": "where it was broken off",
 }
 """Where the same command goes on after it was stopped, by command."""
 
@@ -62,7 +63,8 @@ app = typer.Typer(
     name="nlp-transfer",
     cls=_Commands,
     help="Transfer learning on text, with evidence.",
-    epilog="Exit status: 0 done, 2 the input is at fault, 1 anything else. -v anywhere shows the traceback.",
+    epilog="Exit status: 0 done, 2 the input is at fault, 130 or 143 stopped by a signal, 1 anything else. -v anywhere "
+    "shows the traceback.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -371,18 +373,11 @@ def main() -> None:
     if not is_verbose:
         sys.excepthook = _explain_crash
     try:
-        # Calling the app itself would put typer's own hook in place of ours.
         with watch_signals():
-            typer.main.get_command(app)()
+            _call_app()
     except _Interrupted as stop:
         _trace(is_verbose)
         sys.exit(_say_stopped(stop))
-    except SystemExit as end:
-        # Before and behind the command itself, typer takes what a signal raises for a failure.
-        if end.code != 1 or find_request() is None:
-            raise
-        complain("stopped.")
-        sys.exit(128 + int(find_request() or 0))
     except ReaderGone:
         # That is no failure. What is still buffered goes nowhere when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -396,9 +391,21 @@ def main() -> None:
         sys.exit(1)
 
 
+def _call_app() -> None:
+    """Run the command line as typer does."""
+    try:
+        # Calling the app itself would put typer's own hook in place of ours.
+        typer.main.get_command(app)()
+    except SystemExit as end:
+        # Before and behind the command itself, typer takes what a signal raises for a failure.
+        if end.code == 1 and (number := find_request()) is not None:
+            raise _Interrupted(None) from Stopped(number)
+        raise
+
+
 def _say_stopped(stop: _Interrupted) -> int:
     """Say what a signal left, and how it goes on; gives the exit status."""
-    command, cause = str(stop.args[0]), stop.__cause__
+    command, cause = stop.args[0], stop.__cause__
     found = cause if isinstance(cause, Stopped) else None
     if found is not None and found.is_done and command == "run":
         complain("the run was finished when it was to stop.")

@@ -97,7 +97,7 @@ def watch_signals() -> Iterator[None]:
     try:
         yield
     finally:
-        _request.is_watched = False
+        _request.number, _request.is_watched = None, False
         for number, handler in earlier.items():
             signal.signal(number, handler)
 

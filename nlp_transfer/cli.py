@@ -23,6 +23,7 @@ from nlp_transfer.commands.rank import rank
 from nlp_transfer.commands.suspects import suspects
 from nlp_transfer.commands.tune import tune
 from nlp_transfer.errors import StorageError, TransferError, TransferWarning
+from nlp_transfer.stopping import Stopped, find_request, hold_signals, watch_signals
 from nlp_transfer.terminal import (
     ReaderGone,
     complain,
@@ -39,9 +40,18 @@ __all__ = ["app", "main"]
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 and the number of the signal."""
 
+GOES_ON = {
+    "run": "from the last checkpoint",
+    "compare": "with what is missing",
+    "tune": "with the trials that are missing",
+    "benchmark": "with what is missing",
+    "push": "where it was broken off",
+}
+"""Where the same command goes on after it was stopped, by command."""
+
 
 class _Interrupted(Exception):  # noqa: N818 - nothing went wrong
-    """Ctrl-C during the command that is named; typer would end the program without a word."""
+    """A signal during the command that is named; typer would end the program without a word."""
 
 
 class _Commands(TyperGroup):
@@ -62,7 +72,8 @@ app = typer.Typer(
     name="nlp-transfer",
     cls=_Commands,
     help="Transfer learning on text, with evidence.",
-    epilog="Exit status: 0 done, 2 the input is at fault, 1 anything else. -v anywhere shows the traceback.",
+    epilog="Exit status: 0 done, 2 the input is at fault, 130 or 143 stopped by a signal, 1 anything else. -v anywhere "
+    "shows the traceback.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -97,7 +108,9 @@ def run(
 
     report = run_recipe(loaded, console=Console(stderr=True))
     if is_first:
-        show(report)
+        # The run is finished: a signal must not have it look as if the same command went on with it.
+        with hold_signals(is_last=True):
+            show(report)
 
 
 @app.command(name="list")
@@ -381,14 +394,11 @@ def main() -> None:
     if not is_verbose:
         sys.excepthook = _explain_crash
     try:
-        # Calling the app itself would put typer's own hook in place of ours.
-        with tell_warnings(TransferWarning):
-            typer.main.get_command(app)()
+        with watch_signals(), tell_warnings(TransferWarning):
+            _call_app()
     except _Interrupted as stop:
         _trace(is_verbose)
-        way_on = " The same command goes on from the last checkpoint." if stop.args == ("run",) else ""
-        complain(f"stopped.{way_on}")
-        sys.exit(INTERRUPTED)
+        sys.exit(_say_stopped(stop))
     except ReaderGone:
         # That is no failure. What is still buffered goes nowhere when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -400,6 +410,33 @@ def main() -> None:
         _trace(is_verbose)
         complain(f"{error}. The disk or a file could not be used; nothing earlier was changed.")
         sys.exit(1)
+
+
+def _call_app() -> None:
+    """Run the command line as typer does."""
+    try:
+        # Calling the app itself would put typer's own hook in place of ours.
+        typer.main.get_command(app)()
+    except SystemExit as end:
+        # Before and behind the command itself, typer takes what a signal raises for a failure.
+        if end.code == 1 and (number := find_request()) is not None:
+            raise _Interrupted(None) from Stopped(number)
+        raise
+
+
+def _say_stopped(stop: _Interrupted) -> int:
+    """Say what a signal left, and how it goes on; gives the exit status."""
+    command, cause = stop.args[0], stop.__cause__
+    found = cause if isinstance(cause, Stopped) else None
+    if found is not None and found.is_done and command == "run":
+        complain("the run was finished when it was to stop.")
+        return 0
+    is_saved = found is not None and found.step is not None
+    saved = f" at step {found.step:,}, which is saved" if found is not None and is_saved else ""
+    place = "from there" if is_saved and command == "run" else GOES_ON.get(command)
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        complain(f"stopped{saved}." + (f" The same command goes on {place}." if place else ""))
+    return INTERRUPTED if found is None else found.exit_status
 
 
 def _trace(is_verbose: bool) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from nlp_transfer.contracts import Splits
 from nlp_transfer.data.encode import encode_splits, resolve_max_length
 from nlp_transfer.data.load import load_splits
-from nlp_transfer.engine.precision import choose_device, count_processes
+from nlp_transfer.engine.precision import choose_device, count_processes, keep_measured
 from nlp_transfer.errors import RecipeError, TransferError
 from nlp_transfer.methods.guard import adopt_result
 from nlp_transfer.methods.guarding import guard_run
@@ -26,10 +26,11 @@ from nlp_transfer.models.encoder import check_vocabulary, load_tokenizer, read_c
 from nlp_transfer.models.sources import resolve_encoder
 from nlp_transfer.publishing.artifact import write_atomically
 from nlp_transfer.publishing.card import render_card
-from nlp_transfer.publishing.folder import RunFolder, claim_folder
+from nlp_transfer.publishing.folder import MACHINE_FILE, RunFolder, claim_folder
 from nlp_transfer.publishing.report import Report
 from nlp_transfer.recipe.load import list_dropped, load_recipe
 from nlp_transfer.recipe.schema import DataConfig, PromptsConfig, Recipe
+from nlp_transfer.stopping import hold_signals
 
 __all__ = ["override_recipe", "prepare", "run"]
 
@@ -80,7 +81,7 @@ def run(
         GradientState._reset_state()
     # Accelerate must be told of the CPU, or processes without a GPU do not find each other.
     state = PartialState(cpu=choose_device(loaded.training.device) == "cpu")
-    with _claim(loaded, state) as folder:
+    with _claim(loaded, state) as folder, keep_measured(folder.path / MACHINE_FILE):
         talk = console if state.is_main_process else Console(quiet=True)
         for note in dropped:
             talk.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
@@ -195,10 +196,13 @@ def _run_in(
     card = render_card(record, format=best.loader, kind=labels.kind, labels=labels.names, path=model.as_posix())
     write_atomically(model / "README.md", card)
     report = Report(record, folder.path)
-    report.save()
-    clear_progress([*results, *kept])
-    guarded.clear()
-    state.wait_for_everyone()
+    # With the report the run is finished: the same command would begin another.
+    with hold_signals(is_last=True):
+        report.save()
+        clear_progress([*results, *kept])
+        guarded.clear()
+        (folder.path / MACHINE_FILE).unlink(missing_ok=True)
+        state.wait_for_everyone()
     return report
 
 

@@ -14,6 +14,7 @@ PACKAGE = ROOT / "nlp_transfer"
 
 LEVELS = {
     "errors": 0,
+    "stopping": 0,
     "terminal": 0,
     "figures": 0,
     "contracts": 0,

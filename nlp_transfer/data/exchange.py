@@ -169,8 +169,9 @@ def write_table(table: Dataset, out: Path | None, stream: TextIO) -> None:
                     _write_delimited(table, text, "\t" if suffix == ".tsv" else ",")
         aside.replace(out)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise StorageError(f"{out}: could not be written: {error}. Free space and try again.") from error
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _get_rows(table: Dataset) -> pa.Table:

@@ -197,7 +197,9 @@ def _write_entry(place: Path | None, values: np.ndarray) -> None:
             os.fsync(file.fileno())
         aside.replace(place)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise StorageError(
             f"{place.parent}: vectors could not be kept: {error}. Free space, or set HF_DATASETS_CACHE elsewhere."
         ) from error
+    finally:
+        # Its name is its own: nobody would write over what a signal left of it.
+        aside.unlink(missing_ok=True)

@@ -323,8 +323,9 @@ def write_predictions(path: Path, found: Mapping[str, np.ndarray]) -> None:
             np.savez(file, **dict(found))  # type: ignore[arg-type]
         aside.replace(path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise StorageError(f"{path}: could not be written: {error}. Free space; the same command goes on.") from error
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _count_epochs(recipe: Recipe, changes: Mapping[str, Any]) -> float:

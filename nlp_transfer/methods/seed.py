@@ -314,8 +314,9 @@ def _write_seed(result: SeedResult, space: Workspace) -> None:
         with (result.folder / PROBABILITIES_FILE).open("wb") as file:
             np.savez(file, **raw)  # type: ignore[arg-type]
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise StorageError(f"{result.folder}: predictions could not be written: {error}. Free space.") from error
+    finally:
+        aside.unlink(missing_ok=True)
     record: dict[str, Any] = {"rows": space.rows, "log": asdict(result.log), "model": result.model}
     record["loader"] = result.loader
     record["calibration"] = None if result.calibrator is None else result.calibrator.to_json()

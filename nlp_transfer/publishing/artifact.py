@@ -53,10 +53,12 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             os.fsync(file.fileno())
         aside.replace(path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise StorageError(
             f"{path}: could not be written: {error}. Free space and run the same command again."
         ) from error
+    finally:
+        # There no more where all went well; a signal may end a command anywhere.
+        aside.unlink(missing_ok=True)
 
 
 def save_artifact(
@@ -108,12 +110,13 @@ def save_artifact(
         (stage / ARTIFACT_FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         _move_in([(part, place) for part, place in ((base_stage, base_folder), (stage, folder)) if part.exists()])
     except (OSError, SafetensorError) as error:
-        for part in (stage, base_stage):
-            shutil.rmtree(part, ignore_errors=True)
         raise StorageError(
             f"{folder}: the model could not be saved: {error}. Free space and run the same command again: "
             "it goes on from the last checkpoint."
         ) from error
+    finally:
+        for part in (stage, base_stage):
+            shutil.rmtree(part, ignore_errors=True)
     return kind
 
 
@@ -236,8 +239,9 @@ def copy_artifact(source: Path, target: Path) -> Path:
         else:
             stage.rename(target)
     except OSError as error:
-        shutil.rmtree(stage, ignore_errors=True)
         # What copytree raises holds (from, to, why) of every file.
         reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error
         raise StorageError(f"{target}: could not be written: {reason}. Free space and try again.") from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
     return target

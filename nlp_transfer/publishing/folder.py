@@ -19,11 +19,13 @@ from nlp_transfer.publishing.artifact import write_atomically
 from nlp_transfer.recipe.load import load_recipe, recipe_to_yaml
 from nlp_transfer.recipe.schema import Recipe
 
-__all__ = ["RunFolder", "claim_folder", "list_differences"]
+__all__ = ["MACHINE_FILE", "RunFolder", "claim_folder", "list_differences"]
 
 RECIPE_FILE = "recipe.yaml"
 REPORT_FILE = "report.json"
 LOCK_FILE = ".lock"
+MACHINE_FILE = ".machine.json"
+"""What was measured of the machine for a run that is not finished."""
 MOST_SIBLINGS = 1000
 MOST_DIFFERENCES = 5  # chosen: keys named in a message; the rest is counted
 MOST_CHARACTERS = 60  # chosen: characters of a value shown in a message
@@ -166,12 +168,13 @@ def _explain_failure(path: Path, error: OSError | ValueError) -> TransferError:
 
 def _remove_bare(path: Path) -> None:
     """Empty a folder in which a run left nothing but its recipe and empty folders."""
-    if any(entry.is_file() and entry.name not in (RECIPE_FILE, LOCK_FILE) for entry in path.rglob("*")):
+    if any(entry.is_file() and entry.name not in (RECIPE_FILE, LOCK_FILE, MACHINE_FILE) for entry in path.rglob("*")):
         return
     for entry in path.iterdir():
         if entry.is_dir():
             shutil.rmtree(entry, ignore_errors=True)
-    (path / RECIPE_FILE).unlink(missing_ok=True)
+    for name in (RECIPE_FILE, MACHINE_FILE):
+        (path / name).unlink(missing_ok=True)
 
 
 def _refuse_foreign(path: Path, recipe: Recipe) -> None:

@@ -291,6 +291,11 @@ class TrainingConfig(Section):
     checkpoint_every: PositiveInt | None = Field(
         None, description="Steps between checkpoints; one an epoch where absent."
     )
+    checkpoint_minutes: Annotated[float, Field(ge=0)] | None = Field(
+        10.0,
+        description="Minutes after which a checkpoint is written besides, so that long epochs are not lost; "
+        "null or 0 for never.",
+    )
     keep_checkpoints: PositiveInt = Field(2, description="How many checkpoints stay on disk besides the best.")
     log_every: PositiveInt = Field(10, description="Steps between two readings of the loss for display.")
     trackers: list[Literal["tensorboard", "trackio", "wandb", "mlflow"]] = Field(

@@ -3,6 +3,7 @@ import gzip
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from nlp_transfer.models.encoder import load_encoder, load_tokenizer
 from nlp_transfer.publishing.artifact import save_artifact
 from nlp_transfer.recipe import list_shipped, load_recipe
 from nlp_transfer.recipe.schema import EncoderConfig
+from nlp_transfer.stopping import Stopped
 from nlp_transfer.strategies import STRATEGIES
 from tests.tiny import make_splits
 
@@ -337,7 +339,8 @@ def test_an_interrupted_run_says_how_to_go_on(tiny_encoder, tmp_path):
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert out == ""
-    assert err.endswith("nlp-transfer: stopped. The same command goes on from the last checkpoint.\n")
+    said = r"nlp-transfer: stopped at step [\d,]+, which is saved\. The same command goes on from there\.\n$"
+    assert re.search(said, err)
     assert "Traceback" not in err
     assert not (tmp_path / "run" / ".lock").exists()
 
@@ -418,6 +421,26 @@ def test_trouble_of_the_machine_exits_with_one(call, monkeypatch):
     status, _, err = call("doctor", "-v")
     assert status == 1
     assert "Traceback" in err
+
+
+@pytest.mark.parametrize(
+    ("command", "step", "is_done", "status", "said"),
+    [
+        ("run", None, False, 143, "stopped. The same command goes on from the last checkpoint."),
+        ("run", 1234, False, 143, "stopped at step 1,234, which is saved. The same command goes on from there."),
+        ("run", None, True, 0, "the run was finished when it was to stop."),
+        ("compare", 7, False, 143, "stopped at step 7, which is saved. The same command goes on with what is missing."),
+    ],
+)
+def test_a_stopped_command_says_how_it_goes_on(command, step, is_done, status, said, call, monkeypatch):
+    def stop(*_, **__):
+        error = Stopped(signal.SIGTERM, is_done=is_done)
+        error.step = step
+        raise error
+
+    monkeypatch.setattr("nlp_transfer.pipeline.run", stop)
+    monkeypatch.setattr("nlp_transfer.evidence.compare.compare", stop)
+    assert call(command, "quickstart") == (status, "", f"nlp-transfer: {said}\n")
 
 
 def test_what_nobody_foresaw_is_one_line(capsys):

@@ -324,6 +324,36 @@ def test_an_explanation_is_the_same_in_every_unit(reports):
     assert "e" in str(other) or "," in str(other)
 
 
+@pytest.mark.parametrize(
+    "spell", ["{:d}00000", *(pytest.param(each, marks=pytest.mark.slow) for each in ("{:d}0", "{:d} stars"))]
+)
+def test_ordered_classes_are_their_order_however_they_are_spelled(spell, tiny_encoder, tmp_path):
+    splits = make_splits(24, 3)
+    found = []
+    for number, names in enumerate((["1", "2", "10"], [spell.format(each) for each in (1, 2, 10)])):
+        tables = {
+            split: pd.DataFrame({"text": table["text"][:], "label": [names[index] for index in table["label"]]})
+            for split, table in splits.tables.items()
+        }
+        report = train(
+            tables,
+            tiny_encoder,
+            tmp_path / str(number),
+            **{
+                "task.kind": "ordinal",
+                "training.max_steps": 2,
+                "evaluation.metrics": ["mae", "mse", "quadratic_kappa", "spearman"],
+                "evaluation.tfidf": False,
+            },
+        )
+        # The order is that of the numbers, not of their letters, and a miss counts classes.
+        assert report.record["data"]["labels"] == names
+        figures = {metric: score.value for metric, score in report.scores["test"].items()}
+        found.append((figures, [names.index(name) for name in report.predictions["predicted"]]))
+    assert found[0] == found[1]
+    assert found[0][0]["mae"] <= 2
+
+
 def test_targets_that_float32_cannot_tell_apart_are_warned_of():
     warned = []
     for factor, shift in ((1e-3, 1e6), (1.0, 1e3), (0.0, 1e8)):

@@ -19,6 +19,7 @@ from nlp_transfer.cli import app
 from nlp_transfer.errors import ArtifactError, MissingExtraError, OutputError, StorageError
 from nlp_transfer.models.artifacts import load_artifact
 from nlp_transfer.models.encoder import load_encoder
+from nlp_transfer.models.output_layer import rescale_output
 from nlp_transfer.models.runtimes import find_runtime, import_runtime, load_exported
 from nlp_transfer.publishing import converters, export
 from nlp_transfer.publishing.artifact import save_artifact
@@ -310,3 +311,22 @@ def test_numbers_that_are_none_count_as_infinitely_far():
     check = compare_logits([np.array([[0.0, 1.0, 2.0]])], [np.array([[0.0, np.nan, 2.0]])], LABELS)
     assert check.largest_difference == float("inf")
     assert check.agreement == 0.0
+
+
+def test_a_regression_in_a_large_unit_is_held_to_deviations_of_its_target(tiny_encoder, tmp_path):
+    splits = make_splits(12, kind="regression")
+    folder = fit_and_save(make_recipe("full", tiny_encoder("bert"), kind="regression"), splits, tmp_path / "model")
+    model = load_artifact(folder).model
+    rescale_output(model, 3e5, 1e6)
+    model.save_pretrained(folder)
+    record = json.loads((folder / "nlp_transfer.json").read_text())
+    # Of an artefact that does not say its unit, nobody can tell how much a difference is.
+    with pytest.raises(ArtifactError, match=r"expected logits within 0\.0001 of torch's"):
+        export_artifact(folder, to="onnx", out=tmp_path / "plain")
+    target = {"mean": 3e5, "deviation": 1e6}
+    (folder / "nlp_transfer.json").write_text(json.dumps(record | {"target": target}))
+    done = export_artifact(folder, to="onnx", out=tmp_path / "onnx")
+    assert 1e-4 < done.shapes.largest_difference < 1e-4 * 1e6
+    texts = make_texts(8, seed=2)
+    expected = Classifier.from_pretrained(folder, device="cpu").predict(texts)
+    assert Classifier.from_pretrained(done.folder).predict(texts) == pytest.approx(expected, rel=1e-5)

@@ -277,6 +277,7 @@ def _hash_and_sync(path: Path) -> str:
 
 def _find_damage(path: Path) -> str | None:
     """Say what is wrong with a checkpoint; None where every file has its hash."""
+    name = MANIFEST
     try:
         hashes = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         for name, expected in hashes.items():
@@ -284,7 +285,7 @@ def _find_damage(path: Path) -> str | None:
                 if hashlib.file_digest(file, "sha256").hexdigest() != expected:
                     return f"{name} is damaged"
     except (OSError, ValueError, AttributeError) as error:
-        return f"cannot be read ({type(error).__name__})"
+        return f"{name} cannot be read ({type(error).__name__})"
     return None if {"weights.safetensors", "state.json"} <= hashes.keys() else "is incomplete"
 
 

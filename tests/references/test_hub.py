@@ -192,6 +192,8 @@ print(json.dumps([done.is_changed, classifier.predict_proba({TEXTS!r}).tolist(),
         assert found == classifier.predict_proba(TEXTS).tolist()
     encoder = json.loads(hub.repos["me/own"].commits[hub.repos["me/own"].branches["v2"]]["nlp_transfer.json"][0])
     assert encoder["architecture"]["encoder"]["location"] == BASE
+    # Of the encoder there, only the weights are held to be the same.
+    assert set(encoder["digests"]["encoder"]) == {"model.safetensors"}
     saved = (runs["full"] / "model" / "model.safetensors").read_bytes()
     assert hub.repos["me/onward"].files["model.safetensors"] == saved
     missing = client.run('import nlp_transfer as nt\nnt.Classifier.from_pretrained("me/onward", revision="v9")')

@@ -61,14 +61,23 @@ def compare_predictions() -> float:
 
 def _recall(work: str, measure: Callable[[], float]) -> float:
     """Look up what was measured on this machine; measure and keep it where nothing is there."""
-    place = Path(constants.HF_HOME) / "nlp_transfer" / "machine.json"
-    key = f"bf16 {work}, {_name_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    place, key = _find_place(), _name_key(work)
     known = read_measured(place)
     if key not in known:
         known[key] = round(measure(), 3)
         if not _is_busy():
             write_measured(place, known)
     return known[key]
+
+
+def _find_place() -> Path:
+    """Where it is kept; looked up anew, as tests have places of their own."""
+    return Path(constants.HF_HOME) / "nlp_transfer" / "machine.json"
+
+
+def _name_key(work: str) -> str:
+    """What the answer depends on."""
+    return f"bf16 {work}, {_name_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def _is_busy() -> bool:

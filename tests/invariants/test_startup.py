@@ -15,7 +15,8 @@ def look(*_):
     {LIST}
     hook.remove()
 hook = register_optimizer_step_post_hook(look)
-nlp_transfer.run("quickstart", ["encoder.name=" + sys.argv[1]], output_dir=sys.argv[2], progress=False)
+quick = ["encoder.name=" + sys.argv[1], "training.max_steps=1", "training.precision=fp32"]
+nlp_transfer.run("quickstart", quick, output_dir=sys.argv[2], progress=False)
 {LIST}
 """
 PREDICT = f"""

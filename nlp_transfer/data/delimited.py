@@ -15,7 +15,7 @@ from typing import TextIO
 import pyarrow as pa
 
 from nlp_transfer.data.textfiles import BATCH_ROWS, CHUNK_BYTES, check_encoding
-from nlp_transfer.errors import DataError
+from nlp_transfer.errors import DataError, name_cause
 
 __all__ = ["OpenText", "choose_delimiter", "fits_header", "parse_delimited", "read_delimited"]
 
@@ -231,7 +231,7 @@ def _explain_quote(where: str, line: int, error: csv.Error) -> str:
             "Close the cell that opens there, or double a quote that belongs to its text."
         )
     return (
-        f"{where}, line {line}: expected well-formed quotes, came: {error}. "
+        f"{where}, line {line}: expected well-formed quotes, came: {name_cause(error)}. "
         'Write a quote inside a quoted cell twice (""), and nothing after a closing one.'
     )
 

@@ -19,7 +19,8 @@ from datasets import Dataset, Features, List, Value
 
 from nlp_transfer.contracts import DataFacts, Encoded, Prepared, Splits
 from nlp_transfer.data.tokens import LongText, RowMaker
-from nlp_transfer.errors import DataError, EncoderError, StorageError
+from nlp_transfer.errors import DataError, EncoderError
+from nlp_transfer.files import explain_writing
 from nlp_transfer.recipe.schema import DataConfig
 
 __all__ = ["MOST_CUT", "encode_splits", "encode_table", "read_labels", "read_padding", "resolve_max_length"]
@@ -331,12 +332,16 @@ def _fetch(path: Path, texts: Dataset, maker: RowMaker, where: str) -> Dataset:
         os.replace(partial, path)
         return Dataset.from_file(str(path))
     except OSError as error:
-        raise StorageError(
-            f"{path.parent}: expected to write tokens to the cache, got: {error.strerror or error}. "
-            "Free some space, or set HF_DATASETS_CACHE to another folder."
+        raise explain_writing(
+            path.parent,
+            error,
+            what="tokens could not be written to the cache",
+            way_out="Free some space, or set HF_DATASETS_CACHE to another folder.",
+            elsewhere="set HF_DATASETS_CACHE to another folder",
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def _describe_rows(tokenizer: Any) -> Features:

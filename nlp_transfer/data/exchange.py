@@ -1,5 +1,6 @@
 """Tables that come in and go out around a prediction: one split of a folder, stdin, and files written whole."""
 
+import contextlib
 import csv
 import io
 import json
@@ -19,7 +20,8 @@ from nlp_transfer.data.delimited import OpenText, choose_delimiter, fits_header,
 from nlp_transfer.data.examples import find_example
 from nlp_transfer.data.sources import open_source
 from nlp_transfer.data.tables import TABLE_SUFFIXES, get_arrow_table, read_table
-from nlp_transfer.errors import DataError, OutputError, StorageError
+from nlp_transfer.errors import DataError, OutputError, name_cause
+from nlp_transfer.files import check_new_file, explain_writing
 from nlp_transfer.recipe.schema import DataConfig
 
 __all__ = ["FORMULA", "check_output", "read_split", "read_stdin", "write_table"]
@@ -57,7 +59,8 @@ def check_output(out: Path | None, source: str, *, overwrite: bool) -> None:
         overwrite: Whether a file of that name may be replaced.
 
     Raises:
-        OutputError: The file exists, is a folder, has no known ending, or is the input.
+        OutputError: The file exists, is a folder, has no known ending, is the input, or may not be written.
+        StorageError: The disk is full or failing.
 
     Example:
         >>> check_output(Path("new.xlsx"), "old.csv", overwrite=False)
@@ -74,8 +77,7 @@ def check_output(out: Path | None, source: str, *, overwrite: bool) -> None:
         raise OutputError(f"--out: {out}: is the input itself. Name another file.")
     if out.exists() and not overwrite:
         raise OutputError(f"--out: {out}: exists already. Name another file, or add --overwrite.")
-    if not out.parent.is_dir():
-        raise OutputError(f"--out: {out}: there is no folder {out.parent}. Make it first.")
+    check_new_file(out, where=f"--out: {out}")
 
 
 def read_stdin(stream: TextIO, *, columns: Sequence[str | None] = ()) -> Dataset:
@@ -140,7 +142,8 @@ def _parse_json_lines(lines: Mapping[int, str]) -> Dataset:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise DataError(
-                f"stdin: line {number}: expected a JSON object: {error}. Write every row as one object on one line."
+                f"stdin: line {number}: expected a JSON object: {name_cause(error)}. "
+                "Write every row as one object on one line."
             ) from error
         if not isinstance(row, dict):
             raise DataError(
@@ -153,7 +156,7 @@ def _parse_json_lines(lines: Mapping[int, str]) -> Dataset:
         return Dataset.from_dict({name: [row.get(name) for row in rows] for name in names})
     except (ValueError, TypeError, OverflowError) as error:
         raise DataError(
-            f"stdin: a column holds values of several types: {error}. Write all values of a column alike."
+            f"stdin: a column holds values of several types: {name_cause(error)}. Write all values of a column alike."
         ) from error
 
 
@@ -222,8 +225,10 @@ def write_table(table: Dataset, out: Path | None, stream: TextIO) -> None:
                     _write_delimited(table, text, "\t" if suffix == ".tsv" else ",")
         aside.replace(out)
     except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise StorageError(f"{out}: could not be written: {error}. Free space and try again.") from error
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        way_out = "Free space and try again."
+        raise explain_writing(out, error, way_out=way_out, elsewhere="name another file") from error
 
 
 def _get_rows(table: Dataset) -> pa.Table:

@@ -18,7 +18,7 @@ from datasets import Dataset
 from nlp_transfer.contracts import SPLITS
 from nlp_transfer.data.examples import find_example, list_examples
 from nlp_transfer.data.tables import TABLE_SUFFIXES, read_table
-from nlp_transfer.errors import DataError
+from nlp_transfer.errors import DataError, name_cause
 from nlp_transfer.recipe.schema import DataConfig
 
 __all__ = ["SPLIT_NAMES", "Source", "open_source"]
@@ -217,7 +217,7 @@ def _open_saved(data: DataConfig, folder: Path, name: str) -> Source:
         saved = datasets.load_from_disk(str(folder))
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise DataError(
-            f"{name}: expected a data set saved by datasets, came a broken one: {str(error).rstrip('.')}. Save it anew."
+            f"{name}: expected a data set saved by datasets, came a broken one: {name_cause(error)}. Save it anew."
         ) from None
     return _open_memory(data, saved, name=name)
 
@@ -251,7 +251,7 @@ def _open_hub(data: DataConfig) -> Source:
 
 def _explain_hub(data: DataConfig, name: str, error: Exception) -> str:
     """Say why a data set of the Hub cannot be had, and the way out."""
-    reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+    reason = name_cause(error)
     hint = _find_nearest(Path(data.path).expanduser())
     if huggingface_hub.constants.HF_HUB_OFFLINE:
         return (

@@ -20,7 +20,8 @@ from datasets import Dataset, Features
 
 from nlp_transfer.data.delimited import read_delimited
 from nlp_transfer.data.textfiles import find_mixed_value, read_json_lines
-from nlp_transfer.errors import DataError, StorageError
+from nlp_transfer.errors import DataError, name_cause
+from nlp_transfer.files import explain_reading, explain_writing, settle_modes
 
 __all__ = ["TABLE_SUFFIXES", "get_arrow_table", "read_table", "store_table"]
 
@@ -107,7 +108,7 @@ def _read_file(path: Path, encoding: str) -> pa.Table:
     except PermissionError:
         raise DataError(f"{path}: expected a readable file, came: permission denied. Change its permissions.") from None
     except OSError as error:
-        raise StorageError(f"{path}: cannot be read: {error}.") from error
+        raise explain_reading(path, error, DataError, way_out="Check the path.") from error
 
 
 def _refuse_bomb(path: Path, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -156,8 +157,9 @@ def _read_binary(path: Path, suffix: str) -> pa.Table:
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise DataError(f"{path}: expected a whole {kind} file, came another: {reason}. Write it anew.") from None
+        raise DataError(
+            f"{path}: expected a whole {kind} file, came another: {name_cause(error)}. Write it anew."
+        ) from None
 
 
 def _read_arrow(path: Path) -> pa.Table:
@@ -235,7 +237,9 @@ def _wrap_table(table: pa.Table) -> Dataset:
     try:
         return Dataset(table)
     except (NotImplementedError, ValueError, TypeError) as error:
-        raise DataError(f"data: expected columns that datasets can hold, came others: {error}. Drop them.") from None
+        raise DataError(
+            f"data: expected columns that datasets can hold, came others: {name_cause(error)}. Drop them."
+        ) from None
 
 
 def _collect(batches: Iterable[pa.RecordBatch], *, schema: pa.Schema | None = None) -> pa.Table:
@@ -308,11 +312,16 @@ def _write_table(table: pa.Table) -> Path:
         with os.fdopen(handle, "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
             for batch in _slice_batches(table):
                 writer.write_batch(batch)
+        settle_modes(path)
     except OSError as error:
         if path is not None:
             path.unlink(missing_ok=True)
-        raise StorageError(
-            f"{folder}: the table cannot be cached there: {error}. Free some space, or set HF_DATASETS_CACHE."
+        raise explain_writing(
+            folder,
+            error,
+            what="the table cannot be cached there",
+            way_out="Free some space, or set HF_DATASETS_CACHE to another folder.",
+            elsewhere="set HF_DATASETS_CACHE to another folder",
         ) from error
     return path
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from nlp_transfer.errors import DataError
+from nlp_transfer.errors import DataError, name_cause
 
 __all__ = ["BATCH_ROWS", "check_encoding", "find_mixed_value", "read_json_lines"]
 
@@ -77,7 +77,7 @@ def _explain_encoding(path: Path, encoding: str, error: UnicodeError, *, line: i
     guess = "utf-8" if encoding.lower().replace("_", "-").startswith("utf-16") else guess
     if not isinstance(error, UnicodeDecodeError):
         return DataError(
-            f"{path}: expected text in {encoding}, came something else ({error}). Try data.encoding={guess}."
+            f"{path}: expected text in {encoding}, came something else ({name_cause(error)}). Try data.encoding={guess}."
         )
     line += error.object[: error.start].count(b"\n")
     byte = error.object[error.start]

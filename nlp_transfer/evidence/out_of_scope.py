@@ -13,7 +13,7 @@ from nlp_transfer.data.columns import prepare_inference_table
 from nlp_transfer.data.labels import map_labels
 from nlp_transfer.data.tables import read_table
 from nlp_transfer.engine.vectors import extract_vectors
-from nlp_transfer.errors import ArtifactError, DataError, StorageError
+from nlp_transfer.errors import ArtifactError, DataError
 from nlp_transfer.evaluation.metrics_counts import FloatArray
 from nlp_transfer.evaluation.out_of_scope import (
     Gaussians,
@@ -23,6 +23,7 @@ from nlp_transfer.evaluation.out_of_scope import (
     read_gaussians,
     score_energy,
 )
+from nlp_transfer.files import explain_reading
 from nlp_transfer.models.merge import is_adapter
 from nlp_transfer.models.own import OwnClassifier
 from nlp_transfer.models.vectors import Neighbors
@@ -248,7 +249,7 @@ def _read_fitted(classifier: Classifier) -> Gaussians:
             "Make it with: nlp-transfer out-of-scope ARTIFACT TRAIN --method mahalanobis"
         ) from error
     except OSError as error:
-        raise StorageError(f"{place}: could not be read: {error}. Try again.") from error
+        raise explain_reading(place, error, ArtifactError, way_out="Try again.") from error
 
 
 def _prepare(classifier: Classifier, rows: Dataset, text: str | None, text_b: str | None) -> Dataset:

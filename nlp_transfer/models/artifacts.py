@@ -16,7 +16,7 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
 from nlp_transfer.contracts import LabelSpace
-from nlp_transfer.errors import ArtifactError, EncoderError
+from nlp_transfer.errors import ArtifactError, EncoderError, name_cause
 from nlp_transfer.models.encoder import LOADING_ERRORS, PROBLEM_TYPES, check_vocabulary, quiet_loading
 from nlp_transfer.models.own import WEIGHTS_FILE
 from nlp_transfer.models.own_kinds import load_own
@@ -132,9 +132,8 @@ def load_artifact(path: str | Path, *, revision: str | None = None, trust_remote
                 load = _load_adapter if is_adapter else load_own if is_own else _load_plain
                 model = load(folder, metadata, trust_remote_code=trust_remote_code)
     except LOADING_ERRORS as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
         raise ArtifactError(
-            f"{folder}: cannot be loaded, it may be damaged: {reason}. Copy it again, or train it again."
+            f"{folder}: cannot be loaded, it may be damaged: {name_cause(error)}. Copy it again, or train it again."
         ) from error
     check_vocabulary(tokenizer, model.config, where=str(folder))
     labels = _read_labels(folder, model, metadata)
@@ -193,9 +192,8 @@ def _read_metadata(folder: Path) -> dict[str, Any]:
         reading = {key: value for key, value in metadata.get("reading", {}).items() if key != "is_pair"}
         DataConfig.model_validate(reading)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split())
         raise ArtifactError(
-            f"{path}: cannot be read ({reason}). Copy the artefact again, or train it again."
+            f"{path}: cannot be read ({name_cause(error)}). Copy the artefact again, or train it again."
         ) from error
     if version != ARTIFACT_VERSION:
         raise ArtifactError(
@@ -242,8 +240,7 @@ def read_data_config(artifact: LoadedArtifact) -> DataConfig:
         data = (artifact.metadata.get("recipe") or {}).get("data") or {}
         return DataConfig.model_validate({key: data[key] for key in DATA_KEYS if key in data})
     except (ValueError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())
         raise ArtifactError(
             f"{artifact.folder}: expected the recipe to say where texts and labels stood, came another record "
-            f"({reason}). Copy the artefact again, or train it again."
+            f"({name_cause(error)}). Copy the artefact again, or train it again."
         ) from error

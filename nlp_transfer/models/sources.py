@@ -10,7 +10,7 @@ from pathlib import Path
 
 from huggingface_hub import constants as hub_constants
 
-from nlp_transfer.errors import EncoderError, MissingExtraError
+from nlp_transfer.errors import EncoderError, MissingExtraError, name_cause
 from nlp_transfer.recipe.schema import EncoderConfig
 
 __all__ = ["ALIASES", "EncoderSource", "is_hub_id", "resolve_encoder"]
@@ -123,7 +123,7 @@ def _resolve_folder(name: str, folder: Path) -> EncoderSource:
         json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
         raise EncoderError(
-            f"{where}/config.json cannot be read: {error}. Save or download the encoder again."
+            f"{where}/config.json cannot be read: {name_cause(error)}. Save or download the encoder again."
         ) from error
     _require_safetensors(folder, where, "model")
     kind = "artifact" if (folder / ARTIFACT_FILE).is_file() else "folder"

@@ -12,7 +12,8 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from nlp_transfer.contracts import LabelSpace
-from nlp_transfer.errors import OutputError, StorageError
+from nlp_transfer.errors import OutputError
+from nlp_transfer.files import copy_folder, explain_writing, settle_modes, write_atomically
 from nlp_transfer.models.artifacts import ARTIFACT_VERSION, LoadedArtifact, find_artifact, load_artifact
 from nlp_transfer.models.encoder import quiet_loading
 from nlp_transfer.models.merge import is_adapter, merge_adapter
@@ -24,30 +25,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 __all__ = ["LoadedArtifact", "copy_artifact", "find_artifact", "load_artifact", "save_artifact", "write_atomically"]
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file aside, sync it and rename it over its name.
-
-    Args:
-        path: Where it ends up.
-        content: Text is written as UTF-8.
-
-    Raises:
-        StorageError: The disk is full or failing; what was there stays.
-    """
-    aside = path.with_name(f".{path.name}.writing")
-    try:
-        with aside.open("wb") as file:
-            file.write(content.encode("utf-8") if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise StorageError(
-            f"{path}: could not be written: {error}. Free space and run the same command again."
-        ) from error
 
 
 def save_artifact(
@@ -98,10 +75,8 @@ def save_artifact(
     except (OSError, SafetensorError) as error:
         for part in (stage, base_stage):
             shutil.rmtree(part, ignore_errors=True)
-        raise StorageError(
-            f"{folder}: the model could not be saved: {error}. Free space and run the same command again: "
-            "it goes on from the last checkpoint."
-        ) from error
+        way_out = "Free space and run the same command again: it goes on from the last checkpoint."
+        raise explain_writing(folder, error, what="the model could not be saved", way_out=way_out) from error
     return kind
 
 
@@ -127,6 +102,7 @@ def _stage_model(
 def _move_in(staged: list[tuple[Path, Path]]) -> None:
     """Rename what was written aside, in order: all of it is on the disk before anything earlier goes."""
     for part, _ in staged:
+        settle_modes(part)
         for path in part.rglob("*"):
             if path.is_file():
                 with path.open("rb") as file:
@@ -179,7 +155,7 @@ def copy_artifact(source: Path, target: Path) -> Path:
         The folder copied to.
 
     Raises:
-        OutputError: Something lies there already.
+        OutputError: Something lies there already, or nothing may be written there.
         StorageError: The disk is full or failing.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -189,7 +165,7 @@ def copy_artifact(source: Path, target: Path) -> Path:
     stage = target / ".writing" if is_there else target.with_name(f".{target.name}.writing")
     try:
         shutil.rmtree(stage, ignore_errors=True)
-        shutil.copytree(source, stage)
+        copy_folder(source, stage)
         if is_there:
             for path in stage.iterdir():
                 path.rename(target / path.name)
@@ -198,7 +174,5 @@ def copy_artifact(source: Path, target: Path) -> Path:
             stage.rename(target)
     except OSError as error:
         shutil.rmtree(stage, ignore_errors=True)
-        # What copytree raises holds (from, to, why) of every file.
-        reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error
-        raise StorageError(f"{target}: could not be written: {reason}. Free space and try again.") from error
+        raise explain_writing(target, error, way_out="Free space and try again.") from error
     return target

@@ -14,7 +14,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from nlp_transfer.data.tables import read_table
-from nlp_transfer.errors import ArtifactError, EncoderError, OutputError, StorageError
+from nlp_transfer.errors import ArtifactError, EncoderError, OutputError, name_cause
+from nlp_transfer.files import explain_writing, settle_modes
 from nlp_transfer.models.artifacts import ARTIFACT_VERSION, LoadedArtifact, load_artifact
 from nlp_transfer.models.merge import is_adapter, merge_adapter
 from nlp_transfer.models.runtimes import PACKAGES, RUNTIME_FILES, Runtime, import_runtime, list_errors
@@ -155,11 +156,12 @@ def export_artifact(
         exported = Exported(folder, to, int8, checks[0], checks[1], _measure_graph(stage))
         _refuse_difference(exported, tolerance, agreement, str(path))
         _write_papers(stage, record, exported)
+        settle_modes(stage)
         if folder.exists():
             folder.rmdir()
         stage.rename(folder)
     except OSError as error:
-        raise StorageError(f"{folder}: could not be written: {error}. Free space and try again.") from error
+        raise explain_writing(folder, error, way_out="Free space and try again.") from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
     return exported
@@ -209,10 +211,9 @@ def _convert(artifact: LoadedArtifact, inputs: dict[str, Any], stage: Path, to: 
     except errors as error:
         if isinstance(error, OSError):
             raise
-        reason = " ".join((str(error).strip() or type(error).__name__).split())[:300]
         raise ArtifactError(
-            f"{artifact.folder}: the exporter of {to} cannot follow this model ({reason}). Export a full, frozen or "
-            "lora model, or use it as it is."
+            f"{artifact.folder}: the exporter of {to} cannot follow this model ({name_cause(error)}). "
+            "Export a full, frozen or lora model, or use it as it is."
         ) from error
     config: Any = model.config
     if isinstance(model, PreTrainedModel):

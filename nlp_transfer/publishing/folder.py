@@ -1,6 +1,5 @@
 """Whose folder is it: a run resumes its own, starts beside a finished one, and touches nobody else's."""
 
-import errno
 import json
 import os
 import shlex
@@ -13,7 +12,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from nlp_transfer.errors import OutputError, RecipeError, StorageError, TransferError
+from nlp_transfer.errors import OutputError, RecipeError, StorageError, TransferError, name_cause
+from nlp_transfer.files import MACHINE_ERRORS
 from nlp_transfer.publishing.artifact import write_atomically
 from nlp_transfer.recipe.load import load_recipe, recipe_to_yaml
 from nlp_transfer.recipe.schema import Recipe
@@ -26,7 +26,6 @@ LOCK_FILE = ".lock"
 MOST_SIBLINGS = 1000
 MOST_DIFFERENCES = 5  # chosen: keys named in a message; the rest is counted
 MOST_CHARACTERS = 60  # chosen: characters of a value shown in a message
-MACHINE_ERRORS = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 
 
 @dataclass(frozen=True)
@@ -157,9 +156,8 @@ def _lock_folder(path: Path) -> FileLock:
 def _explain_failure(path: Path, error: OSError | ValueError) -> TransferError:
     """Tell a folder that cannot be from a machine that fails."""
     if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
-        return StorageError(f"report.output_dir: {path}: {error.strerror}. Free space, or name a folder elsewhere.")
-    reason = error.strerror if isinstance(error, OSError) else str(error)
-    return OutputError(f"report.output_dir: {path} cannot be written to: {reason}. Name another folder.")
+        return StorageError(f"report.output_dir: {path}: {name_cause(error)}. Free space, or name a folder elsewhere.")
+    return OutputError(f"report.output_dir: {path} cannot be written to: {name_cause(error)}. Name another folder.")
 
 
 def _remove_bare(path: Path) -> None:

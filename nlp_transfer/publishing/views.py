@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlp_transfer.contracts import Score
-from nlp_transfer.errors import ArtifactError, OutputError, StorageError
+from nlp_transfer.errors import ArtifactError, OutputError, name_cause
+from nlp_transfer.files import explain_reading, explain_writing
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -178,9 +179,9 @@ def read_record(
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ArtifactError(f"{path}: expected {name}, found none. {missing}") from error
     except OSError as error:
-        raise StorageError(f"{path}: could not be read: {error.strerror}.") from error
+        raise explain_reading(path, error, ArtifactError, way_out=damaged) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path}: expected {name}, got {error}. {damaged}") from error
+        raise ArtifactError(f"{path}: expected {name}, got {name_cause(error)}. {damaged}") from error
     return record
 
 
@@ -200,7 +201,7 @@ def write_view(folder: Path, html: Mapping[str, str], record: Mapping[str, str])
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(f"{folder}: could not be made: {error.strerror}. Name another folder.") from error
+        raise explain_writing(folder, error, what="could not be made", way_out="Free space and try again.") from error
     for name, page in html.items():
         write_atomically(folder / name, page.encode("utf-8", errors="backslashreplace"))
     for name, text in record.items():

@@ -23,7 +23,18 @@ from nlp_transfer.commands.rank import rank
 from nlp_transfer.commands.suspects import suspects
 from nlp_transfer.commands.tune import tune
 from nlp_transfer.errors import StorageError, TransferError, name_cause
-from nlp_transfer.terminal import ReaderGone, complain, name_reader, quiet_libraries, say, show, show_progress
+from nlp_transfer.terminal import (
+    ReaderGone,
+    complain,
+    leave_reader,
+    name_reader,
+    open_data,
+    prepare_streams,
+    quiet_libraries,
+    say,
+    show,
+    show_progress,
+)
 
 __all__ = ["app", "main"]
 
@@ -166,7 +177,7 @@ def predict(
     ] = None,
     text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
     text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
-    encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv and jsonl files.")] = "utf-8",
+    encoding: Annotated[str, typer.Option(help="Character encoding of stdin, csv, tsv and jsonl.")] = "utf-8",
     batch_size: Annotated[int, typer.Option(min=1, help="Texts in one forward pass.")] = 64,
     precision: Annotated[
         str, typer.Option(help="Number format: auto, fp32 or bf16; labels are those of fp32.")
@@ -183,11 +194,14 @@ def predict(
     check_output(out, table, overwrite=overwrite)
     quiet_libraries()
     from nlp_transfer.classifier import Classifier
-    from nlp_transfer.data.exchange import read_stdin
+    from nlp_transfer.data.exchange import open_stdin, read_stdin
     from nlp_transfer.data.tables import read_table
 
     with name_options():
-        rows = read_stdin(sys.stdin, columns=(text, text_b)) if table == "-" else read_table(table, encoding=encoding)
+        if table == "-":
+            rows = read_stdin(open_stdin(encoding), columns=(text, text_b))
+        else:
+            rows = read_table(table, encoding=encoding)
     classifier = Classifier.from_pretrained(artifact, precision=precision)
     with name_options(), show_progress("predicting", rows.num_rows) as advance:
         found = classifier.predict_table(
@@ -204,8 +218,8 @@ def predict(
 
         with name_options():
             found = add_scope(classifier, found, method=ood, text=text, text_b=text_b, batch_size=batch_size)
-    with name_reader():
-        write_table(found, out, sys.stdout)
+    with name_reader(), open_data() as stream:
+        write_table(found, out, stream)
 
 
 @app.command()
@@ -355,6 +369,7 @@ def _explain_crash(kind: type[BaseException], error: BaseException, _: Traceback
 
 def main() -> None:
     """Run the command line; the errors that users meet become messages and exit statuses."""
+    prepare_streams()
     is_verbose = any(argument in VERBOSE for argument in sys.argv[1:])
     sys.argv = [argument for argument in sys.argv if argument not in VERBOSE]
     if not is_verbose:
@@ -367,16 +382,16 @@ def main() -> None:
         way_on = " The same command goes on from the last checkpoint." if stop.args == ("run",) else ""
         complain(f"stopped.{way_on}")
         sys.exit(INTERRUPTED)
-    except ReaderGone:
-        # That is no failure. What is still buffered goes nowhere when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ReaderGone as gone:
+        sys.exit(leave_reader(gone))
     except TransferError as error:
         _trace(is_verbose)
         complain(str(error))
         sys.exit(error.exit_status)
     except OSError as error:
         _trace(is_verbose)
-        complain(f"{error}. The disk or a file could not be used; nothing earlier was changed.")
+        where = f"{error.filename}: " if error.filename else ""
+        complain(f"{where}{name_cause(error)}. The disk or a file could not be used; nothing earlier was changed.")
         sys.exit(1)
 
 

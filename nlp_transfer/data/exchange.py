@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,7 +25,7 @@ from nlp_transfer.errors import DataError, OutputError, name_cause
 from nlp_transfer.files import check_new_file, explain_writing
 from nlp_transfer.recipe.schema import DataConfig
 
-__all__ = ["FORMULA", "check_output", "read_split", "read_stdin", "write_table"]
+__all__ = ["FORMULA", "check_output", "open_stdin", "read_split", "read_stdin", "write_table"]
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
 
@@ -78,6 +79,30 @@ def check_output(out: Path | None, source: str, *, overwrite: bool) -> None:
     if out.exists() and not overwrite:
         raise OutputError(f"--out: {out}: exists already. Name another file, or add --overwrite.")
     check_new_file(out, where=f"--out: {out}")
+
+
+def open_stdin(encoding: str) -> TextIO:
+    """Open stdin as text; what the terminal is set to does not count, as the bytes come from elsewhere.
+
+    Args:
+        encoding: Character encoding of what comes in.
+
+    Returns:
+        For `read_stdin`.
+
+    Raises:
+        DataError: There is no such encoding.
+    """
+    buffer = getattr(sys.stdin, "buffer", None)
+    if buffer is None:
+        return sys.stdin
+    try:
+        return io.TextIOWrapper(buffer, encoding=encoding, newline="")
+    except (LookupError, ValueError):
+        raise DataError(
+            f"data.encoding: expected the name of a text encoding, came {encoding!r}. "
+            "Use utf-8, utf-16, cp1252 or latin-1, for instance."
+        ) from None
 
 
 def read_stdin(stream: TextIO, *, columns: Sequence[str | None] = ()) -> Dataset:

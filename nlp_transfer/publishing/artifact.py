@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from nlp_transfer.contracts import LabelSpace
+from nlp_transfer.data.encode import limit_length
 from nlp_transfer.errors import OutputError
 from nlp_transfer.files import copy_folder, explain_writing, settle_modes, write_atomically
 from nlp_transfer.models.artifacts import ARTIFACT_VERSION, LoadedArtifact, find_artifact, load_artifact
@@ -61,7 +62,7 @@ def save_artifact(
             shutil.rmtree(stale, ignore_errors=True)
         stage.mkdir(parents=True)
         kind = _stage_model(stage, base_stage, base_folder.resolve(), model, source=source, merge=merge)
-        tokenizer.save_pretrained(stage)
+        limit_length(tokenizer, getattr(model, "config", None), reserved=_count_prompts(model)).save_pretrained(stage)
         record = {
             "format": ARTIFACT_VERSION,
             "loader": kind,
@@ -78,6 +79,12 @@ def save_artifact(
         way_out = "Free space and run the same command again: it goes on from the last checkpoint."
         raise explain_writing(folder, error, what="the model could not be saved", way_out=way_out) from error
     return kind
+
+
+def _count_prompts(model: nn.Module) -> int:
+    """Places that the vectors of prompts take in front of a text."""
+    settings = getattr(model, "peft_config", {}).get("default")
+    return int(getattr(settings, "num_virtual_tokens", None) or 0)
 
 
 def _stage_model(

@@ -13,6 +13,7 @@ import numpy as np
 from torch import nn
 from transformers import PreTrainedModel
 
+from nlp_transfer.data.encode import limit_length
 from nlp_transfer.data.tables import read_table
 from nlp_transfer.errors import ArtifactError, EncoderError, OutputError, name_cause
 from nlp_transfer.files import explain_writing, settle_modes
@@ -219,7 +220,7 @@ def _convert(artifact: LoadedArtifact, inputs: dict[str, Any], stage: Path, to: 
     if isinstance(model, PreTrainedModel):
         config.architectures = [type(model).__name__]
     config.save_pretrained(stage)
-    artifact.tokenizer.save_pretrained(stage)
+    limit_length(artifact.tokenizer, config).save_pretrained(stage)
 
 
 def _describe(artifact: LoadedArtifact, to: Runtime, *, int8: bool) -> dict[str, Any]:

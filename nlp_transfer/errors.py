@@ -5,6 +5,7 @@ line is a property of the error: 2 where the user's input is at fault, 1 for the
 """
 
 import errno
+import json
 import re
 from collections.abc import Sequence
 
@@ -187,6 +188,10 @@ def name_cause(error: BaseException | str) -> str:
     number = find_errno(error)
     if number in CAUSES:
         return CAUSES[number]
+    if isinstance(error, json.JSONDecodeError):
+        return f"it is no JSON from line {error.lineno}, column {error.colno}, on"
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is no {error.encoding} text from byte {error.start:,} on"
     text = str(error)
     if isinstance(error, OSError):
         # What shutil.copytree raises holds (from, to, why) of every file.

@@ -35,7 +35,7 @@ from nlp_transfer.evidence.rank_options import (
 )
 from nlp_transfer.evidence.ranking import Ranking, claim_ranking
 from nlp_transfer.evidence.verify import VerifyingRuns, choose_goal, verify_encoders
-from nlp_transfer.models.sources import resolve_encoder
+from nlp_transfer.models.encoder import open_encoder
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import Recipe
 
@@ -115,7 +115,7 @@ def rank(
     goal = choose_goal(recipe) if verify else ""
     for name in names:
         # A name that leads nowhere is told before the first encoder runs.
-        resolve_encoder(recipe.encoder.model_copy(update={"name": name}))
+        open_encoder(recipe.encoder.model_copy(update={"name": name}))
     splits = load_splits(recipe.data, recipe.task, seed=seed, source=source)
     folder = None if output_dir is None else claim_ranking(Path(output_dir), splits.facts.source)
     rows = narrow_splits(splits, limit, seed)

@@ -22,6 +22,7 @@ from nlp_transfer.models.own import WEIGHTS_FILE
 from nlp_transfer.models.own_kinds import load_own
 from nlp_transfer.models.runtimes import RUNTIME_FILES, find_runtime, load_exported
 from nlp_transfer.models.sources import ADAPTER_FILE, ARTIFACT_FILE, is_hub_id, resolve_encoder
+from nlp_transfer.models.suitability import suit_tokenizer
 from nlp_transfer.recipe.schema import DataConfig, EncoderConfig
 
 __all__ = ["ARTIFACT_VERSION", "LoadedArtifact", "find_artifact", "load_artifact", "read_data_config"]
@@ -136,6 +137,7 @@ def load_artifact(path: str | Path, *, revision: str | None = None, trust_remote
             f"{folder}: cannot be loaded, it may be damaged: {name_cause(error)}. Copy it again, or train it again."
         ) from error
     check_vocabulary(tokenizer, model.config, where=str(folder))
+    suit_tokenizer(tokenizer, model.config, where=str(folder))
     labels = _read_labels(folder, model, metadata)
     return LoadedArtifact(model.float().eval(), tokenizer, labels, metadata, folder)
 

@@ -1,5 +1,6 @@
 """Files and folders: what stands in the way of one, and writing so that everybody may read it whom the umask allows."""
 
+import contextlib
 import errno
 import os
 import shutil
@@ -174,7 +175,7 @@ def check_new_folder(folder: Path, *, where: str) -> None:
         for place in (*reversed(folder.parents), folder):
             # A link that leads to nothing is no folder, but mkdir finds something of that name.
             if not place.is_dir():
-                place.mkdir()
+                place.mkdir(exist_ok=True)
                 made.append(place)
         trial = folder / f".{uuid.uuid4().hex}.writing"
         with trial.open("xb"):
@@ -183,12 +184,14 @@ def check_new_folder(folder: Path, *, where: str) -> None:
     except FileExistsError as error:
         blocking = next(place for place in (*reversed(folder.parents), folder) if not place.is_dir())
         what = "is a link that leads to nothing" if blocking.is_symlink() else "is a file"
-        raise OutputError(f"{where}: {blocking} {what}. Name another folder.") from error
+        named = "" if blocking == folder else f" {blocking}"
+        raise OutputError(f"{where}:{named} {what}. Name a folder.") from error
     except OSError as error:
         raise explain_writing(where, error, what="cannot be written to") from error
     finally:
-        for place in reversed(made):
-            place.rmdir()
+        with contextlib.suppress(OSError):  # Somebody else may have put something there by now.
+            for place in reversed(made):
+                place.rmdir()
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -210,16 +213,9 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             os.fsync(file.fileno())
         aside.replace(path)
     except OSError as error:
-        _remove(aside)
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
         raise explain_writing(path, error) from error
-
-
-def _remove(path: Path) -> None:
-    """Remove a file that may not be there, or not be reachable."""
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        return
 
 
 def copy_folder(source: Path, target: Path) -> None:

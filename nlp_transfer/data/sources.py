@@ -1,6 +1,7 @@
 """From what `data.path` says to the tables it means: a file, a folder of splits, a bundled set, or a Hub id."""
 
 import difflib
+import errno
 import os
 import re
 import urllib.error
@@ -18,7 +19,8 @@ from datasets import Dataset
 from nlp_transfer.contracts import SPLITS
 from nlp_transfer.data.examples import find_example, list_examples
 from nlp_transfer.data.tables import TABLE_SUFFIXES, read_table
-from nlp_transfer.errors import DataError, name_cause
+from nlp_transfer.errors import DataError, find_errno, name_cause
+from nlp_transfer.files import explain_writing, find_obstacle
 from nlp_transfer.recipe.schema import DataConfig
 
 __all__ = ["SPLIT_NAMES", "Source", "open_source"]
@@ -75,10 +77,10 @@ def open_source(data: DataConfig, source: object | None = None) -> Source:
     else:
         path = Path(data.path).expanduser()
         example = find_example(data.path)
-        if _exists(path) and path.is_dir():
-            found = _open_folder(data, path, str(path))
-        elif _exists(path):
-            found = _open_file(data, path)
+        if find_obstacle(path) in (name_cause(PermissionError(13, "")), name_cause(OSError(errno.ELOOP, ""))):
+            raise DataError(f"{data.path}: cannot be reached: {find_obstacle(path)}. Mend that, or name other data.")
+        if _exists(path):
+            found = _open_shadowing(data, path) if example else _open_path(data, path)
         elif example:
             found = _open_folder(data, example, data.path)
         elif (
@@ -92,6 +94,24 @@ def open_source(data: DataConfig, source: object | None = None) -> Source:
             f"{found.name}: expected a train split, came: {', '.join(found.tables) or 'none'}. "
             "Add train.csv (or tsv, jsonl, parquet, arrow), or name the split with data.splits."
         )
+    return found
+
+
+def _open_path(data: DataConfig, path: Path) -> Source:
+    """Read a folder or a file."""
+    return _open_folder(data, path, str(path)) if path.is_dir() else _open_file(data, path)
+
+
+def _open_shadowing(data: DataConfig, path: Path) -> Source:
+    """Read a folder or file that is called like a bundled set, and say that it was taken."""
+    kind = "folder" if path.is_dir() else "file"
+    shadowing = f"the {kind} {path.absolute()} was taken, as it comes before the bundled data of that name"
+    bundled = "To use the bundled, rename it or run elsewhere"
+    try:
+        found = _open_path(data, path)
+    except DataError as error:
+        raise DataError(f"{error} Note that {shadowing}. {bundled}; to use yours, mend it.") from error
+    found.notes.append(f"data.path: {shadowing}. {bundled}; to say that yours is meant, write ./{data.path}.")
     return found
 
 
@@ -243,6 +263,14 @@ def _open_hub(data: DataConfig) -> Source:
         with _quiet(), _without_retries():
             loaded = datasets.load_dataset(data.path, data.name, revision=data.revision)
     except (OSError, ValueError, RuntimeError, HTTP_ERROR, datasets.exceptions.DatasetsError) as error:
+        if find_errno(error) in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+            raise explain_writing(
+                f"data.path: {name}: {datasets.config.HF_DATASETS_CACHE}",
+                error,
+                what="the data cannot be kept there",
+                way_out="Free some space, or set HF_DATASETS_CACHE to another folder.",
+                elsewhere="set HF_DATASETS_CACHE to another folder",
+            ) from error
         raise DataError(_explain_hub(data, name, error)) from error
     if not isinstance(loaded, Mapping):
         loaded = {"train": loaded}

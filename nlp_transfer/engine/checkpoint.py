@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from nlp_transfer.errors import TransferError
+from nlp_transfer.errors import TransferError, name_cause
 from nlp_transfer.files import explain_writing, settle_modes
 
 __all__ = [
@@ -247,7 +247,7 @@ def _find_damage(path: Path) -> str | None:
                 if hashlib.file_digest(file, "sha256").hexdigest() != expected:
                     return f"{name} is damaged"
     except (OSError, ValueError, AttributeError) as error:
-        return f"cannot be read ({type(error).__name__})"
+        return f"cannot be read ({name_cause(error)})"
     return None if {"weights.safetensors", "state.json"} <= hashes.keys() else "is incomplete"
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nlp_transfer.errors import ArtifactError
+from nlp_transfer.errors import ArtifactError, name_cause
 from nlp_transfer.files import explain_reading
 from nlp_transfer.publishing.summary import (
     format_bytes,
@@ -66,7 +66,7 @@ class Comparison:
         except OSError as error:
             raise explain_reading(path, error, ArtifactError, way_out="Compare again.") from error
         except ValueError as error:
-            raise ArtifactError(f"{path}: expected JSON, got {error}; run compare again.") from error
+            raise ArtifactError(f"{path}: expected JSON, got {name_cause(error)}; run compare again.") from error
         if not isinstance(record, dict) or not isinstance(record.get("rows"), list):
             raise ArtifactError(f'{path}: expected an object with "rows", found none; run compare again.')
         return cls(record, folder)

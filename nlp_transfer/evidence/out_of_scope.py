@@ -23,7 +23,7 @@ from nlp_transfer.evaluation.out_of_scope import (
     read_gaussians,
     score_energy,
 )
-from nlp_transfer.files import explain_reading
+from nlp_transfer.files import check_new_file, explain_reading
 from nlp_transfer.models.merge import is_adapter
 from nlp_transfer.models.own import OwnClassifier
 from nlp_transfer.models.vectors import Neighbors
@@ -117,6 +117,8 @@ def fit_scope(
     space = classifier.space
     if not space.is_categorical:
         raise DataError(f"mahalanobis: expected a classifier with classes, this one is of task.kind={space.kind}.")
+    place = classifier.artifact.folder / SCOPE_FILE
+    check_new_file(place, where=str(place))
     rows = read_table(data)
     labels = map_labels(rows, space, label=label, label_separator=",", where="data")
     vectors_ND = _extract(classifier, _prepare(classifier, rows, text, text_b))
@@ -127,7 +129,6 @@ def fit_scope(
             f"data: expected rows of every class, as one without would count as out of scope; none is of {absent[0]}. "
             "Fit to the rows of train."
         )
-    place = classifier.artifact.folder / SCOPE_FILE
     write_atomically(place, fit_gaussians(vectors_ND, truth).to_bytes())
     return place
 

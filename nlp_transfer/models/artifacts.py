@@ -17,6 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import ArtifactError, EncoderError, name_cause
+from nlp_transfer.files import explain_reading, find_obstacle, find_unreadable
 from nlp_transfer.models.encoder import LOADING_ERRORS, PROBLEM_TYPES, check_vocabulary, quiet_loading
 from nlp_transfer.models.own import WEIGHTS_FILE
 from nlp_transfer.models.own_kinds import load_own
@@ -71,11 +72,16 @@ def find_artifact(path: str | Path, *, revision: str | None = None) -> Path:
         ArtifactError: There is no such artefact.
     """
     folder = Path(path).expanduser()
+    if obstacle := find_obstacle(folder):
+        raise ArtifactError(f"{path}: cannot be reached: {obstacle}. Mend that, or name another artefact.")
     # Unlike Path's own, these raise no error for a name that is too long for the file system.
     if os.path.isdir(folder):
-        for candidate in (folder, folder / "model"):
-            if any((candidate / name).is_file() for name in ("config.json", ADAPTER_FILE, WEIGHTS_FILE)):
-                return candidate
+        try:
+            for candidate in (folder, folder / "model"):
+                if any((candidate / name).is_file() for name in ("config.json", ADAPTER_FILE, WEIGHTS_FILE)):
+                    return candidate
+        except PermissionError as error:
+            raise explain_reading(error.filename, error, ArtifactError, way_out="Name another artefact.") from error
         raise ArtifactError(
             f"{path}: holds no artefact (config.json or {ADAPTER_FILE}). Name the model/ folder of a run."
         )
@@ -111,6 +117,9 @@ def load_artifact(path: str | Path, *, revision: str | None = None, trust_remote
         EncoderError: An adapter's base is not here or unsafe.
     """
     folder = find_artifact(path, revision=revision)
+    # Libraries say of a file that may not be read that it is not there.
+    if unreadable := find_unreadable(folder):
+        raise explain_reading(*unreadable, ArtifactError, way_out="Copy it again, or train it again.")
     metadata = _read_metadata(folder)
     is_adapter = (folder / ADAPTER_FILE).is_file()
     if is_adapter and not metadata:

@@ -152,9 +152,15 @@ def _resolve_folder(name: str, folder: Path) -> EncoderSource:
     where = f"encoder.name: {name}"
     if not folder.is_dir():
         raise EncoderError(f"{where} is a file. Name the folder that holds config.json and model.safetensors.")
-    if unreadable := find_unreadable(folder):
-        path, error = unreadable
-        raise explain_reading(f"{where}: {path}", error, EncoderError, way_out="Save or download the encoder again.")
+    try:
+        return _look_into(name, folder, where)
+    except PermissionError as error:
+        way_out = "Name another encoder."
+        raise explain_reading(f"{where}: {error.filename}", error, EncoderError, way_out=way_out) from error
+
+
+def _look_into(name: str, folder: Path, where: str) -> EncoderSource:
+    """Find out what a folder holds."""
     if (folder / "model" / ARTIFACT_FILE).is_file():
         folder = folder / "model"
     elif (inner := _find_module(folder)) is not None:
@@ -168,14 +174,23 @@ def _resolve_folder(name: str, folder: Path) -> EncoderSource:
                 "name the result: AutoPeftModelForSequenceClassification.from_pretrained(folder, num_labels=N)"
                 ".merge_and_unload().save_pretrained(new_folder)."
             )
+        _refuse_unreadable(folder, where)
         return EncoderSource(name, location, None, None, "adapter")
     _refuse_own(folder, where)
     if not (folder / "config.json").is_file():
         raise EncoderError(f"{where} holds no config.json. {_suggest_folder(name, folder)}")
+    _refuse_unreadable(folder, where)
     _check_config(folder / "config.json", where)
     _require_safetensors(folder, where, "model")
     kind = "artifact" if (folder / ARTIFACT_FILE).is_file() else "folder"
     return EncoderSource(name, location, None, None, kind)
+
+
+def _refuse_unreadable(folder: Path, where: str) -> None:
+    """Name a file that may not be read: libraries say that it is not there."""
+    if unreadable := find_unreadable(folder):
+        path, error = unreadable
+        raise explain_reading(f"{where}: {path}", error, EncoderError, way_out="Save or download the encoder again.")
 
 
 def _check_config(path: Path, where: str) -> None:

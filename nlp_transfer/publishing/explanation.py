@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nlp_transfer.errors import OutputError
+from nlp_transfer.files import check_new_file
 from nlp_transfer.publishing.summary import show_text
 from nlp_transfer.publishing.views import copy_record, make_templates, read_styles, show_plain, to_json_value
 
@@ -129,6 +130,7 @@ class Explanation:
             raise OutputError(f"--out: {path}: exists already. Name another file, or add --overwrite.")
         if not path.parent.is_dir():
             raise OutputError(f"--out: {path}: there is no folder {path.parent}. Make it first.")
+        check_new_file(path, where=f"--out: {path}")
 
     def __repr__(self) -> str:
         return f"Explanation({self.label}: {', '.join(f'{word} {value:+.3f}' for word, value in self.top(5))})"

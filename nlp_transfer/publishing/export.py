@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from nlp_transfer.data.encode import limit_length
 from nlp_transfer.data.tables import read_table
 from nlp_transfer.errors import ArtifactError, EncoderError, OutputError, name_cause
-from nlp_transfer.files import explain_writing, settle_modes
+from nlp_transfer.files import check_new_folder, explain_writing, settle_modes
 from nlp_transfer.models.artifacts import ARTIFACT_VERSION, LoadedArtifact, load_artifact
 from nlp_transfer.models.merge import is_adapter, merge_adapter
 from nlp_transfer.models.runtimes import PACKAGES, RUNTIME_FILES, Runtime, import_runtime, list_errors
@@ -189,6 +189,7 @@ def _refuse_arguments(to: str, folder: Path, tolerance: float, agreement: float)
         raise OutputError(f"agreement: expected a share from 0 to 1, came {agreement}.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError(f"{folder}: holds something already. Name a new folder; nothing there was touched.")
+    check_new_folder(folder, where=str(folder))
 
 
 def _convert(artifact: LoadedArtifact, inputs: dict[str, Any], stage: Path, to: Runtime, *, int8: bool) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from nlp_transfer.errors import OutputError, RecipeError, StorageError, TransferError, name_cause
-from nlp_transfer.files import MACHINE_ERRORS
+from nlp_transfer.errors import OutputError, RecipeError, TransferError, name_cause
+from nlp_transfer.files import explain_writing
 from nlp_transfer.publishing.artifact import write_atomically
 from nlp_transfer.recipe.load import load_recipe, recipe_to_yaml
 from nlp_transfer.recipe.schema import Recipe
@@ -155,9 +155,12 @@ def _lock_folder(path: Path) -> FileLock:
 
 def _explain_failure(path: Path, error: OSError | ValueError) -> TransferError:
     """Tell a folder that cannot be from a machine that fails."""
-    if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
-        return StorageError(f"report.output_dir: {path}: {name_cause(error)}. Free space, or name a folder elsewhere.")
-    return OutputError(f"report.output_dir: {path} cannot be written to: {name_cause(error)}. Name another folder.")
+    where = f"report.output_dir: {path}"
+    if isinstance(error, FileExistsError) and path.is_symlink():
+        return OutputError(f"{where} is a link that leads to nothing. Name a folder.")
+    if isinstance(error, ValueError):
+        return OutputError(f"{where} cannot be written to: {name_cause(error)}. Name another folder.")
+    return explain_writing(where, error, what="cannot be written to", way_out="Free space, or name another folder.")
 
 
 def _remove_bare(path: Path) -> None:

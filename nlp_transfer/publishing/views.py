@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nlp_transfer.contracts import Score
 from nlp_transfer.errors import ArtifactError, OutputError, name_cause
-from nlp_transfer.files import explain_reading, explain_writing
+from nlp_transfer.files import check_new_folder, explain_reading, explain_writing
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -127,11 +127,11 @@ def claim_view(folder: Path, record: str, *, where: str, source: str, own: Colle
         The folder, a leading ``~`` resolved.
 
     Raises:
-        OutputError: It is a file, or holds something else.
+        OutputError: It is a file, holds something else, or nothing may be written there.
+        StorageError: The disk is full or failing.
     """
     folder = folder.expanduser()
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{where}: {folder} is a file. Name a folder.")
+    check_new_folder(folder, where=f"{where}: {folder}")
     if folder.is_dir() and not (folder / record).is_file():
         strangers = sorted(entry.name for entry in folder.iterdir() if entry.name not in own)
         if strangers:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nlp_transfer.errors import OutputError, RecipeError, StorageError, TransferError, name_cause
-from nlp_transfer.files import MACHINE_ERRORS, explain_writing
+from nlp_transfer.files import MACHINE_ERRORS, explain_writing, find_obstacle
 from nlp_transfer.recipe.fields import suggest_nearest
 from nlp_transfer.recipe.yaml12 import MAX_CHARACTERS, parse_yaml
 
@@ -161,6 +161,8 @@ def expand_path(path: str | Path) -> Path:
 
 def _explain_failure(path: Path, error: OSError | ValueError) -> TransferError:
     """Tell the user's mistakes from the machine's troubles."""
+    if isinstance(error, OSError) and (obstacle := find_obstacle(path)) and not isinstance(error, PermissionError):
+        return RecipeError(f"cannot be opened: {obstacle}. Check the path.", source=str(path))
     if isinstance(error, FileNotFoundError):
         return RecipeError("no such file. Check the path, or see nlp-transfer list.", source=str(path))
     if isinstance(error, PermissionError):

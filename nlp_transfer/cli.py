@@ -22,12 +22,15 @@ from nlp_transfer.commands.push import push
 from nlp_transfer.commands.rank import rank
 from nlp_transfer.commands.suspects import suspects
 from nlp_transfer.commands.tune import tune
-from nlp_transfer.errors import StorageError, TransferError, TransferWarning
+from nlp_transfer.errors import StorageError, TransferError, TransferWarning, name_cause
 from nlp_transfer.stopping import Stopped, find_request, hold_signals, watch_signals
 from nlp_transfer.terminal import (
     ReaderGone,
     complain,
+    leave_reader,
     name_reader,
+    open_data,
+    prepare_streams,
     quiet_libraries,
     say,
     show,
@@ -189,7 +192,9 @@ def predict(
     ] = None,
     text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
     text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
-    encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv, txt and jsonl files.")] = "utf-8",
+    encoding: Annotated[
+        str, typer.Option(help="Character encoding of stdin and of csv, tsv, txt and jsonl files.")
+    ] = "utf-8",
     delimiter: Annotated[
         str | None, typer.Option(help="Character between cells, or tab; told from the rows where absent.")
     ] = None,
@@ -210,12 +215,12 @@ def predict(
     check_output(out, table, overwrite=overwrite)
     quiet_libraries()
     from nlp_transfer.classifier import Classifier
-    from nlp_transfer.data.exchange import read_stdin
+    from nlp_transfer.data.exchange import open_stdin, read_stdin
     from nlp_transfer.data.tables import read_table
 
     with name_options() as findings:
         if table == "-":
-            rows = read_stdin(sys.stdin, columns=(text, text_b), delimiter=delimiter, findings=findings)
+            rows = read_stdin(open_stdin(encoding), columns=(text, text_b), delimiter=delimiter, findings=findings)
         else:
             rows = read_table(table, encoding=encoding, delimiter=delimiter, sheet=sheet, findings=findings)
     classifier = Classifier.from_pretrained(artifact, precision=precision)
@@ -234,8 +239,8 @@ def predict(
 
         with name_options():
             found = add_scope(classifier, found, method=ood, text=text, text_b=text_b, batch_size=batch_size)
-    with name_reader():
-        write_table(found, out, sys.stdout)
+    with name_reader(), open_data() as stream:
+        write_table(found, out, stream)
 
 
 @app.command()
@@ -384,11 +389,12 @@ def _explain_crash(kind: type[BaseException], error: BaseException, _: Traceback
     if issubclass(kind, KeyboardInterrupt):
         complain("stopped.")
         return
-    complain(f"{kind.__name__}: {error}. Run it again with -v for the traceback.")
+    complain(f"{kind.__name__}: {name_cause(error)}. Run it again with -v for the traceback.")
 
 
 def main() -> None:
     """Run the command line; the errors that users meet become messages and exit statuses."""
+    prepare_streams()
     is_verbose = any(argument in VERBOSE for argument in sys.argv[1:])
     sys.argv = [argument for argument in sys.argv if argument not in VERBOSE]
     if not is_verbose:
@@ -399,16 +405,16 @@ def main() -> None:
     except _Interrupted as stop:
         _trace(is_verbose)
         sys.exit(_say_stopped(stop))
-    except ReaderGone:
-        # That is no failure. What is still buffered goes nowhere when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ReaderGone as gone:
+        sys.exit(leave_reader(gone))
     except TransferError as error:
         _trace(is_verbose)
         complain(str(error))
         sys.exit(error.exit_status)
     except OSError as error:
         _trace(is_verbose)
-        complain(f"{error}. The disk or a file could not be used; nothing earlier was changed.")
+        where = f"{error.filename}: " if error.filename else ""
+        complain(f"{where}{name_cause(error)}. The disk or a file could not be used; nothing earlier was changed.")
         sys.exit(1)
 
 

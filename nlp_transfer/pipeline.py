@@ -22,8 +22,7 @@ from nlp_transfer.methods.outcome import build_record, check_selection, keep_bes
 from nlp_transfer.methods.seed import SeedResult, Workspace, check_machine, clear_progress, train_seed
 from nlp_transfer.methods.stages import HookMaker
 from nlp_transfer.methods.trust import check_trust, describe_trust
-from nlp_transfer.models.encoder import check_vocabulary, load_tokenizer, read_config
-from nlp_transfer.models.sources import resolve_encoder
+from nlp_transfer.models.encoder import open_encoder
 from nlp_transfer.publishing.artifact import write_atomically
 from nlp_transfer.publishing.card import render_card
 from nlp_transfer.publishing.folder import MACHINE_FILE, RunFolder, claim_folder
@@ -223,10 +222,8 @@ def prepare(recipe: Recipe, seeds: Sequence[int], source: object | None, console
         EncoderError: The encoder cannot be found.
         RecipeError: The encoder has no room for a text.
     """
-    origin = resolve_encoder(recipe.encoder)
-    tokenizer = load_tokenizer(origin, trust_remote_code=recipe.encoder.trust_remote_code)
-    settings = read_config(origin, trust_remote_code=recipe.encoder.trust_remote_code)
-    check_vocabulary(tokenizer, settings, where=f"encoder.name: {origin.name}")
+    opened = open_encoder(recipe.encoder)
+    origin, tokenizer, settings = opened.source, opened.tokenizer, opened.settings
     reserved = recipe.strategy.tokens if isinstance(recipe.strategy, PromptsConfig) else 0
     max_length = resolve_max_length(tokenizer, settings, recipe.data.max_length, reserved=reserved)
     if max_length < MIN_LENGTH:
@@ -239,6 +236,7 @@ def prepare(recipe: Recipe, seeds: Sequence[int], source: object | None, console
         splits: Splits = load_splits(recipe.data, recipe.task, seed=seed, source=source)
         data = recipe.data.model_copy(update={"max_length": max_length})
         prepared = encode_splits(splits, tokenizer, data)
+        splits.facts.notes += opened.notes
         if max_length < recipe.data.max_length:
             beside = f" beside {reserved} prompts" if reserved else ""
             splits.facts.notes.append(

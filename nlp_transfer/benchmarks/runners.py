@@ -17,6 +17,7 @@ from nlp_transfer.benchmarks.launch import read_peak
 from nlp_transfer.benchmarks.suite import Contender
 from nlp_transfer.data.tables import read_table
 from nlp_transfer.errors import DataError, TransferError
+from nlp_transfer.files import copy_folder
 from nlp_transfer.models.sources import resolve_encoder
 from nlp_transfer.recipe.schema import EncoderConfig
 from nlp_transfer.recipe.shipped import locate_shipped
@@ -114,7 +115,7 @@ def _train(contender: Contender, task: Task) -> dict[str, Any]:
         report = json.loads((out / "report.json").read_text(encoding="utf-8"))
         if task.keep is not None:
             shutil.rmtree(task.keep, ignore_errors=True)
-            shutil.copytree(out, task.keep)
+            copy_folder(out, task.keep)
     model, training = report["model"], report["training"]
     return {
         "accuracy": report["scores"]["test"]["accuracy"]["value"],

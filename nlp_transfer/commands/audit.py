@@ -7,7 +7,7 @@ import typer
 
 from nlp_transfer.commands.naming import name_options, tell_notes
 from nlp_transfer.errors import DataError
-from nlp_transfer.terminal import quiet_libraries, say, show, show_progress
+from nlp_transfer.terminal import quiet_libraries, say_json, show, show_progress
 
 __all__ = ["audit"]
 
@@ -78,10 +78,8 @@ def audit(
 
 def _show(found: Any, out: Path | None, *, as_json: bool) -> None:
     """Tables, and where the page is; or JSON."""
-    import json
-
     if as_json:
-        say(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
+        say_json(found.to_json())
     else:
         show(found, *([] if out is None else [f"Report  {out / 'report.html'}"]))
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from nlp_transfer.commands.naming import name_options, tell_notes
-from nlp_transfer.terminal import quiet_libraries, say, show, show_progress
+from nlp_transfer.terminal import quiet_libraries, say, say_json, show, show_progress
 
 if TYPE_CHECKING:
     from nlp_transfer.evidence.suspects import Suspects
@@ -57,8 +57,6 @@ def suspects(
 
     check_output(out, data, overwrite=overwrite)
     quiet_libraries()
-    import json
-
     from nlp_transfer.data.tables import check_delimiter
     from nlp_transfer.evidence.suspects import find_suspects
     from nlp_transfer.recipe.schema import DataConfig
@@ -83,7 +81,7 @@ def suspects(
     if out is not None:
         found.save(out, overwrite=overwrite)
     if as_json:
-        say(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
+        say_json(found.to_json())
     else:
         _show(found, truth)
         if out is not None:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from nlp_transfer.data.findings import Findings
 from nlp_transfer.data.textfiles import BATCH_ROWS, CHUNK_BYTES, MARK, STDIN, TextSource
 from nlp_transfer.data.usual_names import USUAL_NAMES
-from nlp_transfer.errors import DataError
+from nlp_transfer.errors import DataError, name_cause
 from nlp_transfer.recipe.formats import DELIMITED_KINDS, TABLE_KINDS, name_delimiter, split_table_name
 
 __all__ = [
@@ -415,7 +415,7 @@ def _explain_quote(where: str, line: int, error: csv.Error) -> str:
             "Close the cell that opens there, or double a quote that belongs to its text."
         )
     return (
-        f"{where}, line {line}: expected well-formed quotes, came: {error}. "
+        f"{where}, line {line}: expected well-formed quotes, came: {name_cause(error)}. "
         'Write a quote inside a quoted cell twice (""), and nothing after a closing one.'
     )
 

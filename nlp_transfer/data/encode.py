@@ -1,6 +1,7 @@
 """From tables of text to memory-mapped tables of tokens, cached by what they hold."""
 
 import contextlib
+import copy
 import hashlib
 import json
 import os
@@ -20,10 +21,19 @@ from datasets import Dataset, Features, List, Value
 from nlp_transfer.contracts import DataFacts, Encoded, Prepared, Splits, TokenCounts
 from nlp_transfer.data.tokens import LongText, RowMaker
 from nlp_transfer.data.unseen import TokenCounter, UnseenTally, describe_unseen, find_unseen
-from nlp_transfer.errors import DataError, EncoderError, StorageError
+from nlp_transfer.errors import DataError, EncoderError
+from nlp_transfer.files import explain_writing
 from nlp_transfer.recipe.schema import DataConfig
 
-__all__ = ["MOST_CUT", "encode_splits", "encode_table", "read_labels", "read_padding", "resolve_max_length"]
+__all__ = [
+    "MOST_CUT",
+    "encode_splits",
+    "encode_table",
+    "limit_length",
+    "read_labels",
+    "read_padding",
+    "resolve_max_length",
+]
 
 CACHE_FORMAT = 3
 """Raise it whenever the same texts and settings would give other rows, or other counts beside them."""
@@ -44,7 +54,7 @@ MOST_CUT = 0.2
 
 OFFSET_POSITIONS = frozenset(
     {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text", "ibert"}
-    | {"roberta-prelayernorm", "xmod", "luke"}
+    | {"roberta-prelayernorm", "xmod", "luke", "esm", "lilt", "markuplm"}
 )
 """Families that count positions from after the padding index, so that they read that many tokens fewer."""
 
@@ -77,6 +87,30 @@ def resolve_max_length(tokenizer: Any, model_config: Any, wanted: int, *, reserv
             positions -= (padding if padding is not None else 1) + 1
         limits.append(positions - reserved)
     return min(limits)
+
+
+def limit_length(tokenizer: Any, model_config: Any, *, reserved: int = 0) -> Any:
+    """Let a tokenizer know how much its encoder reads, so that one who says no more than "truncate" gets no error.
+
+    Args:
+        tokenizer: A `transformers` tokenizer; it is not changed.
+        model_config: The encoder's configuration, or None.
+        reserved: Places that prompts take in front of the text.
+
+    Returns:
+        A copy to save beside the model; where neither of the two has a limit, it has none.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> config = SimpleNamespace(model_type="bert", max_position_embeddings=512)
+        >>> limit_length(SimpleNamespace(model_max_length=10**30), config).model_max_length
+        512
+    """
+    limited = copy.copy(tokenizer)
+    found = resolve_max_length(tokenizer, model_config, LARGEST_MODEL_LENGTH, reserved=reserved)
+    if found < LARGEST_MODEL_LENGTH:
+        limited.model_max_length = found
+    return limited
 
 
 def read_padding(tokenizer: Any) -> tuple[dict[str, int], str]:
@@ -361,12 +395,16 @@ def _fetch(path: Path, texts: Dataset, maker: RowMaker, where: str) -> Dataset:
         os.replace(partial, path)
         return Dataset.from_file(str(path))
     except OSError as error:
-        raise StorageError(
-            f"{path.parent}: expected to write tokens to the cache, got: {error.strerror or error}. "
-            "Free some space, or set HF_DATASETS_CACHE to another folder."
+        raise explain_writing(
+            path.parent,
+            error,
+            what="tokens could not be written to the cache",
+            way_out="Free some space, or set HF_DATASETS_CACHE to another folder.",
+            elsewhere="set HF_DATASETS_CACHE to another folder",
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def _describe_rows(tokenizer: Any) -> Features:

@@ -1,9 +1,12 @@
 """Tables that come in and go out around a prediction: one split of a folder, stdin, and files written whole."""
 
+import contextlib
 import csv
+import io
 import json
 import math
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,11 +19,12 @@ from nlp_transfer.data.findings import Findings
 from nlp_transfer.data.sources import open_split
 from nlp_transfer.data.tables import check_delimiter, get_arrow_table, read_text
 from nlp_transfer.data.textfiles import STDIN, TextSource
-from nlp_transfer.errors import DataError, OutputError, StorageError
+from nlp_transfer.errors import DataError, OutputError
+from nlp_transfer.files import check_new_file, explain_writing
 from nlp_transfer.recipe.formats import WRITTEN_SUFFIXES
 from nlp_transfer.recipe.schema import DataConfig
 
-__all__ = ["FORMULA", "check_output", "read_split", "read_stdin", "write_table"]
+__all__ = ["FORMULA", "check_output", "open_stdin", "read_split", "read_stdin", "write_table"]
 
 FORMULA = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 """What a text begins with that a spreadsheet takes for a formula, the wide forms of the four signs included."""
@@ -43,7 +47,8 @@ def check_output(out: Path | None, source: str, *, overwrite: bool) -> None:
         overwrite: Whether a file of that name may be replaced.
 
     Raises:
-        OutputError: The file exists, is a folder, has no known ending, or is the input.
+        OutputError: The file exists, is a folder, has no known ending, is the input, or may not be written.
+        StorageError: The disk is full or failing.
 
     Example:
         >>> check_output(Path("new.xlsx"), "old.csv", overwrite=False)
@@ -61,8 +66,31 @@ def check_output(out: Path | None, source: str, *, overwrite: bool) -> None:
         raise OutputError(f"--out: {out}: is the input itself. Name another file.")
     if out.exists() and not overwrite:
         raise OutputError(f"--out: {out}: exists already. Name another file, or add --overwrite.")
-    if not out.parent.is_dir():
-        raise OutputError(f"--out: {out}: there is no folder {out.parent}. Make it first.")
+    check_new_file(out, where=f"--out: {out}")
+
+
+def open_stdin(encoding: str) -> TextIO:
+    """Open stdin as text; what the terminal is set to does not count, as the bytes come from elsewhere.
+
+    Args:
+        encoding: Character encoding of what comes in.
+
+    Returns:
+        For `read_stdin`.
+
+    Raises:
+        DataError: There is no such encoding.
+    """
+    buffer = getattr(sys.stdin, "buffer", None)
+    if buffer is None:
+        return sys.stdin
+    try:
+        return io.TextIOWrapper(buffer, encoding=encoding, newline="")
+    except (LookupError, ValueError):
+        raise DataError(
+            f"data.encoding: expected the name of a text encoding, came {encoding!r}. "
+            "Use utf-8, utf-16, cp1252 or latin-1, for instance."
+        ) from None
 
 
 def read_stdin(
@@ -170,9 +198,10 @@ def write_table(table: Dataset, out: Path | None, stream: TextIO) -> None:
                     _write_delimited(table, text, "\t" if suffix == ".tsv" else ",")
         aside.replace(out)
     except OSError as error:
-        raise StorageError(f"{out}: could not be written: {error}. Free space and try again.") from error
+        raise explain_writing(out, error, way_out="Free space and try again.", elsewhere="name another file") from error
     finally:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 def _get_rows(table: Dataset) -> pa.Table:

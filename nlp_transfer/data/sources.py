@@ -1,6 +1,7 @@
 """From what `data.path` says to the tables it means: a file, a folder of splits, a bundled set, or a Hub id."""
 
 import difflib
+import errno
 import os
 import re
 import urllib.error
@@ -19,7 +20,8 @@ from nlp_transfer.contracts import SPLITS
 from nlp_transfer.data.examples import find_example, list_examples
 from nlp_transfer.data.findings import Findings
 from nlp_transfer.data.tables import holds_table, read_table, read_tables
-from nlp_transfer.errors import DataError
+from nlp_transfer.errors import DataError, find_errno, name_cause
+from nlp_transfer.files import explain_writing, find_obstacle
 from nlp_transfer.recipe.formats import TABLE_SUFFIXES, is_table_name, split_table_name
 from nlp_transfer.recipe.schema import DataConfig
 
@@ -128,15 +130,33 @@ def _open_path(data: DataConfig, split: str | None) -> Source:
     """Open what ``data.path`` names: all splits of it, or one."""
     path = Path(data.path).expanduser()
     example = find_example(data.path)
-    if _exists(path) and path.is_dir():
-        return _open_folder(data, path, str(path), split)
+    if find_obstacle(path) in (name_cause(PermissionError(13, "")), name_cause(OSError(errno.ELOOP, ""))):
+        raise DataError(f"{data.path}: cannot be reached: {find_obstacle(path)}. Mend that, or name other data.")
     if _exists(path):
-        return _open_file(data, path, split or "train")
+        return _open_shadowing(data, path, split) if example else _open_local(data, path, split)
     if example:
         return _open_folder(data, example, data.path, split)
     if HUB_ID.fullmatch(data.path) and not is_table_name(path) and not data.path.startswith("."):
         return _open_hub(data)
     raise DataError(_explain_missing(data.path, path))
+
+
+def _open_local(data: DataConfig, path: Path, split: str | None) -> Source:
+    """Read a folder or a file."""
+    return _open_folder(data, path, str(path), split) if path.is_dir() else _open_file(data, path, split or "train")
+
+
+def _open_shadowing(data: DataConfig, path: Path, split: str | None) -> Source:
+    """Read a folder or file that is called like a bundled set, and say that it was taken."""
+    kind = "folder" if path.is_dir() else "file"
+    shadowing = f"the {kind} {path.absolute()} was taken, as it comes before the bundled data of that name"
+    bundled = "To use the bundled, rename it or run elsewhere"
+    try:
+        found = _open_local(data, path, split)
+    except DataError as error:
+        raise DataError(f"{error} Note that {shadowing}. {bundled}; to use yours, mend it.") from error
+    found.findings.notes.append(f"data.path: {shadowing}. {bundled}; to say that yours is meant, write ./{data.path}.")
+    return found
 
 
 def _exists(path: Path) -> bool:
@@ -370,7 +390,7 @@ def _open_saved(data: DataConfig, folder: Path, name: str) -> Source:
         saved = datasets.load_from_disk(str(folder))
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise DataError(
-            f"{name}: expected a data set saved by datasets, came a broken one: {str(error).rstrip('.')}. Save it anew."
+            f"{name}: expected a data set saved by datasets, came a broken one: {name_cause(error)}. Save it anew."
         ) from None
     return _open_memory(data, saved, name=name)
 
@@ -411,6 +431,14 @@ def _open_hub(data: DataConfig) -> Source:
         with _quiet(), _without_retries():
             loaded = datasets.load_dataset(data.path, data.name, revision=data.revision)
     except (OSError, ValueError, RuntimeError, HTTP_ERROR, datasets.exceptions.DatasetsError) as error:
+        if find_errno(error) in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+            raise explain_writing(
+                f"data.path: {name}: {datasets.config.HF_DATASETS_CACHE}",
+                error,
+                what="the data cannot be kept there",
+                way_out="Free some space, or set HF_DATASETS_CACHE to another folder.",
+                elsewhere="set HF_DATASETS_CACHE to another folder",
+            ) from error
         raise DataError(_explain_hub(data, name, error)) from error
     if not isinstance(loaded, Mapping):
         loaded = {"train": loaded}
@@ -419,7 +447,7 @@ def _open_hub(data: DataConfig) -> Source:
 
 def _explain_hub(data: DataConfig, name: str, error: Exception) -> str:
     """Say why a data set of the Hub cannot be had, and the way out."""
-    reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+    reason = name_cause(error)
     hint = _find_nearest(Path(data.path).expanduser())
     if huggingface_hub.constants.HF_HUB_OFFLINE:
         return (

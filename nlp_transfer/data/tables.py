@@ -35,7 +35,8 @@ from nlp_transfer.data.textfiles import (
     spell_value,
 )
 from nlp_transfer.data.workbooks import read_workbook
-from nlp_transfer.errors import DataError, StorageError
+from nlp_transfer.errors import DataError, name_cause
+from nlp_transfer.files import explain_reading, explain_writing, settle_modes
 from nlp_transfer.recipe.formats import OTHER_WAYS, TABLE_SUFFIXES, TableName, read_delimiter, split_table_name
 
 __all__ = [
@@ -273,7 +274,7 @@ class _FileReader:
                 f"{path}: expected a readable file, came: permission denied. Change its permissions."
             ) from None
         except OSError as error:
-            raise StorageError(f"{path}: cannot be read: {error}.") from error
+            raise explain_reading(path, error, DataError, way_out="Check the path.") from error
 
     def _read_text(self, source: TextSource, name: TableName) -> pa.Table:
         """Read a file of text."""
@@ -405,8 +406,9 @@ def _read_binary(path: Path, suffix: str) -> pa.Table:
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise DataError(f"{path}: expected a whole {kind} file, came another: {reason}. Write it anew.") from None
+        raise DataError(
+            f"{path}: expected a whole {kind} file, came another: {name_cause(error)}. Write it anew."
+        ) from None
 
 
 def _read_arrow(path: Path) -> pa.Table:
@@ -666,9 +668,8 @@ def _wrap_table(table: pa.Table, *, where: str) -> Dataset:
     try:
         return Dataset(table)
     except (NotImplementedError, ValueError, TypeError) as error:
-        reason = str(error).rstrip(".")
         raise DataError(
-            f"{where}: expected columns that datasets can hold, came others: {reason}. Drop them."
+            f"{where}: expected columns that datasets can hold, came others: {name_cause(error)}. Drop them."
         ) from None
 
 
@@ -760,11 +761,16 @@ def _write_table(table: pa.Table) -> Path:
         with os.fdopen(handle, "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
             for batch in _slice_batches(table):
                 writer.write_batch(batch)
+        settle_modes(path)
     except OSError as error:
         if path is not None:
             path.unlink(missing_ok=True)
-        raise StorageError(
-            f"{folder}: the table cannot be cached there: {error}. Free some space, or set HF_DATASETS_CACHE."
+        raise explain_writing(
+            folder,
+            error,
+            what="the table cannot be cached there",
+            way_out="Free some space, or set HF_DATASETS_CACHE to another folder.",
+            elsewhere="set HF_DATASETS_CACHE to another folder",
         ) from error
     return path
 

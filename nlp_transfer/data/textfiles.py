@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, TextIO, cast
 
 import pyarrow as pa
 
-from nlp_transfer.errors import DataError
+from nlp_transfer.errors import DataError, name_cause
 from nlp_transfer.recipe.formats import COMPRESSIONS, split_table_name
 
 __all__ = [
@@ -200,7 +200,8 @@ def _explain_encoding(path: Path, encoding: str, error: UnicodeError, *, line: i
     guess = "utf-8" if encoding.lower().replace("_", "-").startswith("utf-16") else guess
     if not isinstance(error, UnicodeDecodeError):
         return DataError(
-            f"{path}: expected text in {encoding}, came something else ({error}). Try data.encoding={guess}."
+            f"{path}: expected text in {encoding}, came something else ({name_cause(error)}). "
+            f"Try data.encoding={guess}."
         )
     line += error.object[: error.start].count(b"\n")
     byte = error.object[error.start]

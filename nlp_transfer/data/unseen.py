@@ -271,7 +271,8 @@ def _make_classes(labels: np.ndarray) -> np.ndarray:
         combined: np.ndarray = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
         return combined
     if labels.dtype.kind == "f":
-        return (labels > np.median(labels)).astype(np.int64)
+        above: np.ndarray = (labels > np.median(labels)).astype(np.int64)
+        return above
     return labels
 
 

@@ -20,7 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from nlp_transfer.errors import StorageError
+from nlp_transfer.errors import TransferError, name_cause
+from nlp_transfer.files import explain_writing, settle_modes
 
 __all__ = [
     "CheckpointStore",
@@ -123,7 +124,7 @@ def take_random() -> RandomState:
     """Take the state of the generators, in a small part of the time of `capture_random`."""
     return RandomState(
         random.getstate(),
-        np.random.get_state(legacy=False),  # type: ignore[arg-type] # noqa: NPY002 - what libraries draw from
+        np.random.get_state(legacy=False),  # noqa: NPY002 - what libraries draw from
         torch.get_rng_state(),
         torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
     )
@@ -229,6 +230,7 @@ class CheckpointStore:
                 if tensors := getattr(snapshot, name):
                     save_file(tensors, stage / f"{name}.safetensors")
             (stage / "state.json").write_text(json.dumps(snapshot.state), encoding="utf-8")
+            settle_modes(stage)
             hashes = {path.name: _hash_and_sync(path) for path in sorted(stage.iterdir())}
             (stage / MANIFEST).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
             _hash_and_sync(stage / MANIFEST)
@@ -285,13 +287,17 @@ def _find_damage(path: Path) -> str | None:
                 if hashlib.file_digest(file, "sha256").hexdigest() != expected:
                     return f"{name} is damaged"
     except (OSError, ValueError, AttributeError) as error:
-        return f"{name} cannot be read ({type(error).__name__})"
+        return f"{name} cannot be read ({name_cause(error)})"
     return None if {"weights.safetensors", "state.json"} <= hashes.keys() else "is incomplete"
 
 
-def _explain_storage(path: Path, error: BaseException) -> StorageError:
+def _explain_storage(path: Path, error: BaseException) -> TransferError:
     """Name the folder and what the disk said."""
-    return StorageError(
-        f"{path.parent}: a checkpoint could not be written: {error}. Free space or choose another report.output_dir; "
-        "earlier checkpoints are untouched, and the same command goes on from the last one."
+    kept = "earlier checkpoints are untouched, and the same command goes on from the last one"
+    return explain_writing(
+        path.parent,
+        error,
+        what="a checkpoint could not be written",
+        way_out=f"Free space or choose another report.output_dir; {kept}.",
+        elsewhere=f"choose another report.output_dir; {kept}",
     )

@@ -33,7 +33,7 @@ from nlp_transfer.engine.optimizer import build_optimizer, build_schedule
 from nlp_transfer.engine.state import LoopState
 from nlp_transfer.engine.weights import TrainedWeights
 from nlp_transfer.engine.window import run_joint_window, run_window_by_parts
-from nlp_transfer.errors import OutputError, StorageError
+from nlp_transfer.errors import OutputError, StorageError, name_cause
 from nlp_transfer.recipe.schema import LOWER_IS_BETTER, TrainingConfig
 from nlp_transfer.stopping import Stopped, find_request, hold_signals, is_watched, raise_request
 
@@ -471,7 +471,9 @@ class _Loop:
                 self.accelerator.scaler.load_state_dict(scale)
             self.weights.restore(snapshot.weights, snapshot.average)
         except (KeyError, TypeError, RuntimeError) as error:
-            raise StorageError(f"checkpoints: written by another version or for another model ({error}).") from error
+            raise StorageError(
+                f"checkpoints: written by another version or for another model ({name_cause(error)})."
+            ) from error
         restore_optimizer(self.plain_optimizer, snapshot.optimizer)
         for number, guide in enumerate(self.setup.guides):
             own = f"{number}/"

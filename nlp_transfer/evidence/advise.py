@@ -52,8 +52,12 @@ from nlp_transfer.evidence.probes import (
     summarize_folds,
 )
 from nlp_transfer.evidence.sample import REFERENCE, Sample, draw_sample, find_middle, read_vectors, time_passes
-from nlp_transfer.models.encoder import LoadedEncoder, check_vocabulary, load_encoder, load_tokenizer, read_config
-from nlp_transfer.models.sources import EncoderSource, resolve_encoder
+from nlp_transfer.models.encoder import (
+    LoadedEncoder,
+    load_encoder,
+    open_encoder,
+)
+from nlp_transfer.models.sources import EncoderSource
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.overrides import check_sections
 from nlp_transfer.recipe.schema import EncoderConfig, Recipe, ZeroShotConfig
@@ -272,9 +276,9 @@ def _check_splits(splits: Splits) -> None:
 
 def _load(recipe: Recipe, splits: Splits, seed: int) -> tuple[EncoderSource, Any, LoadedEncoder, int]:
     """The encoder on its device, its tokenizer, and how many tokens it reads."""
-    origin = resolve_encoder(recipe.encoder)
-    tokenizer, settings = load_tokenizer(origin), read_config(origin)
-    check_vocabulary(tokenizer, settings, where=f"encoder.name: {origin.name}")
+    opened = open_encoder(recipe.encoder)
+    origin, tokenizer, settings = opened.source, opened.tokenizer, opened.settings
+    splits.facts.notes += opened.notes
     loaded = load_encoder(recipe.encoder, splits.labels, seed=seed)
     loaded.model.to(torch.device(choose_device("auto"))).eval()
     return origin, tokenizer, loaded, resolve_max_length(tokenizer, settings, recipe.data.max_length)

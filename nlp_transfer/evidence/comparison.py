@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nlp_transfer.errors import ArtifactError, StorageError
+from nlp_transfer.errors import ArtifactError, name_cause
+from nlp_transfer.files import explain_reading
 from nlp_transfer.models.digests import open_record, seal_record
 from nlp_transfer.publishing.summary import (
     format_bytes,
@@ -64,9 +65,9 @@ class Comparison:
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise ArtifactError(f"{path}: expected a finished comparison, found none; run compare first.") from error
         except OSError as error:
-            raise StorageError(f"{path}: could not be read: {error.strerror}.") from error
+            raise explain_reading(path, error, ArtifactError, way_out="Compare again.") from error
         except (ValueError, RecursionError) as error:
-            raise ArtifactError(f"{path}: expected JSON, got {error}; run compare again.") from error
+            raise ArtifactError(f"{path}: expected JSON, got {name_cause(error)}; run compare again.") from error
         if not isinstance(record, dict) or not isinstance(record.get("rows"), list):
             raise ArtifactError(f'{path}: expected an object with "rows", found none; run compare again.')
         return cls(open_record(record, path)[0], folder)

@@ -8,7 +8,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from nlp_transfer.errors import OutputError, StorageError
+from nlp_transfer.errors import OutputError
+from nlp_transfer.files import explain_writing
 from nlp_transfer.models.digests import open_record, seal_record
 from nlp_transfer.publishing.artifact import write_atomically
 from nlp_transfer.publishing.folder import list_differences
@@ -40,7 +41,7 @@ def claim_place(folder: Path) -> Iterator[None]:
     except Timeout as error:
         raise OutputError(f"out: {folder} is in use by a comparison that is still going. Wait for it.") from error
     except OSError as error:
-        raise StorageError(f"out: {folder} cannot be written to: {error.strerror}. Name another folder.") from error
+        raise explain_writing(f"out: {folder}", error, what="cannot be written to") from error
     try:
         strangers = [entry.name for entry in folder.iterdir() if entry.name != LOCK_FILE]
         if strangers and not (folder / PLAN_FILE).is_file():

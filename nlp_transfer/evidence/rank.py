@@ -36,7 +36,7 @@ from nlp_transfer.evidence.rank_options import (
 )
 from nlp_transfer.evidence.ranking import Ranking, claim_ranking
 from nlp_transfer.evidence.verify import VerifyingRuns, choose_goal, verify_encoders
-from nlp_transfer.models.sources import resolve_encoder
+from nlp_transfer.models.encoder import open_encoder
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import Recipe
 
@@ -116,7 +116,7 @@ def rank(
     goal = choose_goal(recipe) if verify else ""
     for name in names:
         # A name that leads nowhere is told before the first encoder runs.
-        resolve_encoder(recipe.encoder.model_copy(update={"name": name}))
+        open_encoder(recipe.encoder.model_copy(update={"name": name}))
     findings = Findings()
     splits = load_splits(recipe.data, recipe.task, seed=seed, source=source, findings=findings)
     for note in (*findings.list_notes(), *findings.warnings):

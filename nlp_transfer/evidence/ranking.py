@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from nlp_transfer.errors import name_cause
 from nlp_transfer.evidence.rank_options import ESTIMATOR_NAMES
 from nlp_transfer.evidence.rank_picture import draw_agreement, draw_ranking, label_encoders
 from nlp_transfer.figures import format_number
@@ -258,7 +259,7 @@ def _explain_gaps(ranking: Ranking) -> list[str]:
         groups.setdefault((" and ".join(estimators), show_text(reason, 160)), []).append(label)
     return [
         f"No {estimators} of {', '.join(labels[:MOST_NAMED])}"
-        f"{f' and {len(labels) - MOST_NAMED} more' if len(labels) > MOST_NAMED else ''}: {reason}."
+        f"{f' and {len(labels) - MOST_NAMED} more' if len(labels) > MOST_NAMED else ''}: {name_cause(reason)}."
         for (estimators, reason), labels in groups.items()
     ]
 

@@ -16,10 +16,11 @@ from nlp_transfer.contracts import Evaluation, RunLog
 from nlp_transfer.engine.hooks import PlainProgress, ProgressBar, build_progress
 from nlp_transfer.engine.notebook import NotebookProgress
 from nlp_transfer.engine.precision import choose_precision
-from nlp_transfer.errors import DivergedError, EncoderError, RecipeError, StorageError
+from nlp_transfer.errors import DivergedError, EncoderError, RecipeError
 from nlp_transfer.evaluation.scoring import compute_metrics, is_better
 from nlp_transfer.evidence.study import Look, TrialBook, Tried
 from nlp_transfer.figures import format_number
+from nlp_transfer.files import explain_writing
 from nlp_transfer.methods.fit import fit_model, predict_split
 from nlp_transfer.methods.seed import Workspace, make_accelerator
 from nlp_transfer.methods.stages import HookMaker
@@ -323,7 +324,7 @@ def write_predictions(path: Path, found: Mapping[str, np.ndarray]) -> None:
             np.savez(file, **dict(found))  # type: ignore[arg-type]
         aside.replace(path)
     except OSError as error:
-        raise StorageError(f"{path}: could not be written: {error}. Free space; the same command goes on.") from error
+        raise explain_writing(path, error, way_out="Free space; the same command goes on.") from error
     finally:
         aside.unlink(missing_ok=True)
 

@@ -21,9 +21,10 @@ from nlp_transfer.data.identity import identify_rows
 from nlp_transfer.engine.hooks import TrackerHook, build_progress, track_work, watch_work
 from nlp_transfer.engine.loop import OTHER_ROWS
 from nlp_transfer.engine.precision import Precision, choose_device, choose_precision, count_processes
-from nlp_transfer.errors import DamageError, MissingExtraError, OutputError, StorageError
+from nlp_transfer.errors import DamageError, MissingExtraError, OutputError
 from nlp_transfer.evaluation.calibrators import Calibrator, read_calibrator
 from nlp_transfer.evaluation.thresholds import Choice, read_thresholds
+from nlp_transfer.files import explain_writing
 from nlp_transfer.methods.calibrate import calibrate_artifact, calibrate_splits, settle_thresholds
 from nlp_transfer.methods.fit import Fitted, fit_model, predict_all
 from nlp_transfer.methods.predictions import build_predictions
@@ -314,7 +315,8 @@ def _write_seed(result: SeedResult, space: Workspace) -> None:
         with (result.folder / PROBABILITIES_FILE).open("wb") as file:
             np.savez(file, **raw)  # type: ignore[arg-type]
     except OSError as error:
-        raise StorageError(f"{result.folder}: predictions could not be written: {error}. Free space.") from error
+        what = "predictions could not be written"
+        raise explain_writing(result.folder, error, what=what, way_out="Free space and run again.") from error
     finally:
         aside.unlink(missing_ok=True)
     record: dict[str, Any] = {"rows": space.rows, "log": asdict(result.log), "model": result.model}

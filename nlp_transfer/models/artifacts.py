@@ -16,13 +16,15 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
 from nlp_transfer.contracts import LabelSpace
-from nlp_transfer.errors import ArtifactError, EncoderError
+from nlp_transfer.errors import ArtifactError, EncoderError, name_cause
+from nlp_transfer.files import explain_reading, find_obstacle, find_unreadable
 from nlp_transfer.models.digests import FileDigests, check_encoder, check_meanwhile, open_record, require_record
 from nlp_transfer.models.encoder import LOADING_ERRORS, PROBLEM_TYPES, check_vocabulary, quiet_loading
 from nlp_transfer.models.own import WEIGHTS_FILE
 from nlp_transfer.models.own_kinds import load_own
 from nlp_transfer.models.runtimes import RUNTIME_FILES, find_runtime, load_exported
 from nlp_transfer.models.sources import ADAPTER_FILE, ARTIFACT_FILE, is_hub_id, resolve_encoder
+from nlp_transfer.models.suitability import suit_tokenizer
 from nlp_transfer.recipe.schema import DataConfig, EncoderConfig
 
 __all__ = ["ARTIFACT_VERSION", "LoadedArtifact", "find_artifact", "load_artifact", "read_data_config"]
@@ -30,6 +32,9 @@ __all__ = ["ARTIFACT_VERSION", "LoadedArtifact", "find_artifact", "load_artifact
 ARTIFACT_VERSION = 1
 TRANSPORT_ERROR: type[Exception] = hub_errors.HTTPError  # type: ignore[attr-defined]
 """What the Hub's client lets through when a connection drops: httpx's, or that of the library that follows it."""
+
+ARTIFACT_SIGNS = (ARTIFACT_FILE, "config.json", ADAPTER_FILE, WEIGHTS_FILE)
+"""Files of which every artefact's folder has one."""
 
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md"]
 HUB_FILES += [*RUNTIME_FILES.values(), "model.onnx.data", "openvino_model.bin"]
@@ -71,11 +76,16 @@ def find_artifact(path: str | Path, *, revision: str | None = None) -> Path:
         ArtifactError: There is no such artefact.
     """
     folder = Path(path).expanduser()
+    if obstacle := find_obstacle(folder):
+        raise ArtifactError(f"{path}: cannot be reached: {obstacle}. Mend that, or name another artefact.")
     # Unlike Path's own, these raise no error for a name that is too long for the file system.
     if os.path.isdir(folder):
-        for candidate in (folder, folder / "model"):
-            if any((candidate / name).is_file() for name in (ARTIFACT_FILE, "config.json", ADAPTER_FILE, WEIGHTS_FILE)):
-                return candidate
+        try:
+            for candidate in (folder, folder / "model"):
+                if any((candidate / name).is_file() for name in ARTIFACT_SIGNS):
+                    return candidate
+        except PermissionError as error:
+            raise explain_reading(error.filename, error, ArtifactError, way_out="Name another artefact.") from error
         raise ArtifactError(
             f"{path}: holds no artefact (config.json or {ADAPTER_FILE}). Name the model/ folder of a run."
         )
@@ -111,6 +121,9 @@ def load_artifact(path: str | Path, *, revision: str | None = None, trust_remote
         EncoderError: An adapter's base is not here or unsafe.
     """
     folder = find_artifact(path, revision=revision)
+    # Libraries say of a file that may not be read that it is not there.
+    if unreadable := find_unreadable(folder):
+        raise explain_reading(*unreadable, ArtifactError, way_out="Copy it again, or train it again.")
     metadata, digests = _read_metadata(folder)
     is_adapter = metadata.get("loader") == "peft" or (folder / ADAPTER_FILE).is_file()
     if is_adapter and not metadata:
@@ -131,11 +144,11 @@ def load_artifact(path: str | Path, *, revision: str | None = None, trust_remote
                     load = _load_adapter if is_adapter else load_own if is_own else _load_plain
                     model = load(folder, metadata, digests.get("encoder", {}), trust_remote_code=trust_remote_code)
         except LOADING_ERRORS as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
             raise ArtifactError(
-                f"{folder}: cannot be loaded, it may be damaged: {reason}. Copy it again, or train it again."
+                f"{folder}: cannot be loaded, it may be damaged: {name_cause(error)}. Copy it again, or train it again."
             ) from error
     check_vocabulary(tokenizer, model.config, where=str(folder))
+    suit_tokenizer(tokenizer, model.config, where=str(folder))
     labels = _read_labels(folder, model, metadata)
     return LoadedArtifact(model.float().eval(), tokenizer, labels, metadata, folder)
 
@@ -205,9 +218,8 @@ def _read_metadata(folder: Path) -> tuple[dict[str, Any], dict[str, FileDigests]
         reading = {key: value for key, value in metadata.get("reading", {}).items() if key != "is_pair"}
         DataConfig.model_validate(reading)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split())
         raise ArtifactError(
-            f"{path}: cannot be read ({reason}). Copy the artefact again, or train it again."
+            f"{path}: cannot be read ({name_cause(error)}). Copy the artefact again, or train it again."
         ) from error
     metadata, digests = open_record(metadata, path)
     if version != ARTIFACT_VERSION:
@@ -255,8 +267,7 @@ def read_data_config(artifact: LoadedArtifact) -> DataConfig:
         data = (artifact.metadata.get("recipe") or {}).get("data") or {}
         return DataConfig.model_validate({key: data[key] for key in DATA_KEYS if key in data})
     except (ValueError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())
         raise ArtifactError(
             f"{artifact.folder}: expected the recipe to say where texts and labels stood, came another record "
-            f"({reason}). Copy the artefact again, or train it again."
+            f"({name_cause(error)}). Copy the artefact again, or train it again."
         ) from error

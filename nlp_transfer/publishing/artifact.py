@@ -12,7 +12,9 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from nlp_transfer.contracts import LabelSpace
-from nlp_transfer.errors import OutputError, StorageError
+from nlp_transfer.data.encode import limit_length
+from nlp_transfer.errors import OutputError
+from nlp_transfer.files import copy_folder, explain_writing, settle_modes, write_atomically
 from nlp_transfer.models.artifacts import ARTIFACT_VERSION, LoadedArtifact, find_artifact, load_artifact
 from nlp_transfer.models.digests import DIGESTS, FileDigests, hash_files, hash_folder, list_encoder_files, seal_record
 from nlp_transfer.models.encoder import quiet_loading
@@ -33,32 +35,6 @@ __all__ = [
     "save_artifact",
     "write_atomically",
 ]
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file aside, sync it and rename it over its name.
-
-    Args:
-        path: Where it ends up.
-        content: Text is written as UTF-8.
-
-    Raises:
-        StorageError: The disk is full or failing; what was there stays.
-    """
-    aside = path.with_name(f".{path.name}.writing")
-    try:
-        with aside.open("wb") as file:
-            file.write(content.encode("utf-8") if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except OSError as error:
-        raise StorageError(
-            f"{path}: could not be written: {error}. Free space and run the same command again."
-        ) from error
-    finally:
-        # There no more where all went well; a signal may end a command anywhere.
-        aside.unlink(missing_ok=True)
 
 
 def save_artifact(
@@ -95,7 +71,7 @@ def save_artifact(
             shutil.rmtree(stale, ignore_errors=True)
         stage.mkdir(parents=True)
         kind = _stage_model(stage, base_stage, base_folder.resolve(), model, source=source, merge=merge)
-        tokenizer.save_pretrained(stage)
+        limit_length(tokenizer, getattr(model, "config", None), reserved=_count_prompts(model)).save_pretrained(stage)
         record = {
             "format": ARTIFACT_VERSION,
             "loader": kind,
@@ -110,10 +86,8 @@ def save_artifact(
         (stage / ARTIFACT_FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         _move_in([(part, place) for part, place in ((base_stage, base_folder), (stage, folder)) if part.exists()])
     except (OSError, SafetensorError) as error:
-        raise StorageError(
-            f"{folder}: the model could not be saved: {error}. Free space and run the same command again: "
-            "it goes on from the last checkpoint."
-        ) from error
+        way_out = "Free space and run the same command again: it goes on from the last checkpoint."
+        raise explain_writing(folder, error, what="the model could not be saved", way_out=way_out) from error
     finally:
         for part in (stage, base_stage):
             shutil.rmtree(part, ignore_errors=True)
@@ -147,6 +121,12 @@ def _hash_encoder(kind: str, base_stage: Path, model: nn.Module, source: Encoder
     return {} if is_inside else hash_files(list_encoder_files(source.location, source.revision))
 
 
+def _count_prompts(model: nn.Module) -> int:
+    """Places that the vectors of prompts take in front of a text."""
+    settings = getattr(model, "peft_config", {}).get("default")
+    return int(getattr(settings, "num_virtual_tokens", None) or 0)
+
+
 def _stage_model(
     stage: Path, base_stage: Path, base_folder: Path, model: nn.Module, *, source: EncoderSource, merge: bool
 ) -> str:
@@ -169,6 +149,7 @@ def _stage_model(
 def _move_in(staged: list[tuple[Path, Path]]) -> None:
     """Rename what was written aside, in order: all of it is on the disk before anything earlier goes."""
     for part, _ in staged:
+        settle_modes(part)
         for path in part.rglob("*"):
             if path.is_file():
                 with path.open("rb") as file:
@@ -221,7 +202,7 @@ def copy_artifact(source: Path, target: Path) -> Path:
         The folder copied to.
 
     Raises:
-        OutputError: Something lies there already.
+        OutputError: Something lies there already, or nothing may be written there.
         StorageError: The disk is full or failing.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -231,7 +212,7 @@ def copy_artifact(source: Path, target: Path) -> Path:
     stage = target / ".writing" if is_there else target.with_name(f".{target.name}.writing")
     try:
         shutil.rmtree(stage, ignore_errors=True)
-        shutil.copytree(source, stage)
+        copy_folder(source, stage)
         if is_there:
             for path in stage.iterdir():
                 path.rename(target / path.name)
@@ -239,9 +220,7 @@ def copy_artifact(source: Path, target: Path) -> Path:
         else:
             stage.rename(target)
     except OSError as error:
-        # What copytree raises holds (from, to, why) of every file.
-        reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error
-        raise StorageError(f"{target}: could not be written: {reason}. Free space and try again.") from error
+        raise explain_writing(target, error, way_out="Free space and try again.") from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
     return target

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from nlp_transfer.errors import OutputError
 from nlp_transfer.figures import format_number
+from nlp_transfer.files import check_new_file
 from nlp_transfer.publishing.summary import show_text
 from nlp_transfer.publishing.views import copy_record, make_templates, read_styles, show_plain, to_json_value
 
@@ -130,6 +131,7 @@ class Explanation:
             raise OutputError(f"--out: {path}: exists already. Name another file, or add --overwrite.")
         if not path.parent.is_dir():
             raise OutputError(f"--out: {path}: there is no folder {path.parent}. Make it first.")
+        check_new_file(path, where=f"--out: {path}")
 
     def __repr__(self) -> str:
         return f"Explanation({self.label}: {', '.join(f'{word} {_sign(value)}' for word, value in self.top(5))})"

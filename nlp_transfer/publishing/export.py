@@ -13,9 +13,11 @@ import numpy as np
 from torch import nn
 from transformers import PreTrainedModel
 
+from nlp_transfer.data.encode import limit_length
 from nlp_transfer.data.tables import read_table
 from nlp_transfer.data.target_scale import TargetScale
-from nlp_transfer.errors import ArtifactError, EncoderError, OutputError, StorageError
+from nlp_transfer.errors import ArtifactError, EncoderError, OutputError, name_cause
+from nlp_transfer.files import check_new_folder, explain_writing, settle_modes
 from nlp_transfer.models.artifacts import ARTIFACT_VERSION, LoadedArtifact, load_artifact
 from nlp_transfer.models.digests import hash_folder, seal_record
 from nlp_transfer.models.merge import is_adapter, merge_adapter
@@ -158,11 +160,12 @@ def export_artifact(
         exported = Exported(folder, to, int8, checks[0], checks[1], _measure_graph(stage))
         _refuse_difference(exported, tolerance, agreement, TargetScale.read(artifact.metadata), str(path))
         _write_papers(stage, record, exported)
+        settle_modes(stage)
         if folder.exists():
             folder.rmdir()
         stage.rename(folder)
     except OSError as error:
-        raise StorageError(f"{folder}: could not be written: {error}. Free space and try again.") from error
+        raise explain_writing(folder, error, way_out="Free space and try again.") from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
     return exported
@@ -189,6 +192,7 @@ def _refuse_arguments(to: str, folder: Path, tolerance: float, agreement: float)
         raise OutputError(f"agreement: expected a share from 0 to 1, came {agreement}.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError(f"{folder}: holds something already. Name a new folder; nothing there was touched.")
+    check_new_folder(folder, where=str(folder))
 
 
 def _convert(artifact: LoadedArtifact, inputs: dict[str, Any], stage: Path, to: Runtime, *, int8: bool) -> None:
@@ -212,16 +216,15 @@ def _convert(artifact: LoadedArtifact, inputs: dict[str, Any], stage: Path, to: 
     except errors as error:
         if isinstance(error, OSError):
             raise
-        reason = " ".join((str(error).strip() or type(error).__name__).split())[:300]
         raise ArtifactError(
-            f"{artifact.folder}: the exporter of {to} cannot follow this model ({reason}). Export a full, frozen or "
-            "lora model, or use it as it is."
+            f"{artifact.folder}: the exporter of {to} cannot follow this model ({name_cause(error)}). "
+            "Export a full, frozen or lora model, or use it as it is."
         ) from error
     config: Any = model.config
     if isinstance(model, PreTrainedModel):
         config.architectures = [type(model).__name__]
     config.save_pretrained(stage)
-    artifact.tokenizer.save_pretrained(stage)
+    limit_length(artifact.tokenizer, config).save_pretrained(stage)
 
 
 def _describe(artifact: LoadedArtifact, to: Runtime, *, int8: bool) -> dict[str, Any]:

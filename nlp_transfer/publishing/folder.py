@@ -1,6 +1,5 @@
 """Whose folder is it: a run resumes its own, starts beside a finished one, and touches nobody else's."""
 
-import errno
 import json
 import os
 import shlex
@@ -13,7 +12,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from nlp_transfer.errors import OutputError, RecipeError, StorageError, TransferError
+from nlp_transfer.errors import OutputError, RecipeError, TransferError, name_cause
+from nlp_transfer.files import explain_writing
 from nlp_transfer.models.digests import open_record
 from nlp_transfer.publishing.artifact import write_atomically
 from nlp_transfer.recipe.load import load_recipe, recipe_to_yaml
@@ -29,7 +29,6 @@ MACHINE_FILE = ".machine.json"
 MOST_SIBLINGS = 1000
 MOST_DIFFERENCES = 5  # chosen: keys named in a message; the rest is counted
 MOST_CHARACTERS = 60  # chosen: characters of a value shown in a message
-MACHINE_ERRORS = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 
 
 @dataclass(frozen=True)
@@ -160,10 +159,12 @@ def _lock_folder(path: Path) -> FileLock:
 
 def _explain_failure(path: Path, error: OSError | ValueError) -> TransferError:
     """Tell a folder that cannot be from a machine that fails."""
-    if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
-        return StorageError(f"report.output_dir: {path}: {error.strerror}. Free space, or name a folder elsewhere.")
-    reason = error.strerror if isinstance(error, OSError) else str(error)
-    return OutputError(f"report.output_dir: {path} cannot be written to: {reason}. Name another folder.")
+    where = f"report.output_dir: {path}"
+    if isinstance(error, FileExistsError) and path.is_symlink():
+        return OutputError(f"{where} is a link that leads to nothing. Name a folder.")
+    if isinstance(error, ValueError):
+        return OutputError(f"{where} cannot be written to: {name_cause(error)}. Name another folder.")
+    return explain_writing(where, error, what="cannot be written to", way_out="Free space, or name another folder.")
 
 
 def _remove_bare(path: Path) -> None:

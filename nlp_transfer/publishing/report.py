@@ -1,5 +1,6 @@
 """A finished run: what ``run`` returns, and what ``report.json`` and ``report.html`` hold."""
 
+import errno
 import json
 import math
 from collections.abc import Mapping
@@ -8,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlp_transfer.contracts import Score, Scores
-from nlp_transfer.errors import ArtifactError, StorageError
+from nlp_transfer.errors import ArtifactError, find_errno, name_cause
+from nlp_transfer.files import explain_reading
 from nlp_transfer.models.digests import FileDigests, check_files, hash_files, open_record, seal_record
 from nlp_transfer.publishing.summary import find_section, read_score, write_headline
 from nlp_transfer.publishing.views import show_plain, to_json_value, write_view
@@ -69,9 +71,9 @@ class Report:
                 f"{path}: expected the report of a finished run, found none; name a run's folder, or finish the run."
             ) from error
         except OSError as error:
-            raise StorageError(f"{path}: could not be read: {error.strerror}.") from error
+            raise explain_reading(path, error, ArtifactError, way_out="Run the recipe again.") from error
         except (ValueError, RecursionError) as error:
-            raise ArtifactError(f"{path}: expected JSON, got {error}; run the recipe again.") from error
+            raise ArtifactError(f"{path}: expected JSON, got {name_cause(error)}; run the recipe again.") from error
         if not isinstance(record, dict) or not isinstance(record.get("scores"), dict):
             raise ArtifactError(f'{path}: expected an object with "scores", found none; name the folder of a run.')
         content, digests = open_record(record, path)
@@ -111,6 +113,8 @@ class Report:
         try:
             return pd.read_parquet(path)
         except (OSError, ValueError) as error:
+            if find_errno(error) in (errno.EACCES, errno.EPERM):
+                raise explain_reading(path, error, ArtifactError, way_out="") from error
             raise ArtifactError(
                 f"{path}: expected the run's predictions, got {type(error).__name__}; run the recipe again."
             ) from error

@@ -13,7 +13,7 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 
-from nlp_transfer.errors import ArtifactError
+from nlp_transfer.errors import ArtifactError, name_cause
 from nlp_transfer.models.digests import DIGESTS, check_files, open_record, require_record, seal_record
 from nlp_transfer.models.own import ENCODER_FOLDER
 from nlp_transfer.models.sources import ADAPTER_FILE, ARTIFACT_FILE, is_hub_id
@@ -231,7 +231,9 @@ def _check_weights(files: list[tuple[Path, str]]) -> None:
                 with safe_open(path, framework="np") as tensors:
                     list(tensors.keys())
             except (SafetensorError, OSError) as error:
-                raise ArtifactError(f"{path}: is no safetensors file: {error}. Copy the artefact again.") from error
+                raise ArtifactError(
+                    f"{path}: is no safetensors file: {name_cause(error)}. Copy the artefact again."
+                ) from error
         elif name.endswith(".index.json"):
             place = name.rpartition("/")[0]
             shards = set(map(str, find_section(_read_json(path), "weight_map").values()))
@@ -355,7 +357,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path}: cannot be read: {error}. Copy the artefact again, or train it again.") from error
+        raise ArtifactError(
+            f"{path}: cannot be read: {name_cause(error)}. Copy the artefact again, or train it again."
+        ) from error
     if not isinstance(content, dict):
         raise ArtifactError(f"{path}: expected an object, got {type(content).__name__}. Copy the artefact again.")
     return content

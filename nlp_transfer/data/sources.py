@@ -19,7 +19,7 @@ from datasets import Dataset
 from nlp_transfer.contracts import SPLITS
 from nlp_transfer.data.examples import find_example, list_examples
 from nlp_transfer.data.tables import TABLE_SUFFIXES, read_table
-from nlp_transfer.errors import DataError, find_errno, name_cause
+from nlp_transfer.errors import CAUSES, DataError, find_errno, name_cause
 from nlp_transfer.files import explain_writing, find_obstacle
 from nlp_transfer.recipe.schema import DataConfig
 
@@ -77,7 +77,7 @@ def open_source(data: DataConfig, source: object | None = None) -> Source:
     else:
         path = Path(data.path).expanduser()
         example = find_example(data.path)
-        if find_obstacle(path) in (name_cause(PermissionError(13, "")), name_cause(OSError(errno.ELOOP, ""))):
+        if find_obstacle(path) in (CAUSES[errno.EACCES], CAUSES[errno.ELOOP]):
             raise DataError(f"{data.path}: cannot be reached: {find_obstacle(path)}. Mend that, or name other data.")
         if _exists(path):
             found = _open_shadowing(data, path) if example else _open_path(data, path)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 
 __all__ = [
+    "CAUSES",
     "ArtifactError",
     "DamageError",
     "DataError",

@@ -93,14 +93,14 @@ def explain_reading(where: object, error: BaseException, kind: type[TransferErro
 
     Example:
         >>> print(explain_reading("a.csv", PermissionError(13, "no"), OutputError, way_out="Copy it again."))
-        a.csv: cannot be read: permission denied. Change its permissions, or ask its owner to.
+        a.csv cannot be read: permission denied. Change its permissions, or ask its owner to.
     """
     number = find_errno(error)
     if number in DENIED:
-        return kind(f"{where}: cannot be read: permission denied. Change its permissions, or ask its owner to.")
+        return kind(f"{where} cannot be read: permission denied. Change its permissions, or ask its owner to.")
     if number in MACHINE_ERRORS:
-        return StorageError(f"{where}: cannot be read: {name_cause(error)}. Check the disk, and try again.")
-    return kind(f"{where}: cannot be read: {name_cause(error)}. {way_out}")
+        return StorageError(f"{where} cannot be read: {name_cause(error)}. Check the disk, and try again.")
+    return kind(f"{where} cannot be read: {name_cause(error)}. {way_out}")
 
 
 def explain_writing(

@@ -20,7 +20,7 @@ from nlp_transfer.contracts import SPLITS
 from nlp_transfer.data.examples import find_example, list_examples
 from nlp_transfer.data.findings import Findings
 from nlp_transfer.data.tables import holds_table, read_table, read_tables
-from nlp_transfer.errors import DataError, find_errno, name_cause
+from nlp_transfer.errors import CAUSES, DataError, find_errno, name_cause
 from nlp_transfer.files import explain_writing, find_obstacle
 from nlp_transfer.recipe.formats import TABLE_SUFFIXES, is_table_name, split_table_name
 from nlp_transfer.recipe.schema import DataConfig
@@ -130,7 +130,7 @@ def _open_path(data: DataConfig, split: str | None) -> Source:
     """Open what ``data.path`` names: all splits of it, or one."""
     path = Path(data.path).expanduser()
     example = find_example(data.path)
-    if find_obstacle(path) in (name_cause(PermissionError(13, "")), name_cause(OSError(errno.ELOOP, ""))):
+    if find_obstacle(path) in (CAUSES[errno.EACCES], CAUSES[errno.ELOOP]):
         raise DataError(f"{data.path}: cannot be reached: {find_obstacle(path)}. Mend that, or name other data.")
     if _exists(path):
         return _open_shadowing(data, path, split) if example else _open_local(data, path, split)

@@ -195,12 +195,8 @@ def read_config(source: EncoderSource, *, trust_remote_code: bool = False) -> Pr
     """
     base = _find_base(source) if source.kind == "adapter" else source
     where = f"encoder.name: {source.name}"
-    if base.kind != "hub" and not isinstance(_read_json(base, "config.json").get("model_type"), str):
-        # Transformers would guess one from the name of the folder.
-        raise EncoderError(
-            f"{where}/config.json: expected the config of a transformers model, came one without model_type. Save the "
-            "encoder again with save_pretrained."
-        )
+    if base.kind != "hub":
+        _check_model_type(Path(base.location) / "config.json", where)
     try:
         with quiet_loading():
             settings: PretrainedConfig = AutoConfig.from_pretrained(
@@ -210,6 +206,22 @@ def read_config(source: EncoderSource, *, trust_remote_code: bool = False) -> Pr
         raise EncoderError(f"{where}: {_explain(error)}") from error
     check_architecture(settings, where=where)
     return settings
+
+
+def _check_model_type(path: Path, where: str) -> None:
+    """Refuse a config that does not say what it is the config of: transformers would guess from the folder's name."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        way_out = "Save or download the encoder again."
+        raise explain_reading(f"{where}/config.json", error, EncoderError, way_out=way_out) from error
+    if isinstance(content, dict) and isinstance(content.get("model_type"), str):
+        return
+    came = "one without model_type" if isinstance(content, dict) else f"a {type(content).__name__}"
+    raise EncoderError(
+        f"{where}/config.json: expected the config of a transformers model, came {came}. Save or download the encoder "
+        "again."
+    )
 
 
 def load_encoder(config: EncoderConfig, labels: LabelSpace, *, seed: int) -> LoadedEncoder:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from huggingface_hub import constants as hub_constants
 
-from nlp_transfer.errors import EncoderError, MissingExtraError, name_cause
+from nlp_transfer.errors import CAUSES, EncoderError, MissingExtraError
 from nlp_transfer.files import explain_reading, find_obstacle, find_unreadable
 from nlp_transfer.models.digests import check_artifact
 from nlp_transfer.recipe.schema import EncoderConfig
@@ -101,7 +101,8 @@ def resolve_encoder(config: EncoderConfig) -> EncoderSource:
     """
     name = config.name
     folder = Path(name).expanduser()
-    if obstacle := find_obstacle(folder):
+    # A name that is too long for a file may be a mistyped one of the Hub.
+    if (obstacle := find_obstacle(folder)) and obstacle != CAUSES[errno.ENAMETOOLONG]:
         raise EncoderError(f"encoder.name: {name}: cannot be reached: {obstacle}. {_name_way_in(obstacle)}")
     if os.path.exists(folder):  # Unlike Path's own, no error for a name that is too long for the file system.
         return _resolve_shadowing(name, folder) if name in ALIASES else _resolve_folder(name, folder)
@@ -131,7 +132,7 @@ def _is_cached(repo_id: str) -> bool:
 
 def _name_way_in(obstacle: str) -> str:
     """The way out where a path cannot be reached."""
-    if obstacle == name_cause(PermissionError(errno.EACCES, "")):
+    if obstacle == CAUSES[errno.EACCES]:
         return "Change its permissions, or name another encoder."
     return "Mend it, or name another encoder."
 

@@ -208,7 +208,7 @@ def check_weights(folder: Path, settings: PretrainedConfig, *, where: str) -> No
         return
     shapes: dict[str, tuple[int, ...]] = {}
     for file in _list_files(folder, where):
-        shapes |= _read_shapes(file, f"{where}/{file.name}")
+        shapes |= _read_shapes(file, f"{where}: {file.name}")
     with torch.device("meta"):
         model = AutoModel.from_config(settings)
     expected = {name: tuple(value.shape) for name, value in model.named_parameters()}
@@ -269,9 +269,9 @@ def _read_shapes(file: Path, where: str) -> dict[str, tuple[int, ...]]:
         raise explain_reading(where, error, EncoderError, way_out="Save or download the encoder again.") from error
     except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         cause = "the file is cut, or no safetensors" if isinstance(error, struct.error) else name_cause(error)
-        raise EncoderError(f"{where}: is damaged ({cause}). Save or download the encoder again.") from error
+        raise EncoderError(f"{where} is damaged ({cause}). Save or download the encoder again.") from error
     if size != end:
         raise EncoderError(
-            f"{where}: is damaged: expected {end:,} bytes, came {size:,}. Save or download the encoder again."
+            f"{where} is damaged: expected {end:,} bytes, came {size:,}. Save or download the encoder again."
         )
     return shapes

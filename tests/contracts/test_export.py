@@ -172,6 +172,17 @@ def test_record_and_readme_say_what_was_checked_and_keep_the_contract(bert, expo
     assert str(exported) not in card
 
 
+@pytest.mark.skipif(os.name == "nt", reason="modes of POSIX")
+def test_an_export_can_be_handed_on(exported):
+    """Modes are the umask's, and the tokenizer knows what the model reads."""
+    trial = exported.with_name("trial")
+    trial.write_text("")
+    modes = {path.name: path.stat().st_mode for path in exported.iterdir()}
+    assert len(modes) > 4
+    assert set(modes.values()) == {trial.stat().st_mode}
+    assert AutoTokenizer.from_pretrained(exported).model_max_length == 128
+
+
 def test_the_command_line_runs_an_export(exported, work_dir):
     pd.DataFrame({"text": ["awful and cold", "superb"], "label": ["class 0", "class 1"]}).to_csv("in.csv", index=False)
     runner = CliRunner()

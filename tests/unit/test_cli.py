@@ -34,7 +34,7 @@ def call(monkeypatch, capsys):
 
     def call(*arguments, stdin=""):
         monkeypatch.setattr(sys, "argv", ["nlp-transfer", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin) if isinstance(stdin, str) else stdin)
         monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
         monkeypatch.setenv("COLUMNS", "200")
         status = 0
@@ -375,6 +375,28 @@ def test_an_interrupt_of_a_command_without_checkpoints_only_says_so(call, monkey
     status, _, err = call("doctor", "-v")
     assert status == 130
     assert "Traceback" in err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_predictions_are_utf_8_on_stdout_and_stdin_whatever_the_terminal_speaks(encoding, artifact):
+    texts = ["ein schönes 旅館", "a room \U0001f600"]
+    command = [sys.executable, "-m", "nlp_transfer", "predict", str(artifact)]
+    done = subprocess.run(
+        command,
+        input="\n".join(texts).encode(),
+        cwd=ROOT,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert [row["text"] for row in csv.DictReader(io.StringIO(done.stdout.decode("utf-8")))] == texts
+
+
+def test_an_encoding_of_stdin_that_is_none_is_named(call, artifact):
+    status, _, err = call("predict", artifact, "--encoding", "utf-99", stdin=io.TextIOWrapper(io.BytesIO(b"fine")))
+    assert status == 2
+    assert "--encoding: expected the name of a text encoding, came 'utf-99'" in err
 
 
 def test_a_mistake_is_a_message_and_v_adds_the_traceback(call):

@@ -124,7 +124,7 @@ def test_a_file_that_may_not_be_read_is_told_from_a_failing_disk_and_from_damage
     assert isinstance(explain(OSError(errno.EIO, "Input/output error")), StorageError)
     damaged = explain(ValueError("bad magic."))
     assert isinstance(damaged, ArtifactError)
-    assert str(damaged) == "a: cannot be read: bad magic. Copy it again."
+    assert str(damaged) == "a cannot be read: bad magic. Copy it again."
 
 
 def test_what_stands_in_the_way_of_a_path_is_named(place):
@@ -199,7 +199,7 @@ def test_a_file_of_an_encoder_or_artefact_that_may_not_be_read_is_named_so(file,
     assert find_unreadable(encoder)[0] == encoder / file
     for read, kind in ((lambda: resolve_encoder(EncoderConfig(name=str(encoder))), EncoderError),
                        (lambda: load_artifact(encoder), ArtifactError)):  # fmt: skip
-        with pytest.raises(kind, match=rf"{file}: cannot be read: permission denied\. Change its permissions"):
+        with pytest.raises(kind, match=rf"{file} cannot be read: permission denied\. Change its permissions"):
             read()
 
 

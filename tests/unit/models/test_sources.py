@@ -112,7 +112,7 @@ def test_a_folder_that_is_no_encoder_says_what_is_missing(files, message, tmp_pa
 def test_a_damaged_config_is_named(tmp_path):
     folder = make_folder(tmp_path / "damaged", "model.safetensors")
     (folder / "config.json").write_text("{")
-    with pytest.raises(EncoderError, match=r"config\.json: cannot be read"):
+    with pytest.raises(EncoderError, match=r"config\.json cannot be read"):
         resolve(folder)
 
 

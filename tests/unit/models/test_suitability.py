@@ -196,7 +196,7 @@ def test_a_cut_file_and_one_that_is_no_safetensors_are_damaged(folder):
     whole = (folder / "model.safetensors").read_bytes()
     for content in (whole[:-1], whole[:100], b"", b"version https://git-lfs.github.com/spec/v1\n"):
         (folder / "model.safetensors").write_bytes(content)
-        assert "model.safetensors: is damaged" in refuse(folder)
+        assert "model.safetensors is damaged" in refuse(folder)
     (folder / "model.safetensors").write_bytes(whole)
     assert open_folder(folder).source.kind == "folder"
 
@@ -207,7 +207,7 @@ def test_a_missing_shard_is_named(folder):
     index.write_text(json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors"}}))
     assert "came without model-00001-of-00002.safetensors" in refuse(folder)
     index.write_text("{}")
-    assert "index.json: cannot be read" in refuse(folder)
+    assert "index.json cannot be read" in refuse(folder)
 
 
 def test_checkpoints_inside_are_named_the_newest_first(tmp_path, tiny_encoder):
@@ -265,9 +265,8 @@ def test_a_folder_that_shadows_the_bundled_encoder_is_named_either_way(tmp_path,
     assert open_folder("./minilm-l6").notes == ()
 
 
-def test_links_and_long_names_are_told_from_absence(tmp_path):
+def test_links_are_told_from_absence(tmp_path):
     (tmp_path / "gone").symlink_to(tmp_path / "nothing")
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
     assert "it is a link that leads to nothing" in refuse(tmp_path / "gone")
     assert "its links lead in a circle" in refuse(tmp_path / "circle")
-    assert "too long for the file system" in refuse("x" * 300)

@@ -1,5 +1,6 @@
 """A trained classifier, loaded for use."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,11 @@ from nlp_transfer.data.columns import prepare_inference_table
 from nlp_transfer.data.encode import resolve_max_length
 from nlp_transfer.data.labels import map_labels
 from nlp_transfer.data.tables import read_table
+from nlp_transfer.data.target_scale import TargetScale
+from nlp_transfer.data.unseen import UnseenTally, describe_unseen
 from nlp_transfer.engine.precision import choose_device
 from nlp_transfer.engine.texts import Reading, TextScorer
-from nlp_transfer.errors import DataError
+from nlp_transfer.errors import DataError, TransferWarning
 from nlp_transfer.evaluation.abstention import check_abstention
 from nlp_transfer.evaluation.calibrators import read_calibrator
 from nlp_transfer.evaluation.predictions import name_predictions, to_probabilities
@@ -143,6 +146,8 @@ class Classifier:
     ) -> np.ndarray:
         """Give the probability of every label.
 
+        A `TransferWarning` says where the encoder knows no token of some texts, or too few of all.
+
         Args:
             texts: N texts.
             texts_b: The second texts of N pairs, where the classifier reads pairs.
@@ -162,7 +167,7 @@ class Classifier:
                 raise DataError(f"texts_b: expected {len(texts)} texts, one for each of texts, got {len(texts_b)}.")
         if not columns["text"]:
             return np.empty((0, self.space.num_outputs))
-        return self._score(Dataset.from_dict(columns), batch_size=batch_size, progress=progress)
+        return self._score(Dataset.from_dict(columns), batch_size=batch_size, progress=progress, where="texts")
 
     def predict(
         self,
@@ -194,6 +199,8 @@ class Classifier:
         text: str | None = None,
         text_b: str | None = None,
         encoding: str = "utf-8",
+        delimiter: str | None = None,
+        sheet: str | None = None,
         batch_size: int = 64,
         progress: Callable[[int], None] | None = None,
         where: str | None = None,
@@ -202,10 +209,13 @@ class Classifier:
         """Add predictions to a table.
 
         Args:
-            table: A file (csv, tsv, jsonl, parquet, arrow), a `datasets.Dataset` or a pandas frame.
+            table: A file (csv, tsv, xlsx, jsonl, parquet, arrow, ...), a `datasets.Dataset`, a pandas or polars frame,
+                an Arrow table, a dictionary of columns, or a list of dictionaries.
             text: Column of the text; that of the training data, else found by the usual names, where absent.
             text_b: Column of the second text, likewise.
             encoding: Character encoding of text files.
+            delimiter: What stands between cells of a csv, tsv or txt file; told from its rows where absent.
+            sheet: Sheet of an Excel workbook; the first where absent.
             batch_size: Texts in one forward pass.
             progress: Called with the count of rows done since the last call.
             where: How messages name the table.
@@ -218,7 +228,7 @@ class Classifier:
             DataError: The table cannot be read, has no text column, or has a column that would be overwritten.
         """
         check_abstention(abstain_below, self.space)
-        rows = read_table(table, encoding=encoding)
+        rows = read_table(table, encoding=encoding, delimiter=delimiter, sheet=sheet)
         where = where or (str(table) if isinstance(table, str | Path) else "table")
         text, text_b = self._recall_texts(rows, text, text_b)
         added = ["predicted"]
@@ -228,7 +238,7 @@ class Classifier:
         if taken:
             raise DataError(f"{where}: already has a column {taken[0]!r}, which would be overwritten. Rename it first.")
         ready = prepare_inference_table(rows, text=text, text_b=text_b, is_pair=self._reads_pairs(text_b), where=where)
-        probabilities = self._score(ready, batch_size=batch_size, progress=progress)
+        probabilities = self._score(ready, batch_size=batch_size, progress=progress, where=where)
         named = name_predictions(probabilities, self.space, self._thresholds, abstain_below=abstain_below)
         rows = rows.add_column("predicted", named)
         for column, name in enumerate(added[1:]):
@@ -245,6 +255,8 @@ class Classifier:
         label_separator: str | None = None,
         metrics: Sequence[str] | None = None,
         encoding: str = "utf-8",
+        delimiter: str | None = None,
+        sheet: str | None = None,
         batch_size: int = 64,
         progress: Callable[[int], None] | None = None,
         where: str | None = None,
@@ -252,13 +264,15 @@ class Classifier:
         """Score the classifier on a labelled table whose labels must fit the label contract.
 
         Args:
-            table: A file, a `datasets.Dataset` or a pandas frame.
+            table: As for `predict_table`.
             text: Column of the text; that of the training data, else found by the usual names, where absent.
             text_b: Column of the second text, likewise.
             label: Column of the label, or several 0/1 columns, likewise.
             label_separator: What stands between labels in one text cell; as in the training data where absent.
             metrics: Report keys; by kind of task where absent.
             encoding: Character encoding of text files.
+            delimiter: What stands between cells of a csv, tsv or txt file; told from its rows where absent.
+            sheet: Sheet of an Excel workbook; the first where absent.
             batch_size: Texts in one forward pass.
             progress: Called with the count of rows done since the last call.
             where: How messages name the table.
@@ -270,7 +284,7 @@ class Classifier:
             LabelError: The table has a label that the classifier does not know, or another mapping.
             DataError: The table cannot be used.
         """
-        rows = read_table(table, encoding=encoding)
+        rows = read_table(table, encoding=encoding, delimiter=delimiter, sheet=sheet)
         where = where or (str(table) if isinstance(table, str | Path) else "table")
         text, text_b = self._recall_texts(rows, text, text_b)
         ready = prepare_inference_table(rows, text=text, text_b=text_b, is_pair=self._reads_pairs(text_b), where=where)
@@ -287,7 +301,7 @@ class Classifier:
             where=where,
         )
         truth = mapped.with_format("numpy")["label"][:]
-        probabilities = self._score(ready, batch_size=batch_size, progress=progress, is_exact=True)
+        probabilities = self._score(ready, batch_size=batch_size, progress=progress, where=where, is_exact=True)
         wanted = metrics or Recipe(task=TaskConfig(kind=self.space.kind)).evaluation.metrics or []
         settings = EvaluationConfig()
         return score_split(
@@ -316,7 +330,16 @@ class Classifier:
         found_1C = self.predict_proba([text], None if text_b is None else [text_b])
         named = name_predictions(found_1C, self.space, self._thresholds)[0]
         return explain_text(
-            self._texts, text, text_b, found_1C[0], named, label=label, method=method, baseline=baseline, steps=steps
+            self._texts,
+            text,
+            text_b,
+            found_1C[0],
+            named,
+            label=label,
+            method=method,
+            baseline=baseline,
+            steps=steps,
+            unit=TargetScale.read(self._artifact.metadata).deviation,
         )
 
     def save_pretrained(self, folder: str | Path) -> Path:
@@ -385,9 +408,10 @@ class Classifier:
         *,
         batch_size: int,
         progress: Callable[[int], None] | None,
+        where: str,
         is_exact: bool = False,
     ) -> np.ndarray:
-        """Give the probabilities of a table of texts."""
+        """Give the probabilities of a table of texts; warn once of what the encoder does not see of it."""
         is_pair = "text_b" in table.column_names
         if self._is_pair is not None and is_pair != self._is_pair:
             reads, got = ("pairs", "single texts") if self._is_pair else ("single texts", "pairs")
@@ -395,6 +419,13 @@ class Classifier:
         # A label column of its own is no matter of the prediction.
         texts = table.select_columns(["text", "text_b"] if is_pair else ["text"])
         most: int = EvaluationConfig.model_fields["max_tokens"].default
-        logits = self._texts.score(texts, batch_size=batch_size, max_tokens=most, progress=progress, is_exact=is_exact)
+        tally = UnseenTally(self._texts.tokenizer)
+        logits = self._texts.score(
+            texts, batch_size=batch_size, max_tokens=most, progress=progress, is_exact=is_exact, notice=tally.add
+        )
+        for message in describe_unseen(
+            tally.find(), self._texts.tokenizer, where=where, way="train with it as encoder.name"
+        ):
+            warnings.warn(message, TransferWarning, stacklevel=3)
         probabilities = to_probabilities(logits, self.space)
         return probabilities if self._calibrator is None else self._calibrator.apply(probabilities)

@@ -22,17 +22,39 @@ from nlp_transfer.commands.push import push
 from nlp_transfer.commands.rank import rank
 from nlp_transfer.commands.suspects import suspects
 from nlp_transfer.commands.tune import tune
-from nlp_transfer.errors import StorageError, TransferError
-from nlp_transfer.terminal import ReaderGone, complain, name_reader, quiet_libraries, say, show, show_progress
+from nlp_transfer.errors import StorageError, TransferError, TransferWarning, name_cause
+from nlp_transfer.stopping import Stopped, find_request, hold_signals, watch_signals
+from nlp_transfer.terminal import (
+    ReaderGone,
+    complain,
+    leave_reader,
+    name_reader,
+    open_data,
+    prepare_streams,
+    quiet_libraries,
+    say,
+    show,
+    show_progress,
+    tell_warnings,
+)
 
 __all__ = ["app", "main"]
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 and the number of the signal."""
 
+GOES_ON = {
+    "run": "from the last checkpoint",
+    "compare": "with what is missing",
+    "tune": "with the trials that are missing",
+    "benchmark": "with what is missing",
+    "push": "where it was broken off",
+}
+"""Where the same command goes on after it was stopped, by command."""
+
 
 class _Interrupted(Exception):  # noqa: N818 - nothing went wrong
-    """Ctrl-C during the command that is named; typer would end the program without a word."""
+    """A signal during the command that is named; typer would end the program without a word."""
 
 
 class _Commands(TyperGroup):
@@ -53,7 +75,8 @@ app = typer.Typer(
     name="nlp-transfer",
     cls=_Commands,
     help="Transfer learning on text, with evidence.",
-    epilog="Exit status: 0 done, 2 the input is at fault, 1 anything else. -v anywhere shows the traceback.",
+    epilog="Exit status: 0 done, 2 the input is at fault, 130 or 143 stopped by a signal, 1 anything else. -v anywhere "
+    "shows the traceback.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -88,7 +111,9 @@ def run(
 
     report = run_recipe(loaded, console=Console(stderr=True))
     if is_first:
-        show(report)
+        # The run is finished: a signal must not have it look as if the same command went on with it.
+        with hold_signals(is_last=True):
+            show(report)
 
 
 @app.command(name="list")
@@ -159,14 +184,21 @@ def schema() -> None:
 def predict(
     artifact: Annotated[str, typer.Argument(help="The model/ folder of a run, the run's folder, or a Hub id.")],
     table: Annotated[
-        str, typer.Argument(metavar="INPUT", help="csv, tsv, jsonl or parquet; - reads lines, csv or jsonl from stdin.")
+        str,
+        typer.Argument(metavar="INPUT", help="csv, xlsx, jsonl, parquet, ...; - reads lines, csv or jsonl from stdin."),
     ] = "-",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="csv, tsv, jsonl or parquet; csv to stdout where absent.")
     ] = None,
     text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
     text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
-    encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv and jsonl files.")] = "utf-8",
+    encoding: Annotated[
+        str, typer.Option(help="Character encoding of stdin and of csv, tsv, txt and jsonl files.")
+    ] = "utf-8",
+    delimiter: Annotated[
+        str | None, typer.Option(help="Character between cells, or tab; told from the rows where absent.")
+    ] = None,
+    sheet: Annotated[str | None, typer.Option(help="Sheet of an Excel workbook; the first where absent.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts in one forward pass.")] = 64,
     precision: Annotated[
         str, typer.Option(help="Number format: auto, fp32 or bf16; labels are those of fp32.")
@@ -183,11 +215,14 @@ def predict(
     check_output(out, table, overwrite=overwrite)
     quiet_libraries()
     from nlp_transfer.classifier import Classifier
-    from nlp_transfer.data.exchange import read_stdin
+    from nlp_transfer.data.exchange import open_stdin, read_stdin
     from nlp_transfer.data.tables import read_table
 
-    with name_options():
-        rows = read_stdin(sys.stdin, columns=(text, text_b)) if table == "-" else read_table(table, encoding=encoding)
+    with name_options() as findings:
+        if table == "-":
+            rows = read_stdin(open_stdin(encoding), columns=(text, text_b), delimiter=delimiter, findings=findings)
+        else:
+            rows = read_table(table, encoding=encoding, delimiter=delimiter, sheet=sheet, findings=findings)
     classifier = Classifier.from_pretrained(artifact, precision=precision)
     with name_options(), show_progress("predicting", rows.num_rows) as advance:
         found = classifier.predict_table(
@@ -204,8 +239,8 @@ def predict(
 
         with name_options():
             found = add_scope(classifier, found, method=ood, text=text, text_b=text_b, batch_size=batch_size)
-    with name_reader():
-        write_table(found, out, sys.stdout)
+    with name_reader(), open_data() as stream:
+        write_table(found, out, stream)
 
 
 @app.command()
@@ -219,7 +254,11 @@ def evaluate(
         list[str] | None, typer.Option(help="Column of the label; given several times, the 0/1 columns of the labels.")
     ] = None,
     metric: Annotated[list[str] | None, typer.Option(help="Report key; may be given several times.")] = None,
-    encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv and jsonl files.")] = "utf-8",
+    encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv, txt and jsonl files.")] = "utf-8",
+    delimiter: Annotated[
+        str | None, typer.Option(help="Character between cells, or tab; told from the rows where absent.")
+    ] = None,
+    sheet: Annotated[str | None, typer.Option(help="Sheet of an Excel workbook; the first where absent.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts in one forward pass.")] = 64,
     precision: Annotated[
         str, typer.Option(help="Number format: auto is fp32 here; or bf16, which is near it.")
@@ -234,8 +273,8 @@ def evaluate(
     from nlp_transfer.data.exchange import read_split
     from nlp_transfer.publishing.tables import scores_table
 
-    with name_options():
-        rows, where = read_split(data, split, encoding=encoding)
+    with name_options() as findings:
+        rows, where = read_split(data, split, encoding=encoding, delimiter=delimiter, sheet=sheet, findings=findings)
     classifier = Classifier.from_pretrained(artifact, precision=precision)
     with name_options(), show_progress("scoring", rows.num_rows) as advance:
         scores = classifier.evaluate(
@@ -350,34 +389,60 @@ def _explain_crash(kind: type[BaseException], error: BaseException, _: Traceback
     if issubclass(kind, KeyboardInterrupt):
         complain("stopped.")
         return
-    complain(f"{kind.__name__}: {error}. Run it again with -v for the traceback.")
+    complain(f"{kind.__name__}: {name_cause(error)}. Run it again with -v for the traceback.")
 
 
 def main() -> None:
     """Run the command line; the errors that users meet become messages and exit statuses."""
+    prepare_streams()
     is_verbose = any(argument in VERBOSE for argument in sys.argv[1:])
     sys.argv = [argument for argument in sys.argv if argument not in VERBOSE]
     if not is_verbose:
         sys.excepthook = _explain_crash
     try:
-        # Calling the app itself would put typer's own hook in place of ours.
-        typer.main.get_command(app)()
+        with watch_signals(), tell_warnings(TransferWarning):
+            _call_app()
     except _Interrupted as stop:
         _trace(is_verbose)
-        way_on = " The same command goes on from the last checkpoint." if stop.args == ("run",) else ""
-        complain(f"stopped.{way_on}")
-        sys.exit(INTERRUPTED)
-    except ReaderGone:
-        # That is no failure. What is still buffered goes nowhere when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_say_stopped(stop))
+    except ReaderGone as gone:
+        sys.exit(leave_reader(gone))
     except TransferError as error:
         _trace(is_verbose)
         complain(str(error))
         sys.exit(error.exit_status)
     except OSError as error:
         _trace(is_verbose)
-        complain(f"{error}. The disk or a file could not be used; nothing earlier was changed.")
+        where = f"{error.filename}: " if error.filename else ""
+        complain(f"{where}{name_cause(error)}. The disk or a file could not be used; nothing earlier was changed.")
         sys.exit(1)
+
+
+def _call_app() -> None:
+    """Run the command line as typer does."""
+    try:
+        # Calling the app itself would put typer's own hook in place of ours.
+        typer.main.get_command(app)()
+    except SystemExit as end:
+        # Before and behind the command itself, typer takes what a signal raises for a failure.
+        if end.code == 1 and (number := find_request()) is not None:
+            raise _Interrupted(None) from Stopped(number)
+        raise
+
+
+def _say_stopped(stop: _Interrupted) -> int:
+    """Say what a signal left, and how it goes on; gives the exit status."""
+    command, cause = stop.args[0], stop.__cause__
+    found = cause if isinstance(cause, Stopped) else None
+    if found is not None and found.is_done and command == "run":
+        complain("the run was finished when it was to stop.")
+        return 0
+    is_saved = found is not None and found.step is not None
+    saved = f" at step {found.step:,}, which is saved" if found is not None and is_saved else ""
+    place = "from there" if is_saved and command == "run" else GOES_ON.get(command)
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        complain(f"stopped{saved}." + (f" The same command goes on {place}." if place else ""))
+    return INTERRUPTED if found is None else found.exit_status
 
 
 def _trace(is_verbose: bool) -> None:

@@ -30,6 +30,7 @@ __all__ = [
     "Scores",
     "Splits",
     "TaskKind",
+    "TokenCounts",
     "Track",
     "Tracker",
     "track_nothing",
@@ -95,6 +96,9 @@ class DataFacts:
             (``exact``, ``near``: equal but for case, punctuation and spacing).
         conflicting: Rows whose text also occurs with another label inside the training split.
         truncated: Texts per split that were longer than the encoder reads (filled by the encoding stage).
+        unseen: Texts per split in which the encoder knows no token (filled by the encoding stage).
+        unknown_share: Share of the tokens per split that the encoder does not know, in [0, 1] (likewise).
+        alike: Rows of train with the tokens of a different text that has another label (likewise).
         drawn: Splits that were not in the source and were drawn from train.
         notes: What was decided for the user, one sentence each.
         warnings: What the user may want to change, one sentence each.
@@ -107,6 +111,9 @@ class DataFacts:
     leaked: dict[str, dict[str, int]] = field(default_factory=dict)
     conflicting: int = 0
     truncated: dict[str, int] = field(default_factory=dict)
+    unseen: dict[str, int] = field(default_factory=dict)
+    unknown_share: dict[str, float] = field(default_factory=dict)
+    alike: int = 0
     drawn: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -145,6 +152,30 @@ class Splits:
 
 
 @dataclass(frozen=True)
+class TokenCounts:
+    """What the tokens of N examples are; special tokens and white space are not counted.
+
+    Attributes:
+        known: Tokens that stand for something, int32, shape (N,).
+        unknown: Unknown tokens, int32, shape (N,).
+        is_unseen: Whether the text, or either text of a pair, has no known token, bool, shape (N,).
+        keys: One number for all token ids of an example, uint64, shape (N,): the same for the same ids; 0 where only a
+            part of the example is read.
+    """
+
+    known: np.ndarray
+    unknown: np.ndarray
+    is_unseen: np.ndarray
+    keys: np.ndarray
+
+    @property
+    def unknown_share(self) -> float:
+        """Share of the tokens that are unknown, in [0, 1]."""
+        unknown = int(self.unknown.sum())
+        return unknown / max(1, unknown + int(self.known.sum()))
+
+
+@dataclass(frozen=True)
 class Encoded:
     """One tokenized split; a long text may be several rows (windows).
 
@@ -152,9 +183,10 @@ class Encoded:
         rows: Memory-mapped table with ``input_ids`` and, where the encoder reads them, ``token_type_ids``.
         lengths: Tokens per row, int32, shape (W,).
         examples: Index of the example each row belongs to, int64, shape (W,), ascending.
-        labels: Labels of the examples, shape (N,) int64 or float32, or (N, C) float32; None where unlabelled.
+        labels: Labels of the examples, shape (N,) int64 or float64, or (N, C) float32; None where unlabelled.
         num_examples: N, count of examples.
         truncated: Count of examples of which the encoder does not see every token.
+        counts: What the tokens of the examples are; None where it was not counted.
     """
 
     rows: Dataset
@@ -163,6 +195,7 @@ class Encoded:
     labels: np.ndarray | None
     num_examples: int
     truncated: int
+    counts: TokenCounts | None = None
 
 
 @dataclass(frozen=True)

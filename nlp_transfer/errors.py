@@ -4,10 +4,15 @@ Every message follows one pattern: *where: what was expected, what came, what to
 line is a property of the error: 2 where the user's input is at fault, 1 for the machine's troubles.
 """
 
+import errno
+import json
+import re
 from collections.abc import Sequence
 
 __all__ = [
+    "CAUSES",
     "ArtifactError",
+    "DamageError",
     "DataError",
     "DivergedError",
     "EncoderError",
@@ -22,7 +27,22 @@ __all__ = [
     "StorageError",
     "TransferError",
     "TransferWarning",
+    "find_errno",
+    "name_cause",
 ]
+
+LONGEST_CAUSE = 300
+"""Characters of another library's sentence that a message quotes; chosen."""
+
+CAUSES = {
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EROFS: "the file system is read-only",
+    errno.ENAMETOOLONG: "the name is too long for the file system",
+    errno.ELOOP: "its links lead in a circle",
+    errno.ENOTDIR: "a part of its path is a file, not a folder",
+}
+"""What the system's numbers mean, where its own words leave a user in doubt."""
 
 
 class TransferError(Exception):
@@ -76,6 +96,10 @@ class ArtifactError(TransferError):
     """A folder is not an artefact that can be loaded, or does not fit what is asked of it."""
 
 
+class DamageError(ArtifactError):
+    """A file that was written earlier is missing, or is not the one that was saved; the message names it."""
+
+
 class HubError(TransferError):
     """The Hub refuses what is asked of it: no right to write, a name that is taken, files it does not accept."""
 
@@ -127,3 +151,59 @@ class StorageError(TransferError):
 
 class TransferWarning(UserWarning):
     """Something the reader can change, and may want to."""
+
+
+def find_errno(error: BaseException | str) -> int | None:
+    """Find the system's number of a failure, which libraries written in Rust put into their sentence.
+
+    Args:
+        error: What was raised, or what it says.
+
+    Returns:
+        As in `errno`; None where it is no failure of the system, or does not say which.
+
+    Example:
+        >>> find_errno("I/O error: Permission denied (os error 13)")
+        13
+    """
+    number = getattr(error, "errno", None)
+    if isinstance(number, int):
+        return number
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found.group(1)) if found else None
+
+
+def name_cause(error: BaseException | str) -> str:
+    r"""Say what went wrong in words that fit into the middle of a sentence of ours.
+
+    Every message that quotes the system or a library goes through here, so that none has two full stops, two spaces
+    or a line break in it.
+
+    Args:
+        error: What was raised, or what it says.
+
+    Returns:
+        One line without a stop at its end, and without the path, which the message names itself.
+
+    Example:
+        >>> name_cause(PermissionError(13, "Permission denied", "/data/a.csv"))
+        'permission denied'
+        >>> name_cause(ValueError("No padding token\n  is defined.."))
+        'No padding token is defined'
+    """
+    number = find_errno(error)
+    if number in CAUSES:
+        return CAUSES[number]
+    if isinstance(error, json.JSONDecodeError):
+        return f"it is no JSON from line {error.lineno}, column {error.colno}, on"
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is no {error.encoding} text from byte {error.start:,} on"
+    text = str(error)
+    if isinstance(error, OSError):
+        # What shutil.copytree raises holds (from, to, why) of every file.
+        several = error.args[0] if error.args and isinstance(error.args[0], list) and error.args[0] else None
+        text = str(several[0][2]) if several else error.strerror or text
+    text = " ".join(text.split()).rstrip(" .:;,!")
+    if len(text) > LONGEST_CAUSE:
+        text = f"{text[:LONGEST_CAUSE].rstrip(' .:;,!')} (and more)"
+    return text or type(error).__name__

@@ -14,7 +14,7 @@ from rich.console import Console
 from nlp_transfer.contracts import Splits
 from nlp_transfer.data.encode import encode_splits, resolve_max_length
 from nlp_transfer.data.load import load_splits
-from nlp_transfer.engine.precision import choose_device, count_processes
+from nlp_transfer.engine.precision import choose_device, count_processes, keep_measured
 from nlp_transfer.errors import RecipeError, TransferError
 from nlp_transfer.methods.guard import adopt_result
 from nlp_transfer.methods.guarding import guard_run
@@ -22,14 +22,14 @@ from nlp_transfer.methods.outcome import build_record, check_selection, keep_bes
 from nlp_transfer.methods.seed import SeedResult, Workspace, check_machine, clear_progress, train_seed
 from nlp_transfer.methods.stages import HookMaker
 from nlp_transfer.methods.trust import check_trust, describe_trust
-from nlp_transfer.models.encoder import check_vocabulary, load_tokenizer, read_config
-from nlp_transfer.models.sources import resolve_encoder
+from nlp_transfer.models.encoder import open_encoder
 from nlp_transfer.publishing.artifact import write_atomically
 from nlp_transfer.publishing.card import render_card
-from nlp_transfer.publishing.folder import RunFolder, claim_folder
+from nlp_transfer.publishing.folder import MACHINE_FILE, RunFolder, claim_folder
 from nlp_transfer.publishing.report import Report
 from nlp_transfer.recipe.load import list_dropped, load_recipe
 from nlp_transfer.recipe.schema import DataConfig, PromptsConfig, Recipe
+from nlp_transfer.stopping import hold_signals
 
 __all__ = ["override_recipe", "prepare", "run"]
 
@@ -51,8 +51,8 @@ def run(
     Args:
         recipe: Shipped name (``sentiment/lora``), file, mapping, or a loaded recipe.
         overrides: ``["training.epochs=2"]`` or ``{"training.epochs": 2}``.
-        data: In place of ``data.path``: a path or Hub id, a `datasets.Dataset` or `DatasetDict`, a pandas frame, or a
-            mapping of those by split name.
+        data: In place of ``data.path``: a path or Hub id, a `datasets.Dataset` or `DatasetDict`, a pandas or polars
+            frame, an Arrow table, a dictionary of columns, a list of dictionaries, or a mapping of those by split name.
         output_dir: In place of ``report.output_dir``.
         progress: Whether to show what is loaded and how training goes.
         console: Where that is shown; stderr, or the notebook's cell, where absent.
@@ -80,7 +80,7 @@ def run(
         GradientState._reset_state()
     # Accelerate must be told of the CPU, or processes without a GPU do not find each other.
     state = PartialState(cpu=choose_device(loaded.training.device) == "cpu")
-    with _claim(loaded, state) as folder:
+    with _claim(loaded, state) as folder, keep_measured(folder.path / MACHINE_FILE):
         talk = console if state.is_main_process else Console(quiet=True)
         for note in dropped:
             talk.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
@@ -195,10 +195,13 @@ def _run_in(
     card = render_card(record, format=best.loader, kind=labels.kind, labels=labels.names, path=model.as_posix())
     write_atomically(model / "README.md", card)
     report = Report(record, folder.path)
-    report.save()
-    clear_progress([*results, *kept])
-    guarded.clear()
-    state.wait_for_everyone()
+    # With the report the run is finished: the same command would begin another.
+    with hold_signals(is_last=True):
+        report.save()
+        clear_progress([*results, *kept])
+        guarded.clear()
+        (folder.path / MACHINE_FILE).unlink(missing_ok=True)
+        state.wait_for_everyone()
     return report
 
 
@@ -219,10 +222,8 @@ def prepare(recipe: Recipe, seeds: Sequence[int], source: object | None, console
         EncoderError: The encoder cannot be found.
         RecipeError: The encoder has no room for a text.
     """
-    origin = resolve_encoder(recipe.encoder)
-    tokenizer = load_tokenizer(origin, trust_remote_code=recipe.encoder.trust_remote_code)
-    settings = read_config(origin, trust_remote_code=recipe.encoder.trust_remote_code)
-    check_vocabulary(tokenizer, settings, where=f"encoder.name: {origin.name}")
+    opened = open_encoder(recipe.encoder)
+    origin, tokenizer, settings = opened.source, opened.tokenizer, opened.settings
     reserved = recipe.strategy.tokens if isinstance(recipe.strategy, PromptsConfig) else 0
     max_length = resolve_max_length(tokenizer, settings, recipe.data.max_length, reserved=reserved)
     if max_length < MIN_LENGTH:
@@ -235,6 +236,7 @@ def prepare(recipe: Recipe, seeds: Sequence[int], source: object | None, console
         splits: Splits = load_splits(recipe.data, recipe.task, seed=seed, source=source)
         data = recipe.data.model_copy(update={"max_length": max_length})
         prepared = encode_splits(splits, tokenizer, data)
+        splits.facts.notes += opened.notes
         if max_length < recipe.data.max_length:
             beside = f" beside {reserved} prompts" if reserved else ""
             splits.facts.notes.append(

@@ -14,7 +14,11 @@ PACKAGE = ROOT / "nlp_transfer"
 
 LEVELS = {
     "errors": 0,
+    "stopping": 0,
+    # Speaks in the errors, and is spoken to by everything else.
+    "files": 0.5,
     "terminal": 0,
+    "figures": 0,
     "contracts": 0,
     "recipe": 1,
     "data": 2,

@@ -108,6 +108,10 @@ class Watcher:
         pass
 
 
+class Killed(BaseException):
+    """Ends a run as a kill does: nothing is saved on the way out."""
+
+
 class Breaker(Watcher):
     """Breaks off after a step, as a kill would."""
 
@@ -116,4 +120,4 @@ class Breaker(Watcher):
 
     def after_step(self, log: RunLog, loss: float | None, learning_rate: float) -> None:
         if log.steps == self.step:
-            raise KeyboardInterrupt
+            raise Killed

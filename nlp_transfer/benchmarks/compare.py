@@ -9,6 +9,7 @@ from nlp_transfer.benchmarks.runners import Bench
 from nlp_transfer.benchmarks.shares import add_matrix_shares
 from nlp_transfer.benchmarks.suite import Suite
 from nlp_transfer.benchmarks.summary import compare_contenders
+from nlp_transfer.files import check_new_folder
 
 __all__ = ["compare_suite"]
 
@@ -30,6 +31,7 @@ def compare_suite(suite: Suite, bench: Bench, *, say: Callable[[str], None] = la
         OutputError: What is there was found with other settings.
         StorageError: The disk failed.
     """
+    check_new_folder(bench.out, where=f"--out: {bench.out}")
     records, limits = add_matrix_shares(run_suite(suite, bench, say=say), suite, bench, say=say)
     rows = compare_contenders(records)
     write_comparison(rows, bench.out, limits=limits)

@@ -6,6 +6,7 @@ contender. This one is small, and it asks for the peak of what it waited for, wh
 """
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -17,7 +18,11 @@ KEY = "peak_resident_bytes"
 
 def main() -> int:
     """Run the command that is given and pass its exit status on."""
-    status = subprocess.call(sys.argv[1:])
+    with subprocess.Popen(sys.argv[1:]) as process:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # What ends this process is meant for that one, which may have something to put in order.
+            signal.signal(number, lambda number, _: process.send_signal(number))
+        status = process.wait()
     sys.stdout.write(f"\n{json.dumps({KEY: _measure_children()})}\n")
     # A shell's way to say that a signal ended it.
     return status if status >= 0 else 128 - status

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 from nlp_transfer.benchmarks.runners import Bench, Task, run_contender
 from nlp_transfer.benchmarks.suite import Contender, Suite
 from nlp_transfer.data.sources import open_source
-from nlp_transfer.errors import DataError, OutputError, StorageError
+from nlp_transfer.errors import DataError, OutputError, name_cause
+from nlp_transfer.files import explain_writing
 from nlp_transfer.publishing.artifact import write_atomically
 from nlp_transfer.recipe.schema import DataConfig
 
@@ -125,7 +126,8 @@ def prepare_rows(source: Path, target: Path, rows: dict[Any, int]) -> Path:
             pq.write_table(table.with_format("arrow")[:], folder / f"{split}.parquet")
         done.touch()
     except OSError as error:
-        raise StorageError(f"{folder}: cannot be written: {error}. Free space, or name another --out.") from error
+        way_out = "Free space, or name another --out."
+        raise explain_writing(folder, error, way_out=way_out, elsewhere="name another --out") from error
     return folder
 
 
@@ -134,7 +136,7 @@ def _read(place: Path, settings: dict[str, Any]) -> dict[str, Any]:
     try:
         record: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise OutputError(f"{place}: cannot be read: {error}. Remove it, and it is run again.") from error
+        raise OutputError(f"{place}: cannot be read: {name_cause(error)}. Remove it, and it is run again.") from error
     if record.get("settings") != settings:
         raise OutputError(f"{place}: was found with other settings than the suite has now. Remove it, or change --out.")
     return record

@@ -1,5 +1,6 @@
 """Run one contender of a suite once, in a process of its own."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from nlp_transfer.benchmarks.launch import read_peak
 from nlp_transfer.benchmarks.suite import Contender
 from nlp_transfer.data.tables import read_table
 from nlp_transfer.errors import DataError, TransferError
+from nlp_transfer.files import copy_folder
 from nlp_transfer.models.sources import resolve_encoder
 from nlp_transfer.recipe.schema import EncoderConfig
 from nlp_transfer.recipe.shipped import locate_shipped
@@ -24,6 +26,10 @@ __all__ = ["Bench", "Task", "call_script", "run_contender"]
 
 SAID = ("precision", "device", "threads", "processes", "told_peak_bytes")
 """What a script may say of how it computed."""
+
+
+END_SECONDS = 20.0
+"""Time that a contender has to come to an end; chosen."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,7 @@ def _train(contender: Contender, task: Task) -> dict[str, Any]:
         report = json.loads((out / "report.json").read_text(encoding="utf-8"))
         if task.keep is not None:
             shutil.rmtree(task.keep, ignore_errors=True)
-            shutil.copytree(out, task.keep)
+            copy_folder(out, task.keep)
     model, training = report["model"], report["training"]
     return {
         "accuracy": report["scores"]["test"]["accuracy"]["value"],
@@ -222,8 +228,23 @@ def _call(command: list[str], name: str, variables: Mapping[str, str] = MappingP
         raise TransferError(f"{command[0]}: cannot be run: no such program. Name an interpreter with --python.")
     launched = [sys.executable, "-m", "nlp_transfer.benchmarks.launch", *command]
     environment = {**os.environ, "COLUMNS": "200", **variables}
-    done = subprocess.run(launched, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode:
-        last = [line.strip() for line in done.stderr.splitlines() if line.strip()][-1:] or ["it said nothing"]
-        raise TransferError(f"{name}: ended with status {done.returncode}: {last[0]}")
-    return done.stdout
+    pipe = subprocess.PIPE
+    with subprocess.Popen(launched, stdout=pipe, stderr=pipe, text=True, env=environment) as process:
+        try:
+            out, err = process.communicate()
+        except BaseException:
+            _end(process)
+            raise
+    if process.returncode:
+        last = [line.strip() for line in err.splitlines() if line.strip()][-1:] or ["it said nothing"]
+        raise TransferError(f"{name}: ended with status {process.returncode}: {last[0]}")
+    return out
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a contender by way of `launch`: one that does not come to an end is asked again, then killed."""
+    for ask in (process.terminate, process.terminate, process.kill):
+        ask()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=END_SECONDS)
+            return

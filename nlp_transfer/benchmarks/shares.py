@@ -13,9 +13,8 @@ from nlp_transfer.benchmarks.suite import Suite
 from nlp_transfer.benchmarks.work import Sizes, count_forward, count_training, read_sizes
 from nlp_transfer.data.encode import encode_splits, resolve_max_length
 from nlp_transfer.data.load import load_splits
-from nlp_transfer.errors import OutputError
-from nlp_transfer.models.encoder import load_tokenizer, read_config
-from nlp_transfer.models.sources import resolve_encoder
+from nlp_transfer.errors import OutputError, name_cause
+from nlp_transfer.models.encoder import open_encoder
 from nlp_transfer.publishing.artifact import write_atomically
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import EncoderConfig, Recipe
@@ -108,13 +107,12 @@ def _load(name: str | None, overrides: Sequence[str], source: object, bench: Ben
 
 def _count(recipe: Recipe, split: str) -> float | None:
     """Count the work on a split: training on train, one pass over any other."""
-    origin = resolve_encoder(EncoderConfig(name=recipe.encoder.name))
-    config = read_config(origin)
+    opened = open_encoder(EncoderConfig(name=recipe.encoder.name))
+    config, tokenizer = opened.settings, opened.tokenizer
     sizes = read_sizes(config)
     # What cannot be counted is not worth tokenizing; one text stands for all.
     if sizes is None or (split == "train" and count_training(recipe, sizes, np.ones(1)) is None):
         return None
-    tokenizer = load_tokenizer(origin)
     length = resolve_max_length(tokenizer, config, recipe.data.max_length)
     splits = load_splits(recipe.data, recipe.task, seed=recipe.training.seed)
     data = recipe.data.model_copy(update={"max_length": length})
@@ -166,7 +164,9 @@ class _Limits:
         try:
             known: list[dict[str, Any]] = json.loads(self._place.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise OutputError(f"{self._place}: cannot be read: {error}. Remove it; it is measured again.") from error
+            raise OutputError(
+                f"{self._place}: cannot be read: {name_cause(error)}. Remove it; it is measured again."
+            ) from error
         return known
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from nlp_transfer.terminal import quiet_libraries, say, show
+from nlp_transfer.terminal import quiet_libraries, say, say_json, show
 
 __all__ = ["explain"]
 
@@ -29,8 +29,6 @@ def explain(
 ) -> None:
     """Show which words spoke for a label and which against, in log-odds (needs the extra `explain`)."""
     quiet_libraries()
-    import json
-
     from nlp_transfer.classifier import Classifier
     from nlp_transfer.publishing.explanation import Explanation
 
@@ -41,7 +39,7 @@ def explain(
     if out is not None:
         found.save(out, overwrite=overwrite)
     if as_json:
-        say(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
+        say_json(found.to_json())
         return
     show(found)
     if out is not None:

@@ -9,7 +9,15 @@ import pyarrow.compute as pc
 
 from nlp_transfer.errors import DataError
 
-__all__ = ["check_texts", "count_conflicts", "count_leaks", "find_long_texts", "hash_texts"]
+__all__ = [
+    "check_texts",
+    "count_conflicts",
+    "count_leaks",
+    "find_long_texts",
+    "find_visible",
+    "hash_texts",
+    "name_invisible",
+]
 
 BATCH_ROWS = 20_000
 LONG_BYTES = 1_000_000
@@ -18,6 +26,16 @@ LONG_BYTES = 1_000_000
 # Spaces, punctuation, and those ASCII symbols that Python's `string.punctuation` counts as such. Other symbols stay:
 # two emoji can be all the difference between two texts.
 IGNORED = r"[\s\p{Z}\p{P}$+<=>^`|~]+"
+
+# RE2 knows the categories of Unicode, not its property Default_Ignorable_Code_Point: what has that property in another
+# category than Cf stands here by number (Hangul fillers, variation selectors, tags, ...), with the empty cell of
+# Braille (2800). Nine signs of category Cf that are written in front of numbers are drawn, so they can be seen.
+INVISIBLE = (
+    r"\s\p{Z}\p{Cc}\p{Cf}\x{034F}\x{115F}\x{1160}\x{17B4}\x{17B5}\x{180B}-\x{180F}\x{2065}\x{2800}\x{3164}"
+    r"\x{FE00}-\x{FE0F}\x{FFA0}\x{FFF0}-\x{FFF8}\x{E0000}-\x{E0FFF}"
+)
+DRAWN = r"\x{0600}-\x{0605}\x{06DD}\x{070F}\x{0890}\x{0891}\x{08E2}\x{110BD}\x{110CD}"
+VISIBLE = f"[^{INVISIBLE}]|[{DRAWN}]"
 
 
 def hash_texts(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
@@ -129,8 +147,44 @@ def find_long_texts(table: pa.Table) -> tuple[int, int]:
     return int((sizes > LONG_BYTES).sum()), int(sizes.max(initial=0))
 
 
+def find_visible(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    r"""Find the texts in which there is something to see.
+
+    White space is nothing to see, nor is what a screen leaves out: control and format characters, soft hyphens,
+    joiners, byte order marks, variation selectors, fillers.
+
+    Args:
+        column: Texts; None for a missing one.
+
+    Returns:
+        Bool, shape (N,); False for a missing text.
+
+    Example:
+        >>> find_visible(pa.array(["a joy", " ", "\u200b\ufeff", "!", None])).tolist()
+        [True, False, False, True, False]
+    """
+    return np.asarray(pc.fill_null(pc.match_substring_regex(column, VISIBLE), False).to_numpy(zero_copy_only=False))
+
+
+def name_invisible(texts: Sequence[str | None]) -> str:
+    r"""Name by their numbers what some texts hold in place of something to see, white space left out.
+
+    Args:
+        texts: Texts that ``find_visible`` does not find.
+
+    Returns:
+        At most three code points; empty where there is only white space.
+
+    Example:
+        >>> name_invisible([" \u200b", "\xad\u200b", None])
+        'U+200B, U+00AD'
+    """
+    found = dict.fromkeys(character for text in texts for character in text or "" if not character.isspace())
+    return ", ".join(f"U+{ord(character):04X}" for character in list(found)[:3])
+
+
 def check_texts(texts: Sequence[str], name: str) -> list[str]:
-    """Refuse what is not a list of texts with something in each.
+    """Refuse what is not a list of texts with something to see in each.
 
     Args:
         texts: What came.
@@ -152,6 +206,16 @@ def check_texts(texts: Sequence[str], name: str) -> list[str]:
     for row, text in enumerate(checked):
         if not isinstance(text, str):
             raise DataError(f"{name}: item {row}: expected a text, got {type(text).__name__}.")
-        if not text.strip():
-            raise DataError(f"{name}: item {row} is empty. Leave it out.")
+    try:
+        column = pa.array(checked, pa.large_string())
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{name}: expected text that can be written as UTF-8, got half of a surrogate pair: {error.object[:40]!r}. "
+            "Correct it."
+        ) from None
+    empty = np.flatnonzero(~find_visible(column))
+    if len(empty):
+        held = name_invisible([checked[empty[0]]])
+        only = f": nothing to see but {held}" if held else ""
+        raise DataError(f"{name}: item {empty[0]} is empty{only}. Leave it out.")
     return checked

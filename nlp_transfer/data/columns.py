@@ -9,31 +9,21 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, Value
 
 from nlp_transfer.contracts import TaskKind
-from nlp_transfer.data.tables import get_arrow_table, store_table
+from nlp_transfer.data.checks import find_visible, name_invisible
+from nlp_transfer.data.delimited import offer_delimiter
+from nlp_transfer.data.tables import explain_unusable, get_arrow_table, store_table
+from nlp_transfer.data.usual_names import ID_NAMES, LABEL_NAMES, PAIR_NAMES, TEXT_NAMES
 from nlp_transfer.errors import DataError
 
 __all__ = [
     "build_columns",
+    "describe_empty",
     "find_empty_rows",
     "find_label_columns",
     "find_text_columns",
     "prepare_inference_table",
 ]
 
-TEXT_NAMES = (
-    "sentence", "review", "content", "tweet", "comment", "comment_text", "question", "utterance", "headline", "body",
-    "document", "query", "message", "title", "abstract", "post", "article", "description", "phrase", "texts",
-)  # fmt: skip
-PAIR_NAMES = (
-    ("text", "text_b"), ("text_a", "text_b"), ("text1", "text2"), ("text_1", "text_2"), ("sentence1", "sentence2"),
-    ("sentence_1", "sentence_2"), ("sentence_a", "sentence_b"), ("premise", "hypothesis"), ("question1", "question2"),
-    ("question", "sentence"),
-)  # fmt: skip
-LABEL_NAMES = (
-    "target", "class", "category", "sentiment", "intent", "emotion", "stars", "rating", "score", "topic", "y", "tag",
-    "tags", "classes", "categories", "emotions", "gold_label", "coarse_label", "airline_sentiment", "polarity",
-)  # fmt: skip
-ID_NAMES = ("id", "idx", "index", "uid", "guid", "unnamed_0", "unnamed: 0", "__index_level_0__")
 RESERVED = ("id", "text", "text_b", "label")
 
 
@@ -83,11 +73,12 @@ def find_text_columns(
         return (strings or found)[0], text_b, []
     labels = ("label", "labels", "label_text", *LABEL_NAMES)
     left = [names[n] for n in names if n not in labels and n not in ID_NAMES and _holds_strings(table, names[n])]
+    left = [name for name in left if explain_unusable(table, name) is None] or left
     if len(left) == 1:
         return left[0], text_b, [f'The texts are taken from "{left[0]}", the only column of texts.']
     raise DataError(
         f"{where}: expected a column of texts (text, sentence, review, ...), came the columns: "
-        f"{_list_columns(table)}. Name it with data.text."
+        f"{_list_columns(table)}. Name it with data.text.{offer_delimiter(where)}"
     )
 
 
@@ -120,6 +111,7 @@ def find_label_columns(
             raise DataError(f"data.label: expected different columns, came {columns}. Name each once.")
         for name in columns:
             _require_column(table, name, key="data.label", where=where)
+            _require_usable(table, name)
             if name in texts:
                 raise DataError(f"data.label: expected another column than the texts, came {name!r}. Name another.")
         return columns
@@ -129,6 +121,7 @@ def find_label_columns(
         if len(found) > 1:
             raise DataError(_explain_several(where, "column of labels", found, "data.label"))
         if found:
+            _require_usable(table, found[0])
             return found
     return []
 
@@ -144,7 +137,17 @@ def _require_column(table: Dataset, name: str, *, key: str, where: str) -> None:
         near = difflib.get_close_matches(name.lower(), [other.lower() for other in table.column_names], n=1)
         actual = next((other for other in table.column_names if near and other.lower() == near[0]), None)
         hint = f' Did you mean "{actual}"?' if actual else " Name one of those."
-        raise DataError(f"{key}: expected a column of {where}, came {name!r}; there are: {_list_columns(table)}.{hint}")
+        raise DataError(
+            f"{key}: expected a column of {where}, came {name!r}; there are: {_list_columns(table)}.{hint}"
+            f"{offer_delimiter(where)}"
+        )
+
+
+def _require_usable(table: Dataset, name: str) -> None:
+    """Refuse a column that was kept as text because its values are of several types."""
+    reason = explain_unusable(table, name)
+    if reason is not None:
+        raise DataError(reason)
 
 
 def _list_columns(table: Dataset) -> str:
@@ -209,6 +212,7 @@ def _build_ids(table: Dataset, arrow: pa.Table, id_column: str | None, where: st
     if id_column is None:
         return pa.chunked_array([pa.array(np.arange(arrow.num_rows)).cast(pa.string())])
     _require_column(table, id_column, key="data.id", where=where)
+    _require_usable(table, id_column)
     try:
         ids = arrow[id_column].cast(pa.string())
     except pa.ArrowException:
@@ -225,6 +229,7 @@ def _build_ids(table: Dataset, arrow: pa.Table, id_column: str | None, where: st
 def _read_texts(table: Dataset, arrow: pa.Table, name: str, *, key: str, where: str) -> pa.ChunkedArray:
     """A column of texts, refused where it holds something else."""
     _require_column(table, name, key=key, where=where)
+    _require_usable(table, name)
     column = arrow[name]
     if pa.types.is_null(column.type):
         return column.cast(pa.string())
@@ -238,20 +243,40 @@ def _read_texts(table: Dataset, arrow: pa.Table, name: str, *, key: str, where: 
 
 
 def find_empty_rows(table: pa.Table) -> np.ndarray:
-    """Find the rows whose text, or either text of a pair, is missing or only white space.
+    r"""Find the rows whose text, or either text of a pair, is missing or has nothing in it to see.
 
     Args:
         table: A table in the package's form.
 
     Returns:
         Bool, shape (N,).
+
+    Example:
+        >>> find_empty_rows(pa.table({"text": ["a joy", "  ", "\u200b", None]})).tolist()
+        [False, True, True, True]
     """
     empty = np.zeros(table.num_rows, dtype=bool)
     for name in ("text", "text_b"):
         if name in table.column_names:
-            filled = pc.greater(pc.binary_length(pc.utf8_trim_whitespace(table[name])), 0)
-            empty |= ~pc.fill_null(filled, False).to_numpy().astype(bool)
+            empty |= ~find_visible(table[name])
     return empty
+
+
+def describe_empty(table: pa.Table, rows: np.ndarray) -> str:
+    """Say what empty rows hold in place of a text: mostly nothing, but an editor does not show U+200B either.
+
+    Args:
+        table: A table in the package's form.
+        rows: Numbers of rows that ``find_empty_rows`` finds.
+
+    Returns:
+        "none", with the characters that nobody sees where there are any.
+    """
+    few = table.take(pa.array(rows[:100]))
+    columns = [few[name] for name in ("text", "text_b") if name in few.column_names]
+    texts = [text for column in columns for text in column.filter(pa.array(~find_visible(column))).to_pylist()]
+    held = name_invisible(texts)
+    return f"none that can be seen ({held})" if held else "none"
 
 
 def prepare_inference_table(
@@ -289,7 +314,7 @@ def prepare_inference_table(
     if is_pair and second is None:
         raise DataError(
             f"{where}: expected two texts a row, as the artefact reads, came the columns: {_list_columns(table)}. "
-            "Name the second with data.text_b."
+            f"Name the second with data.text_b.{offer_delimiter(where)}"
         )
     if not is_pair and second is not None:
         raise DataError(
@@ -300,8 +325,8 @@ def prepare_inference_table(
     empty = np.flatnonzero(find_empty_rows(columns))
     if len(empty):
         raise DataError(
-            f"{where}, row {empty[0] + 1}: expected a text, came none; so in {len(empty)} of {len(columns)} rows. "
-            "Fill or remove them."
+            f"{where}, row {empty[0] + 1}: expected a text, came {describe_empty(columns, empty)}; so in "
+            f"{len(empty)} of {len(columns)} rows. Fill or remove them."
         )
     return store_table(columns, features)
 

@@ -1,11 +1,12 @@
 """From tables of text to memory-mapped tables of tokens, cached by what they hold."""
 
 import contextlib
+import copy
 import hashlib
 import json
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,25 @@ import pyarrow.compute as pc
 import tokenizers
 from datasets import Dataset, Features, List, Value
 
-from nlp_transfer.contracts import DataFacts, Encoded, Prepared, Splits
+from nlp_transfer.contracts import DataFacts, Encoded, Prepared, Splits, TokenCounts
 from nlp_transfer.data.tokens import LongText, RowMaker
-from nlp_transfer.errors import DataError, EncoderError, StorageError
+from nlp_transfer.data.unseen import TokenCounter, UnseenTally, describe_unseen, find_unseen
+from nlp_transfer.errors import DataError, EncoderError
+from nlp_transfer.files import explain_writing
 from nlp_transfer.recipe.schema import DataConfig
 
-__all__ = ["MOST_CUT", "encode_splits", "encode_table", "read_labels", "read_padding", "resolve_max_length"]
+__all__ = [
+    "MOST_CUT",
+    "encode_splits",
+    "encode_table",
+    "limit_length",
+    "read_labels",
+    "read_padding",
+    "resolve_max_length",
+]
 
-CACHE_FORMAT = 2
-"""Raise it whenever the same texts and settings would give other rows."""
+CACHE_FORMAT = 3
+"""Raise it whenever the same texts and settings would give other rows, or other counts beside them."""
 
 EXAMPLES_PER_CALL = 1000
 """Examples tokenized and written at once, as `datasets` does it. A table of no more is not worth a file: naming its
@@ -34,12 +45,16 @@ cache entry takes as long as tokenizing it, and texts that are only to be predic
 LARGEST_MODEL_LENGTH = 10**6
 """`transformers` says 10**30 where a tokenizer has no limit; anything above this means none. Chosen."""
 
+COUNTED = ["example", "is_cut", "known", "unknown", "is_unseen", "key"]
+"""Columns of a cache entry that are no tokens: to which example a row belongs, and in the first row of each example
+what was counted in it."""
+
 MOST_CUT = 0.2
 """Share of train texts that may be read in part only before the user is told; chosen."""
 
 OFFSET_POSITIONS = frozenset(
     {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text", "ibert"}
-    | {"roberta-prelayernorm", "xmod", "luke"}
+    | {"roberta-prelayernorm", "xmod", "luke", "esm", "lilt", "markuplm"}
 )
 """Families that count positions from after the padding index, so that they read that many tokens fewer."""
 
@@ -74,6 +89,30 @@ def resolve_max_length(tokenizer: Any, model_config: Any, wanted: int, *, reserv
     return min(limits)
 
 
+def limit_length(tokenizer: Any, model_config: Any, *, reserved: int = 0) -> Any:
+    """Let a tokenizer know how much its encoder reads, so that one who says no more than "truncate" gets no error.
+
+    Args:
+        tokenizer: A `transformers` tokenizer; it is not changed.
+        model_config: The encoder's configuration, or None.
+        reserved: Places that prompts take in front of the text.
+
+    Returns:
+        A copy to save beside the model; where neither of the two has a limit, it has none.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> config = SimpleNamespace(model_type="bert", max_position_embeddings=512)
+        >>> limit_length(SimpleNamespace(model_max_length=10**30), config).model_max_length
+        512
+    """
+    limited = copy.copy(tokenizer)
+    found = resolve_max_length(tokenizer, model_config, LARGEST_MODEL_LENGTH, reserved=reserved)
+    if found < LARGEST_MODEL_LENGTH:
+        limited.model_max_length = found
+    return limited
+
+
 def read_padding(tokenizer: Any) -> tuple[dict[str, int], str]:
     """Read how a tokenizer pads.
 
@@ -106,9 +145,10 @@ def read_padding(tokenizer: Any) -> tuple[dict[str, int], str]:
 def encode_splits(
     splits: Splits, tokenizer: Any, config: DataConfig, *, splits_to_encode: Sequence[str] | None = None
 ) -> Prepared:
-    """Tokenize splits, or fetch their tokens from the cache; fills ``splits.facts.truncated``.
+    """Tokenize splits, or fetch their tokens from the cache, and fill in what the facts say of tokens.
 
-    Where many train texts are longer than what is read of them, ``splits.facts.warnings`` says so.
+    Where many train texts are longer than what is read of them, ``splits.facts.warnings`` says so; likewise where there
+    are texts of which the encoder knows no token, or where labels hang on what it does not know.
 
     Args:
         splits: Loaded tables.
@@ -132,8 +172,8 @@ def encode_splits(
         >>> splits = Splits({"train": table}, LabelSpace("classification", ("a", "b")), DataFacts())
         >>> encode_splits(splits, tokenizer, DataConfig(max_length=4)).splits["train"].lengths.tolist()
         [4, 3]
-        >>> splits.facts.truncated
-        {'train': 1}
+        >>> splits.facts.truncated, splits.facts.unseen
+        ({'train': 1}, {'train': 0})
     """
     pad, padding_side = read_padding(tokenizer)
     encoded = {}
@@ -149,9 +189,29 @@ def encode_splits(
             where=name,
         )
         splits.facts.truncated[name] = encoded[name].truncated
+    _count_unseen(splits, encoded, tokenizer)
     if "train" in encoded:
         _warn_of_cuts(splits.facts, encoded["train"], config)
     return Prepared(splits=encoded, labels=splits.labels, pad=pad, padding_side=padding_side)
+
+
+def _count_unseen(splits: Splits, encoded: Mapping[str, Encoded], tokenizer: Any) -> None:
+    """Count what the encoder does not see, and say where that matters; what train says is not said again of others."""
+    facts, is_said = splits.facts, False
+    for name in sorted(encoded, key=lambda name: name != "train"):
+        if name == "train":
+            found = find_unseen(splits.tables[name], encoded[name], tokenizer)
+            facts.alike = found.alike
+        else:
+            # The labels of the others are not looked at, so that no choice can come of them.
+            tally = UnseenTally(tokenizer)
+            tally.add(splits.tables[name], encoded[name])
+            found = tally.find()
+        facts.unseen[name], facts.unknown_share[name] = found.unseen, found.unknown_share
+        if found.unseen or not is_said:
+            for warning in describe_unseen(found, tokenizer, where=name, suggests=not is_said):
+                facts.warn_once(warning)
+        is_said |= found.is_notable
 
 
 def _warn_of_cuts(facts: DataFacts, train: Encoded, config: DataConfig) -> None:
@@ -237,15 +297,18 @@ def encode_table(
         }
         key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         stored = _fetch(Path(datasets.config.HF_DATASETS_CACHE) / "nlp_transfer" / f"{key}.arrow", texts, maker, where)
-    counts = stored.select_columns(["example", "is_cut"]).with_format("arrow")[:]
-    rows = stored.remove_columns(["example", "is_cut"])
+    counts = stored.select_columns(COUNTED).with_format("arrow")[:]
+    rows = stored.remove_columns(COUNTED)
+    examples = counts["example"].to_numpy()
+    firsts = np.flatnonzero(np.diff(examples, prepend=-1))
     return Encoded(
         rows=rows,
         lengths=_measure_lists(rows, "input_ids"),
-        examples=counts["example"].to_numpy(),
+        examples=examples,
         labels=read_labels(table) if "label" in table.column_names else None,
         num_examples=len(table),
         truncated=int(pc.sum(counts["is_cut"]).as_py() or 0),
+        counts=TokenCounts(*(counts[name].to_numpy()[firsts] for name in ("known", "unknown", "is_unseen", "key"))),
     )
 
 
@@ -256,7 +319,8 @@ def read_labels(table: Dataset) -> np.ndarray:
         table: Has a column ``label`` without gaps.
 
     Returns:
-        Shape (N,) int64 for class ids and float32 for numbers; shape (N, C) float32 for lists.
+        Shape (N,) int64 for class ids and float64 for numbers, which may differ by little around a large one; shape
+        (N, C) float32 for lists.
 
     Raises:
         DataError: Lists differ in length.
@@ -271,7 +335,7 @@ def read_labels(table: Dataset) -> np.ndarray:
         if len(counts) > 1:
             raise DataError(f"label: expected lists of one length, got lengths {counts.tolist()}.")
         return np.asarray(pc.list_flatten(column).to_numpy(), dtype=np.float32).reshape(len(column), -1)
-    return np.asarray(column.to_numpy(), dtype=np.float32 if pa.types.is_floating(column.type) else np.int64)
+    return np.asarray(column.to_numpy(), dtype=np.float64 if pa.types.is_floating(column.type) else np.int64)
 
 
 def _hash_tokenizer(tokenizer: Any) -> str:
@@ -331,12 +395,16 @@ def _fetch(path: Path, texts: Dataset, maker: RowMaker, where: str) -> Dataset:
         os.replace(partial, path)
         return Dataset.from_file(str(path))
     except OSError as error:
-        raise StorageError(
-            f"{path.parent}: expected to write tokens to the cache, got: {error.strerror or error}. "
-            "Free some space, or set HF_DATASETS_CACHE to another folder."
+        raise explain_writing(
+            path.parent,
+            error,
+            what="tokens could not be written to the cache",
+            way_out="Free some space, or set HF_DATASETS_CACHE to another folder.",
+            elsewhere="set HF_DATASETS_CACHE to another folder",
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def _describe_rows(tokenizer: Any) -> Features:
@@ -344,11 +412,12 @@ def _describe_rows(tokenizer: Any) -> Features:
     columns = {"input_ids": List(Value("int32"))}
     if "token_type_ids" in tokenizer.model_input_names:
         columns["token_type_ids"] = List(Value("int8"))
-    return Features({**columns, "example": Value("int64"), "is_cut": Value("bool")})
+    counted = {"is_cut": "bool", "known": "int32", "unknown": "int32", "is_unseen": "bool", "key": "uint64"}
+    return Features({**columns, "example": Value("int64"), **{name: Value(kind) for name, kind in counted.items()}})
 
 
-def _make_rows(maker: RowMaker, batch: pa.Table, indices: Sequence[int]) -> pa.Table:
-    """Tokenize some examples."""
+def _make_rows(maker: RowMaker, counter: TokenCounter, batch: pa.Table, indices: Sequence[int]) -> pa.Table:
+    """Tokenize some examples and count what their tokens are."""
     texts_b = batch["text_b"].to_pylist() if maker.is_pair else None
     rows, counts, is_cut = maker.make_rows(batch["text"].to_pylist(), texts_b)
     features, template = _describe_rows(maker.tokenizer), maker.template
@@ -356,11 +425,19 @@ def _make_rows(maker: RowMaker, batch: pa.Table, indices: Sequence[int]) -> pa.T
     if "token_type_ids" in features:
         made["token_type_ids"] = [template.wrap_types(len(first), len(second)) for first, second in rows]
     made["example"] = np.repeat(np.asarray(indices, dtype=np.int64), counts)
-    # Of an example's rows only the first is marked, so that the column adds up to examples.
-    marks = np.zeros(len(rows), dtype=bool)
-    marks[np.cumsum([0, *counts])[: len(counts)]] = is_cut
-    made["is_cut"] = marks
-    return pa.table(made, schema=features.arrow_schema)
+    ids = pa.array(made["input_ids"], features.arrow_schema.field("input_ids").type)
+    sizes_W = np.fromiter((len(first) for first, _ in rows), np.int64, len(rows)) if maker.is_pair else None
+    bounds = template.find_texts(ids.offsets.to_numpy(), sizes_W)
+    counted = counter.count(ids.values.to_numpy(), bounds, np.asarray(counts, dtype=np.int64))
+    # Of an example's rows only the first is marked, so that the columns add up to examples.
+    firsts = np.cumsum([0, *counts])[: len(counts)]
+    keys = np.where(is_cut, np.uint64(0), counted.keys)
+    marked = (is_cut, counted.known, counted.unknown, counted.is_unseen, keys)
+    for name, marks in zip(COUNTED[1:], marked, strict=True):
+        column = np.zeros(len(rows), dtype=np.asarray(marks).dtype)
+        column[firsts] = marks
+        made[name] = column
+    return pa.table({**made, "input_ids": ids}, schema=features.arrow_schema)
 
 
 def _hold_rows(texts: Dataset, maker: RowMaker) -> Dataset:
@@ -368,16 +445,19 @@ def _hold_rows(texts: Dataset, maker: RowMaker) -> Dataset:
     whole: pa.Table = texts.with_format("arrow")[:]
     starts = range(0, max(whole.num_rows, 1), EXAMPLES_PER_CALL)
     parts = [whole.slice(start, EXAMPLES_PER_CALL) for start in starts]
+    counter = TokenCounter(maker.tokenizer)
     made = [
-        _make_rows(maker, part, range(start, start + part.num_rows)) for start, part in zip(starts, parts, strict=True)
+        _make_rows(maker, counter, part, range(start, start + part.num_rows))
+        for start, part in zip(starts, parts, strict=True)
     ]
     return Dataset(pa.concat_tables(made))
 
 
 def _write_rows(texts: Dataset, maker: RowMaker, path: Path, where: str) -> None:
     """Tokenize a table into an Arrow file."""
+    counter = TokenCounter(maker.tokenizer)
     texts.with_format("arrow").map(
-        lambda batch, indices: _make_rows(maker, batch, indices),
+        lambda batch, indices: _make_rows(maker, counter, batch, indices),
         with_indices=True,
         batched=True,
         batch_size=EXAMPLES_PER_CALL,

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from nlp_transfer.errors import DataError
+from nlp_transfer.files import explain_reading
 from nlp_transfer.recipe.yaml12 import parse_yaml
 
 __all__ = ["TermList", "read_terms"]
@@ -135,7 +136,7 @@ def read_terms(path: Path | None = None) -> TermList:
     try:
         content = parse_yaml(place.read_text(encoding="utf-8"), source=str(place), as_text=True)
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"terms: {place}: could not be read: {error}. Name a YAML or JSON file.") from error
+        raise explain_reading(f"terms: {place}", error, DataError, way_out="Name a YAML or JSON file.") from error
     is_fitting = isinstance(content, dict) and all(
         isinstance(groups, list) and all(isinstance(group, list) and group for group in groups)
         for groups in content.values()

@@ -17,6 +17,9 @@ from nlp_transfer.errors import DataError
 __all__ = ["is_unlabelled", "list_known", "read_labels", "settle_minus_one"]
 
 MINUS_ONE = frozenset({"-1", "-1.0"})
+LARGEST = float(np.finfo(np.float32).max)
+"""A model gives its numbers in float32."""
+
 RARE_SHARE = 0.05
 """Below this share of the rows, -1 beside 0, 1, ... stands for a missing label; chosen."""
 
@@ -90,6 +93,12 @@ def _read_numbers(table: Dataset, column: pa.Array, name: str, where: str) -> pa
     row = pc.index(pc.is_inf(numbers).fill_null(False), True).as_py()
     if row >= 0:
         raise DataError(f"{where}, row {row + 1}: expected a finite number in {name!r}, came infinity. Correct it.")
+    row = pc.index(pc.greater(pc.abs(numbers), LARGEST).fill_null(False), True).as_py()
+    if row >= 0:
+        raise DataError(
+            f"{where}, row {row + 1}: expected a number in {name!r} that float32 can hold, up to 3.4e38, came "
+            f"{numbers[row].as_py()!r}. Divide the column by a constant."
+        )
     return numbers
 
 

@@ -11,7 +11,14 @@ from datasets import Features
 
 from nlp_transfer.contracts import DataFacts
 from nlp_transfer.data.checks import find_long_texts
-from nlp_transfer.data.columns import build_columns, find_empty_rows, find_label_columns, find_text_columns
+from nlp_transfer.data.columns import (
+    build_columns,
+    describe_empty,
+    find_empty_rows,
+    find_label_columns,
+    find_text_columns,
+)
+from nlp_transfer.data.delimited import offer_delimiter
 from nlp_transfer.data.label_names import NUMBER, RawLabels
 from nlp_transfer.data.label_values import is_unlabelled, list_known, read_labels, settle_minus_one
 from nlp_transfer.data.labels import list_names, name_by_label_text, rename_labels, sort_naturally
@@ -78,7 +85,7 @@ def find_columns(
     if not columns:
         raise DataError(
             f"{where}: expected a column of labels (label, target, class, ...), came the columns: "
-            f"{', '.join(train.column_names)}. Name it with data.label."
+            f"{', '.join(train.column_names)}. Name it with data.label.{offer_delimiter(where)}"
         )
     return (text, text_b), columns
 
@@ -193,7 +200,10 @@ def _drop_invalid(part: Part, data: DataConfig, facts: DataFacts) -> Part:
         problems = []
         placeholder = part.raw.placeholder if part.raw is not None else ""
         none = f"none ({placeholder})" if placeholder else "none"
-        for mask, expected, came in ((empty, "a text", "none"), (missing, "a label", none)):
+        for mask, expected, came in (
+            (empty, "a text", describe_empty(part.table, np.flatnonzero(empty))),
+            (missing, "a label", none),
+        ):
             rows = np.flatnonzero(mask) + 1
             if len(rows):
                 shown = ", ".join(map(str, rows[:SHOWN_ROWS])) + (", ..." if len(rows) > SHOWN_ROWS else "")

@@ -62,6 +62,25 @@ class Template:
         """Put the special tokens around texts."""
         return [*self.prefix, *first, *self.middle, *second, *self.suffix]
 
+    def find_texts(self, offsets: np.ndarray, sizes_W: np.ndarray | None) -> np.ndarray:
+        """Find the texts again in rows that stand one behind the other.
+
+        Args:
+            offsets: Where each row starts, and where the last one ends, shape (W + 1,).
+            sizes_W: Tokens of the first text of each row, for pairs.
+
+        Returns:
+            Where each text starts and ends: shape (W, 2), for pairs (W, 4).
+
+        Example:
+            >>> template = Template((2,), (3,), (3,), ((0,), 0, (0,), 1, (1,)))
+            >>> template.find_texts(np.array([0, 12]), np.array([5])).tolist()
+            [[1, 6, 7, 11]]
+        """
+        start, end = offsets[:-1] + len(self.prefix), offsets[1:] - len(self.suffix)
+        inner = [] if sizes_W is None else [start + sizes_W, start + sizes_W + len(self.middle)]
+        return np.stack([start, *inner, end], axis=1)
+
     def wrap_types(self, num_first: int, num_second: int = 0) -> list[int]:
         """Type ids of a row with so many tokens of each text."""
         before, first, between, second, after = self.types

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,19 +20,25 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from nlp_transfer.errors import StorageError
+from nlp_transfer.errors import TransferError, name_cause
+from nlp_transfer.files import explain_writing, settle_modes
 
 __all__ = [
     "CheckpointStore",
+    "RandomState",
     "Snapshot",
     "capture_random",
     "collect_weights",
     "copy_to_cpu",
     "restore_random",
     "restore_weights",
+    "take_random",
 ]
 
 MANIFEST = "manifest.json"
+
+STAGE = ".writing-step-"
+"""Begins the name of a folder that is not a checkpoint yet."""
 
 OPTIONAL = ("guides", "best", "average")
 """Tensors of a checkpoint that not every run has."""
@@ -94,29 +100,57 @@ def collect_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """Put an optimizer's tensors back."""
+    held: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        name, _, slot = key.rpartition("/")
+        held.setdefault(name, {})[slot] = value
     for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
-            slots = {key.rpartition("/")[2]: value for key, value in tensors.items() if key.rpartition("/")[0] == name}
-            if slots:
+            if slots := held.get(name):
                 # A fused optimizer keeps its step counter beside the parameter.
                 optimizer.state[parameter] = {slot: value.to(parameter.device) for slot, value in slots.items()}
 
 
-def capture_random() -> dict[str, Tensor]:
-    """Copy the state of Python's, numpy's and torch's generators."""
-    version, internal, gauss = random.getstate()
-    numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002 - the global generator is what libraries draw from
+class RandomState(NamedTuple):
+    """The state of Python's, numpy's and torch's generators, as they give it."""
+
+    python: tuple[Any, ...]
+    numpy: Mapping[str, Any]
+    torch: Tensor
+    cuda: Tensor | None
+
+
+def take_random() -> RandomState:
+    """Take the state of the generators, in a small part of the time of `capture_random`."""
+    return RandomState(
+        random.getstate(),
+        np.random.get_state(legacy=False),  # noqa: NPY002 - what libraries draw from
+        torch.get_rng_state(),
+        torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+    )
+
+
+def capture_random(taken: RandomState | None = None) -> dict[str, Tensor]:
+    """Copy the state of Python's, numpy's and torch's generators.
+
+    Args:
+        taken: The state to copy; that of now where absent.
+
+    Returns:
+        Tensors, as a file takes them.
+    """
+    taken = taken or take_random()
+    version, internal, gauss = taken.python
+    inner = taken.numpy["state"]
     captured = {
-        "torch": torch.get_rng_state(),
+        "torch": taken.torch,
         "python": torch.tensor([version, *internal, int(gauss is not None)], dtype=torch.int64),
         "python_gauss": torch.tensor([gauss or 0.0], dtype=torch.float64),
-        "numpy": torch.from_numpy(numpy_state["state"]["key"].astype(np.int64)),
-        "numpy_position": torch.tensor([numpy_state["state"]["pos"], numpy_state["has_gauss"]], dtype=torch.int64),
-        "numpy_gauss": torch.tensor([numpy_state["gauss"]], dtype=torch.float64),
+        "numpy": torch.from_numpy(inner["key"].astype(np.int64)),
+        "numpy_position": torch.tensor([inner["pos"], taken.numpy["has_gauss"]], dtype=torch.int64),
+        "numpy_gauss": torch.tensor([taken.numpy["gauss"]], dtype=torch.float64),
     }
-    if torch.cuda.is_available():
-        captured["cuda"] = torch.cuda.get_rng_state()
-    return captured
+    return captured if taken.cuda is None else {**captured, "cuda": taken.cuda}
 
 
 def restore_random(captured: dict[str, Tensor]) -> None:
@@ -158,7 +192,12 @@ class CheckpointStore:
 
     def stage(self, step: int) -> Path:
         """Give the folder that a checkpoint is first written to."""
-        return self.folder / f".writing-step-{step:08d}"
+        return self.folder / f"{STAGE}{step:08d}"
+
+    def clear_stages(self) -> None:
+        """Remove what a kill left half written. Process 0 only, before any process writes."""
+        for path in self.folder.glob(f"{STAGE}*"):
+            shutil.rmtree(path, ignore_errors=True)
 
     def write_random(self, step: int, captured: dict[str, Tensor]) -> None:
         """Write this process's random state into the staged checkpoint."""
@@ -191,6 +230,7 @@ class CheckpointStore:
                 if tensors := getattr(snapshot, name):
                     save_file(tensors, stage / f"{name}.safetensors")
             (stage / "state.json").write_text(json.dumps(snapshot.state), encoding="utf-8")
+            settle_modes(stage)
             hashes = {path.name: _hash_and_sync(path) for path in sorted(stage.iterdir())}
             (stage / MANIFEST).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
             _hash_and_sync(stage / MANIFEST)
@@ -198,8 +238,9 @@ class CheckpointStore:
                 shutil.rmtree(final)
             stage.rename(final)
         except (OSError, SafetensorError) as error:
-            shutil.rmtree(stage, ignore_errors=True)
             raise _explain_storage(stage, error) from error
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
         for path in self.list_steps()[: -self.keep]:
             shutil.rmtree(path, ignore_errors=True)
         return final
@@ -238,6 +279,7 @@ def _hash_and_sync(path: Path) -> str:
 
 def _find_damage(path: Path) -> str | None:
     """Say what is wrong with a checkpoint; None where every file has its hash."""
+    name = MANIFEST
     try:
         hashes = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         for name, expected in hashes.items():
@@ -245,13 +287,17 @@ def _find_damage(path: Path) -> str | None:
                 if hashlib.file_digest(file, "sha256").hexdigest() != expected:
                     return f"{name} is damaged"
     except (OSError, ValueError, AttributeError) as error:
-        return f"cannot be read ({type(error).__name__})"
+        return f"{name} cannot be read ({name_cause(error)})"
     return None if {"weights.safetensors", "state.json"} <= hashes.keys() else "is incomplete"
 
 
-def _explain_storage(path: Path, error: BaseException) -> StorageError:
+def _explain_storage(path: Path, error: BaseException) -> TransferError:
     """Name the folder and what the disk said."""
-    return StorageError(
-        f"{path.parent}: a checkpoint could not be written: {error}. Free space or choose another report.output_dir; "
-        "earlier checkpoints are untouched, and the same command goes on from the last one."
+    kept = "earlier checkpoints are untouched, and the same command goes on from the last one"
+    return explain_writing(
+        path.parent,
+        error,
+        what="a checkpoint could not be written",
+        way_out=f"Free space or choose another report.output_dir; {kept}.",
+        elsewhere=f"choose another report.output_dir; {kept}",
     )

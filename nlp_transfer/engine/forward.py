@@ -103,6 +103,9 @@ class Feeder:
         self.has_windows = len(examples) != self.encoded.num_examples
         self._starts = np.searchsorted(examples, np.arange(self.encoded.num_examples + 1))
         labels = self.encoded.labels
+        if labels is not None and labels.dtype == np.float64:
+            # Not every device has them, and no loss is computed in them.
+            labels = labels.astype(np.float32)
         self._labels = None if labels is None else torch.from_numpy(np.array(labels))
 
     @property

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from nlp_transfer.contracts import Evaluation, Hook, RunLog
 from nlp_transfer.engine.notebook import NotebookBar, NotebookProgress
+from nlp_transfer.figures import format_number
 from nlp_transfer.recipe.schema import TrainingConfig
 
 __all__ = ["PlainProgress", "ProgressBar", "TrackerHook", "build_progress", "track_work", "watch_work"]
@@ -25,7 +26,7 @@ def describe_metrics(metrics: Mapping[str, float], *, most: int = 3) -> str:
         >>> describe_metrics({"accuracy": 0.91234, "mcc": 0.8})
         'accuracy 0.912, mcc 0.800'
     """
-    return ", ".join(f"{name} {value:.3f}" for name, value in list(metrics.items())[:most])
+    return ", ".join(f"{name} {format_number(value)}" for name, value in list(metrics.items())[:most])
 
 
 class ProgressBar:
@@ -55,7 +56,7 @@ class ProgressBar:
         """Move the bar."""
         figures = None
         if loss is not None:
-            figures = f"loss {loss:.3f}  {log.examples / max(log.seconds, 1e-9):.0f} examples/s"
+            figures = f"loss {format_number(loss)}  {log.examples / max(log.seconds, 1e-9):.0f} examples/s"
         if figures is None:
             self.progress.update(self.task, completed=log.steps)
         else:
@@ -92,7 +93,7 @@ class PlainProgress:
         speed = log.examples / max(log.seconds, 1e-9)
         left = (self.num_steps - log.steps) * log.seconds / log.steps
         self.console.print(
-            f"  {self.label}: step {log.steps}/{self.num_steps}, loss {loss:.3f}, {speed:.0f} examples/s, "
+            f"  {self.label}: step {log.steps}/{self.num_steps}, loss {format_number(loss)}, {speed:.0f} examples/s, "
             f"{left:.0f} s left",
             soft_wrap=True,
         )

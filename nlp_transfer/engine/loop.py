@@ -1,7 +1,8 @@
 """The one training loop: windows of examples, split into microbatches, exact however they are split."""
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +18,13 @@ from nlp_transfer.engine.ahead import Ahead
 from nlp_transfer.engine.average import find_decay
 from nlp_transfer.engine.checkpoint import (
     CheckpointStore,
+    RandomState,
     Snapshot,
     capture_random,
     collect_optimizer,
     restore_optimizer,
     restore_random,
+    take_random,
 )
 from nlp_transfer.engine.forward import Feeder, Microbatch
 from nlp_transfer.engine.half_adamw import HalfAdamW
@@ -30,8 +33,9 @@ from nlp_transfer.engine.optimizer import build_optimizer, build_schedule
 from nlp_transfer.engine.state import LoopState
 from nlp_transfer.engine.weights import TrainedWeights
 from nlp_transfer.engine.window import run_joint_window, run_window_by_parts
-from nlp_transfer.errors import OutputError, StorageError
+from nlp_transfer.errors import OutputError, StorageError, name_cause
 from nlp_transfer.recipe.schema import LOWER_IS_BETTER, TrainingConfig
+from nlp_transfer.stopping import Stopped, find_request, hold_signals, is_watched, raise_request
 
 __all__ = ["OTHER_ROWS", "LoopSetup", "count_steps", "run_loop"]
 
@@ -40,6 +44,13 @@ OTHER_ROWS = (
     "report.output_dir=runs/NAME."
 )
 """Said where a broken-off run would go on with other rows."""
+
+AGREE_STEPS = 10
+"""Most steps between two moments at which several processes agree on stopping and saving; chosen. One small exchange
+then, beside those of every step."""
+
+COUNTS = "counts"
+"""Names the counts of tokens beside the random state of a process."""
 
 Plan = Callable[[int], Sequence[np.ndarray]]
 
@@ -128,14 +139,23 @@ def run_loop(setup: LoopSetup) -> RunLog:
     Raises:
         StorageError: A checkpoint could not be written.
         OutputError: The checkpoints are of a run on other rows.
+        KeyboardInterrupt: Someone broke it off; a checkpoint was saved first, unless an update was half done.
+        Stopped: A signal did, on the command line; the update at hand was finished and a checkpoint saved.
     """
     loop = _Loop(setup)
     try:
-        loop.resume()
-        while not loop.is_done:
-            loop.take_step(loop.next_window())
+        with loop.holding_all():
+            loop.resume()
+            loop.is_whole = True
+            # What a run still owes that was broken off between an update and the look at validation behind it.
             loop.look_and_save()
-        return loop.finish()
+            while not loop.is_done:
+                loop.take_step(loop.next_window())
+                loop.look_and_save()
+            return loop.finish()
+    except KeyboardInterrupt as stop:
+        loop.save_broken(stop)
+        raise
     finally:
         loop.ahead.close()
         for hook in setup.hooks:
@@ -164,6 +184,11 @@ class _Loop:
         self.best_weights: dict[str, Tensor] | None = None
         self.unread: list[Tensor] = []
         self.is_split = False
+        # Whether what stands now can be gone on from: not while an update is half applied.
+        self.is_whole = False
+        # What there was before something that may be broken off and done again: random state, and counts of tokens.
+        self.begun: tuple[RandomState, int, int] | None = None
+        self.saved_step, self.saved_at = 0, time.monotonic()
         self.ahead = Ahead(setup.feeder, is_on=self.accelerator.device.type == "cuda")
         self.windows = setup.windows(0)
         for guide in setup.guides:
@@ -205,9 +230,42 @@ class _Loop:
         following = self.state.position + 1
         return self.split(self.windows[following]) if following < len(self.windows) else []
 
+    def holding_all(self) -> contextlib.AbstractContextManager[None]:
+        """Several processes hold signals throughout, so that none leaves while another waits for it."""
+        is_alone = self.accelerator.num_processes == 1
+        return contextlib.nullcontext() if is_alone or self.setup.store is None else hold_signals()
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """Mark a block that leaves nothing to go on from where it is broken off; signals wait for its end."""
+        with hold_signals():
+            self.is_whole = False
+            yield
+            self.begun, self.is_whole = None, True
+
+    def begin(self) -> None:
+        """Mark the start of what can be broken off and done again."""
+        log = self.state.log
+        self.begun = None if self.setup.store is None else (take_random(), log.tokens, log.padded_tokens)
+
     def take_step(self, window: np.ndarray) -> None:
-        """One update: the summed loss of the window, divided by what the window holds."""
-        started = time.perf_counter()
+        """One update; a signal waits for its end, where a checkpoint can follow."""
+        with contextlib.nullcontext() if self.setup.store is None else hold_signals():
+            started = time.perf_counter()
+            if not is_watched():
+                self.begin()
+            # What a guide does before the forward passes is not undone.
+            with self.changing() if self.setup.guides else contextlib.nullcontext():
+                total = self.add_gradients(window)
+            with self.changing():
+                rate = self.update_weights(window, total)
+            log = self.state.log
+            log.seconds += time.perf_counter() - started
+            for hook in self.setup.hooks:
+                hook.after_step(log, None if self.unread else log.losses[-1], rate)
+
+    def add_gradients(self, window: np.ndarray) -> Tensor:
+        """Add the gradients of a window: its summed loss, divided by what it holds; gives that loss."""
         parts = self.split(window)
         # Wrapped models average gradients over processes, and each must take part in every update: a process that
         # got no example runs one with weight 0.
@@ -218,7 +276,10 @@ class _Loop:
             guide.before_step(self.state.epoch, self.state.log.steps)
         run_window = run_joint_window if self.setup.is_joint else run_window_by_parts
         batches = (self.ahead.feed(part) for part in parts)
-        total = run_window(self.model, batches, len(parts), self.setup.objective, self.accelerator, scale, self.count)
+        return run_window(self.model, batches, len(parts), self.setup.objective, self.accelerator, scale, self.count)
+
+    def update_weights(self, window: np.ndarray, total: Tensor) -> float:
+        """Apply the gradients of a window, and count it; gives the rate that was used."""
         self.ahead.expect(self.foresee)
         log = self.state.log
         rate = self.update()
@@ -232,9 +293,7 @@ class _Loop:
         self.unread.append(total)
         if log.steps % self.training.log_every == 0 or log.steps == self.num_steps:
             self.read_losses()
-        log.seconds += time.perf_counter() - started
-        for hook in self.setup.hooks:
-            hook.after_step(log, None if self.unread else log.losses[-1], rate)
+        return rate
 
     def count(self, batch: Microbatch, scale: float) -> None:
         """Count what went through the model, and take the gradients that it left."""
@@ -267,23 +326,64 @@ class _Loop:
             self.unread = []
 
     def look_and_save(self) -> None:
-        """Score validation and write a checkpoint when it is time."""
-        steps, at_end = self.state.log.steps, self.state.position == len(self.windows) or self.is_done
-        every = self.training.evaluate_every
-        if self.setup.evaluate is not None and ((steps % every == 0 or self.is_done) if every else at_end):
+        """Between two updates: end where a signal asked for it, score validation and write a checkpoint when due."""
+        log = self.state.log
+        if not log.steps:
+            return
+        is_late = self.agree()
+        # A run that goes on may have looked at these very weights, or not.
+        has_looked = bool(log.evaluations) and log.evaluations[-1].step == log.steps
+        if self.setup.evaluate is not None and not has_looked and self.is_due(self.training.evaluate_every):
             self.look()
-        every = self.training.checkpoint_every
-        if self.setup.store is not None and ((steps % every == 0 or self.is_done) if every else at_end):
+            self.saved_step = 0
+        is_due = is_late or self.is_due(self.training.checkpoint_every)
+        if self.setup.store is not None and is_due and self.saved_step != log.steps:
             self.save()
+
+    def is_due(self, every: int | None) -> bool:
+        """Whether a number of steps, or an epoch where there is none, or the run ends with the last update."""
+        is_border = self.state.log.steps % every == 0 if every else self.state.position == len(self.windows)
+        return is_border or self.is_done
+
+    def agree(self) -> bool:
+        """End where any process was asked to; gives whether so much time has passed that a checkpoint is due.
+
+        Several processes agree on both now and then, so that all stop and save behind the same update; the clock is
+        that of the first.
+        """
+        minutes = self.training.checkpoint_minutes
+        is_late = bool(minutes) and time.monotonic() - self.saved_at >= 60 * float(minutes or 0)
+        if self.accelerator.num_processes == 1:
+            raise_request()
+            return is_late
+        is_border = self.state.position == len(self.windows) or self.is_done
+        if self.setup.store is None or (
+            self.state.log.steps % min(self.training.log_every, AGREE_STEPS) and not is_border
+        ):
+            return False
+        own = torch.tensor([[find_request() or 0, int(is_late)]], device=self.accelerator.device)
+        told = self.accelerator.gather(own).tolist()
+        if number := max(each[0] for each in told):
+            raise Stopped(number)
+        return bool(told[0][1])
 
     def look(self) -> None:
         """Score validation; keep the weights if they are the best so far."""
         assert self.setup.evaluate is not None
-        self.read_losses()
+        with self.changing():
+            self.read_losses()
+        self.begin()
         # Not the wrapped model: that one talks to the other processes in every forward pass, and here one process may
         # have a batch more than another.
         with self.weights.complete(self.state):
             metrics = self.setup.evaluate(self.setup.model)
+        with self.changing():
+            look = self.take_look(metrics)
+        for hook in self.setup.hooks:
+            hook.after_evaluation(self.state.log, look)
+
+    def take_look(self, metrics: dict[str, float]) -> Evaluation:
+        """Note what validation says, and what follows from it."""
         self.set_modes()
         log, metric = self.state.log, str(self.training.select_by)
         look = Evaluation(log.steps, log.epochs, metrics)
@@ -299,29 +399,52 @@ class _Loop:
             patience = self.training.early_stopping
             is_out = patience is not None and self.state.looks_without_gain >= patience
             log.stopped_early = is_out and log.steps < self.num_steps
-        for hook in self.setup.hooks:
-            hook.after_evaluation(log, look)
+        return look
 
     def save(self) -> None:
         """Write a checkpoint; every process adds its own random state."""
         store, step = self.setup.store, self.state.log.steps
         assert store is not None
-        self.read_losses()
-        store.write_random(step, capture_random())
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            is_best = self.state.log.best_step == step
-            snapshot = Snapshot(
-                weights=self.weights.collect(),
-                optimizer=collect_optimizer(self.plain_optimizer),
-                random={},
-                state=self.state.to_json() | {"scaler": self.read_scaler()},
-                guides={f"{n}/{k}": t for n, guide in enumerate(self.setup.guides) for k, t in guide.collect().items()},
-                best=None if is_best else self.best_weights,
-                average=self.weights.collect_mean(),
-            )
-            store.commit(step, snapshot)
-        self.accelerator.wait_for_everyone()
+        with hold_signals():
+            self.read_losses()
+            counts = torch.tensor([self.state.log.tokens, self.state.log.padded_tokens])
+            store.write_random(step, {**capture_random(self.begun[0] if self.begun else None), COUNTS: counts})
+            self.accelerator.wait_for_everyone()
+            if self.accelerator.is_main_process:
+                store.commit(step, self.take_snapshot())
+            self.accelerator.wait_for_everyone()
+            self.saved_step, self.saved_at = step, time.monotonic()
+
+    def take_snapshot(self) -> Snapshot:
+        """Copy where the run stands, the random state of the processes left out."""
+        is_best = self.state.log.best_step == self.state.log.steps
+        return Snapshot(
+            weights=self.weights.collect(),
+            optimizer=collect_optimizer(self.plain_optimizer),
+            random={},
+            state=self.state.to_json() | {"scaler": self.read_scaler()},
+            guides={f"{n}/{k}": t for n, guide in enumerate(self.setup.guides) for k, t in guide.collect().items()},
+            best=None if is_best else self.best_weights,
+            average=self.weights.collect_mean(),
+        )
+
+    def save_broken(self, stop: KeyboardInterrupt) -> None:
+        """Save where the run was broken off, if something stands there that can be gone on from.
+
+        Args:
+            stop: What broke it off; one of the command line is told the step that was saved.
+        """
+        log, is_told = self.state.log, isinstance(stop, Stopped)
+        # Ctrl-C in a script of several processes reaches them at different updates.
+        is_alone = is_told or self.accelerator.num_processes == 1
+        if self.setup.store is None or not (self.is_whole and log.steps and is_alone):
+            return
+        if self.begun is not None:
+            log.tokens, log.padded_tokens = self.begun[1:]
+        if self.saved_step != log.steps:
+            self.save()
+        if isinstance(stop, Stopped):
+            stop.step = log.steps
 
     def read_scaler(self) -> dict[str, Any] | None:
         """Where the loss scale of fp16 stands; None without one."""
@@ -333,6 +456,8 @@ class _Loop:
         store = self.setup.store
         if store is None:
             return
+        if self.accelerator.is_main_process:
+            store.clear_stages()
         snapshot = store.load_newest()
         self.state.log.damaged_checkpoints += store.skipped
         if snapshot is None:
@@ -346,7 +471,9 @@ class _Loop:
                 self.accelerator.scaler.load_state_dict(scale)
             self.weights.restore(snapshot.weights, snapshot.average)
         except (KeyError, TypeError, RuntimeError) as error:
-            raise StorageError(f"checkpoints: written by another version or for another model ({error}).") from error
+            raise StorageError(
+                f"checkpoints: written by another version or for another model ({name_cause(error)})."
+            ) from error
         restore_optimizer(self.plain_optimizer, snapshot.optimizer)
         for number, guide in enumerate(self.setup.guides):
             own = f"{number}/"
@@ -362,10 +489,15 @@ class _Loop:
         self.windows = self.setup.windows(self.state.epoch)
         self.state.log.resumed_at.append(self.state.log.steps)
         self.state.log.damaged_checkpoints += store.skipped
+        self.saved_step = self.state.log.steps
+        # Each process has seen tokens of its own; the state is that of the first.
+        if (counts := snapshot.random.pop(COUNTS, None)) is not None:
+            self.state.log.tokens, self.state.log.padded_tokens = counts.tolist()
         restore_random(snapshot.random)
 
     def finish(self) -> RunLog:
         """Put the best weights in place and close the log."""
+        self.is_whole = False
         self.read_losses()
         log, kept = self.state.log, self.state.mean_kept
         best = self.best_weights if self.training.restore_best and log.evaluations else None

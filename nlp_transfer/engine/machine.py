@@ -20,7 +20,7 @@ from nlp_transfer.engine.masters import Masters
 from nlp_transfer.engine.packed import PackedModel, PackedRows
 from nlp_transfer.models.blocks import find_stack
 
-__all__ = ["compare_formats", "compare_predictions"]
+__all__ = ["compare_formats", "compare_predictions", "read_measured", "write_measured"]
 
 PAIRS = 5
 """Steps timed in each format, in turns; chosen."""
@@ -62,11 +62,11 @@ def compare_predictions() -> float:
 def _recall(work: str, measure: Callable[[], float]) -> float:
     """Look up what was measured on this machine; measure and keep it where nothing is there."""
     place, key = _find_place(), _name_key(work)
-    known = _read(place)
+    known = read_measured(place)
     if key not in known:
         known[key] = round(measure(), 3)
         if not _is_busy():
-            _write(place, known)
+            write_measured(place, known)
     return known[key]
 
 
@@ -157,7 +157,7 @@ def _build_step(*, half: bool) -> Callable[[], float]:
     return step
 
 
-def _read(place: Path) -> dict[str, float]:
+def read_measured(place: Path) -> dict[str, float]:
     """What was measured before; nothing where there is no such file, or it does not hold."""
     try:
         held = json.loads(place.read_text(encoding="utf-8"))
@@ -166,10 +166,15 @@ def _read(place: Path) -> dict[str, float]:
         return {}
 
 
-def _write(place: Path, known: dict[str, float]) -> None:
+def write_measured(place: Path, known: dict[str, float]) -> None:
     """Keep what was measured, whole or not at all."""
     aside = place.with_suffix(f".{time.time_ns()}")
-    with contextlib.suppress(OSError):
+    try:
         place.parent.mkdir(parents=True, exist_ok=True)
         aside.write_text(json.dumps(known, indent=1), encoding="utf-8")
         aside.replace(place)
+    except OSError:
+        return
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)

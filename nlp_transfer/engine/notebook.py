@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nlp_transfer.contracts import Evaluation, RunLog
+from nlp_transfer.figures import format_number
 
 __all__ = ["NotebookBar", "NotebookProgress"]
 
@@ -91,14 +92,14 @@ class NotebookProgress:
         if loss is not None:
             speed = log.examples / max(log.seconds, 1e-9)
             left = (self.bar.total - log.steps) * log.seconds / max(log.steps, 1)
-            self.bar.words = f"loss {loss:.3f}, {speed:.0f} examples/s, {left:.0f} s left"
+            self.bar.words = f"loss {format_number(loss)}, {speed:.0f} examples/s, {left:.0f} s left"
         self.bar.show()
 
     def after_evaluation(self, log: RunLog, evaluation: Evaluation) -> None:  # noqa: ARG002
         """Add the validation figures to the table."""
         figures = list(evaluation.metrics.items())[:MOST_FIGURES]
         row = {"epoch": f"{evaluation.epoch:.1f}"}
-        self.bar.rows.append(row | {f"validation {name}": f"{value:.3f}" for name, value in figures})
+        self.bar.rows.append(row | {f"validation {name}": format_number(value) for name, value in figures})
         self.bar.show(is_due=True)
 
     def close(self) -> None:

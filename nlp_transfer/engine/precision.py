@@ -1,20 +1,67 @@
 """Which device and which number format a run uses."""
 
+import contextlib
 import os
+from collections.abc import Iterator
+from contextvars import ContextVar
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from nlp_transfer.engine.machine import compare_formats, compare_predictions
+from nlp_transfer.engine.machine import compare_formats, compare_predictions, read_measured, write_measured
 from nlp_transfer.errors import RecipeError
 
-__all__ = ["Precision", "choose_device", "choose_precision", "choose_prediction", "count_processes"]
+__all__ = [
+    "Precision",
+    "choose_device",
+    "choose_precision",
+    "choose_prediction",
+    "count_processes",
+    "keep_measured",
+]
 
 LEAST_GAIN = 1.1
 """Times as fast as float32 that bf16 must be on a CPU to be worth its rounding; chosen."""
 
 LEAST_PREDICTION_GAIN = 1.5
 """Times as fast as float32 that bf16 must be on a CPU to be worth the second looks; chosen."""
+
+
+_kept: ContextVar[Path | None] = ContextVar("kept", default=None)
+KEPT_KEY = "bf16 training"
+
+
+@contextlib.contextmanager
+def keep_measured(place: Path) -> Iterator[None]:
+    """Have a run that goes on compute in the number format in which it began.
+
+    A machine that is busy is measured anew by every process, and two may find two formats: the same command would then
+    end in other bits than the run that it goes on with. So what is measured for a run lies in its folder.
+
+    Args:
+        place: File for it; written when a format is first chosen. Inside another such block it is that one's file.
+
+    Yields:
+        Nothing.
+    """
+    token = _kept.set(_kept.get() or place)
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+
+
+def _find_gain() -> float:
+    """Times as fast as in float32 that a step in bf16 is here, as the run at hand began with."""
+    place = _kept.get()
+    if place is None:
+        return compare_formats()
+    known = read_measured(place)
+    if KEPT_KEY not in known:
+        known[KEPT_KEY] = compare_formats()
+        write_measured(place, known)
+    return known[KEPT_KEY]
 
 
 def choose_device(wanted: str) -> str:
@@ -85,7 +132,7 @@ def choose_precision(wanted: str, device: str) -> Precision:
         return Precision("fp32", f"{device} is not measured")
     if count_processes() > 1:
         return Precision("fp32", "several processes add their gradients")
-    gain = compare_formats()
+    gain = _find_gain()
     found = f"a step in bf16 was measured to take {1 / gain:.2g} times as long as in fp32 here"
     return Precision("bf16" if gain >= LEAST_GAIN else "fp32", found)
 

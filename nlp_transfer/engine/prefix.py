@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nlp_transfer.errors import ShapeError, StorageError
+from nlp_transfer.errors import ShapeError, StorageError, name_cause
 
 __all__ = ["Prefix", "PrefixCache", "PrefixStates", "allocate_states"]
 
@@ -195,6 +195,6 @@ def allocate_states(num_tokens: int, width: int) -> np.ndarray:
             return np.memmap(file, dtype=np.float32, mode="w+", shape=(num_tokens, width))
     except OSError as error:
         raise StorageError(
-            f"strategy.cache_prefix: {num_bytes / 1e9:.1f} GB of states found no room: {error}. "
+            f"strategy.cache_prefix: {num_bytes / 1e9:.1f} GB of states found no room: {name_cause(error)}. "
             "Free space, or set strategy.cache_prefix=false."
         ) from error

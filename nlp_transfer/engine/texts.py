@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset
 from torch import nn
 
-from nlp_transfer.contracts import LabelSpace, Prepared
+from nlp_transfer.contracts import Encoded, LabelSpace, Prepared
 from nlp_transfer.data.encode import encode_table, read_padding
 from nlp_transfer.data.tokens import LongText
 from nlp_transfer.engine.forward import Feeder
@@ -80,6 +80,7 @@ class TextScorer:
         max_tokens: int,
         progress: Callable[[int], None] | None = None,
         is_exact: bool = False,
+        notice: Callable[[Dataset, Encoded], None] | None = None,
     ) -> np.ndarray:
         """Score every text of a table, chunk by chunk.
 
@@ -89,13 +90,18 @@ class TextScorer:
             max_tokens: Most tokens in one forward pass.
             progress: Called with the count of texts done since the last call.
             is_exact: Whether ``auto`` means fp32, because figures come of the logits, not only labels.
+            notice: Called with each chunk of the texts and its tokens.
 
         Returns:
             Logits, float32, shape (N, C).
         """
         parts = []
         for start in range(0, len(texts), EXAMPLES_PER_CHUNK):
-            feeder = self._open(texts.select(range(start, min(start + EXAMPLES_PER_CHUNK, len(texts)))))
+            chunk = texts.select(range(start, min(start + EXAMPLES_PER_CHUNK, len(texts))))
+            prepared = self.encode(chunk)
+            if notice is not None:
+                notice(chunk, prepared.splits["input"])
+            feeder = self._open(prepared)
             wanted = "fp32" if is_exact and self._precision == "auto" else self._precision
             if self._half.suits(feeder) and choose_prediction(wanted, self.device.type).format == "bf16":
                 scored = self._half.predict(feeder, batch_size=batch_size, max_tokens=max_tokens, progress=progress)
@@ -128,7 +134,6 @@ class TextScorer:
         pad, side = read_padding(self.tokenizer)
         return Prepared({"input": encoded}, self.space, pad, side)
 
-    def _open(self, texts: Dataset) -> Feeder:
-        """Tokenize some texts and make them ready to be run."""
-        prepared = self.encode(texts)
+    def _open(self, prepared: Prepared) -> Feeder:
+        """Make some texts ready to be run."""
         return Feeder(prepared, "input", self.device, pad_to_multiple_of=8 if self.device.type == "cuda" else None)

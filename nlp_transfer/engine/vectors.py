@@ -18,7 +18,7 @@ from nlp_transfer.contracts import Encoded, Prepared, Track, track_nothing
 from nlp_transfer.data.identity import hash_rows
 from nlp_transfer.engine.forward import iterate_rows
 from nlp_transfer.engine.states import FrozenReader, find_reader
-from nlp_transfer.errors import StorageError
+from nlp_transfer.files import explain_writing
 from nlp_transfer.models.vectors import pool_tokens, read_layers
 
 __all__ = ["extract_vectors", "hash_weights"]
@@ -197,7 +197,13 @@ def _write_entry(place: Path | None, values: np.ndarray) -> None:
             os.fsync(file.fileno())
         aside.replace(place)
     except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise StorageError(
-            f"{place.parent}: vectors could not be kept: {error}. Free space, or set HF_DATASETS_CACHE elsewhere."
+        raise explain_writing(
+            place.parent,
+            error,
+            what="vectors could not be kept",
+            way_out="Free space, or set HF_DATASETS_CACHE elsewhere.",
+            elsewhere="set HF_DATASETS_CACHE to another folder",
         ) from error
+    finally:
+        # Its name is its own: nobody would write over what a signal left of it.
+        aside.unlink(missing_ok=True)

@@ -96,6 +96,7 @@ def attribute_gradients(
     *,
     steps: int = STEPS,
     last_steps: int = LAST_STEPS,
+    unit: float = 1.0,
 ) -> Attribution:
     """Share the score out among the tokens by integrated gradients along the word embeddings.
 
@@ -111,6 +112,7 @@ def attribute_gradients(
         score: What is explained.
         steps: Points of the integral to begin with.
         last_steps: Most points.
+        unit: What a miss is small against, in the unit of the score: a standard deviation of a regression's target.
 
     Returns:
         Values of tokens, (R, L), in the unit of the score; they add up to the difference of the scores, or
@@ -150,7 +152,7 @@ def attribute_gradients(
         )
         values_RL = values_1RLD[0].detach().double().sum(dim=2).cpu().numpy()
         gap = abs(float(values_RL.sum()) - (whole - least))
-        is_complete = gap <= max(TOLERANCE * abs(whole - least), LEAST_GAP)
+        is_complete = gap <= max(TOLERANCE * abs(whole - least), LEAST_GAP * unit)
         if is_complete or num_steps * 2 > last_steps:
             return Attribution(values_RL, whole, least, num_steps, gap, is_complete)
         num_steps *= 2

@@ -9,6 +9,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from nlp_transfer.contracts import LabelSpace
+from nlp_transfer.data.target_scale import TargetScale
 from nlp_transfer.errors import ShapeError
 from nlp_transfer.evaluation.metrics_counts import FloatArray
 from nlp_transfer.evaluation.scoring import compute_metrics, is_better
@@ -133,11 +134,15 @@ class _Linear:
         self.strength = strength
         self.seed = seed
         self.models: list[LogisticRegression | Ridge | float] = []
+        self.target = TargetScale()
 
     def fit(self, features: sparse.csr_matrix, labels: np.ndarray, start: "_Linear | None" = None) -> None:
         """Train on features, shape (N, F), from where a stronger regularization ended: half of the updates."""
         if self.space.kind == "regression":
-            self.models = [fit_quietly(Ridge(alpha=1 / self.strength, random_state=self.seed), features, labels)]
+            # In standard deviations: a solver's stopping rule, too, must not see the unit.
+            self.target = TargetScale.measure(labels)
+            wanted = self.target.standardize(labels)
+            self.models = [fit_quietly(Ridge(alpha=1 / self.strength, random_state=self.seed), features, wanted)]
             return
         columns = labels.T if self.space.kind == "multi_label" else [labels]
         starts = [None] * len(columns) if start is None else start.models
@@ -163,7 +168,7 @@ class _Linear:
         found = np.zeros((num_examples, self.space.num_outputs))
         for column, model in enumerate(self.models):
             if isinstance(model, Ridge):
-                found[:, 0] = model.predict(features)
+                found[:, 0] = self.target.restore(model.predict(features))
             elif self.space.kind == "multi_label":
                 found[:, column] = model if isinstance(model, float) else model.predict_proba(features)[:, 1]
             elif isinstance(model, float):

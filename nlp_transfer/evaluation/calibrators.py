@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from nlp_transfer.contracts import LabelSpace
-from nlp_transfer.errors import ArtifactError, DataError, ShapeError
+from nlp_transfer.errors import ArtifactError, DataError, ShapeError, name_cause
 from nlp_transfer.evaluation.metrics_counts import FloatArray
 
 __all__ = ["Calibrator", "CalibratorKind", "Knots", "fit_calibrator", "keep_order", "read_calibrator"]
@@ -226,7 +226,7 @@ def read_calibrator(metadata: Mapping[str, Any], *, num_classes: int, where: str
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(
             f"{where}: calibration: expected a temperature above 0 or knots of {num_classes} classes, came another "
-            f"record ({error}). Copy the artefact again, or train it again."
+            f"record ({name_cause(error)}). Copy the artefact again, or train it again."
         ) from error
 
 

@@ -10,6 +10,7 @@ from nlp_transfer.evaluation.metrics_counts import FloatArray, IntArray, divide
 __all__ = [
     "compute_mean",
     "compute_pearson",
+    "compute_r2",
     "compute_spearman",
     "measure_log_loss",
     "rank_values",
@@ -69,6 +70,29 @@ def compute_pearson(first: FloatArray, second: FloatArray, weights: FloatArray) 
     centered_second, spread_second = _center(second, weights)
     covariance = (weights * centered_first * centered_second).sum(axis=0)
     return np.clip(divide(covariance, spread_first * spread_second), -1.0, 1.0)
+
+
+def compute_r2(labels: FloatArray, predicted: FloatArray, weights: FloatArray) -> FloatArray:
+    """Share of the labels' variance that predictions explain.
+
+    Args:
+        labels: Float64, shape (N,).
+        predicted: Float64, shape (N,).
+        weights: Weights of the examples, float64, shape (N, R).
+
+    Returns:
+        At most 1, higher is better, shape (R,); 0 is what their mean gives, and below it is worse than that. Where
+        labels are constant: 1 for the very same predictions, else 0, as in scikit-learn.
+
+    Example:
+        >>> compute_r2(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 2.0]), np.ones((3, 1))).tolist()
+        [0.5]
+    """
+    _, spread = _center(labels, weights)
+    missed = ((labels - predicted) ** 2) @ weights
+    is_constant = spread == 0
+    explained = 1 - missed / np.where(is_constant, 1.0, spread**2)
+    return np.where(is_constant, (missed == 0).astype(np.float64), explained)
 
 
 def _center(values: FloatArray, weights: FloatArray) -> tuple[FloatArray, FloatArray]:

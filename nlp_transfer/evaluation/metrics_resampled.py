@@ -24,7 +24,13 @@ from nlp_transfer.evaluation.metrics_counts import (
     compute_quadratic_kappa,
     compute_recall,
 )
-from nlp_transfer.evaluation.metrics_errors import compute_mean, compute_pearson, compute_spearman, measure_log_loss
+from nlp_transfer.evaluation.metrics_errors import (
+    compute_mean,
+    compute_pearson,
+    compute_r2,
+    compute_spearman,
+    measure_log_loss,
+)
 from nlp_transfer.evaluation.metrics_ranking import average_over_classes, compute_average_precision, compute_roc_auc
 from nlp_transfer.recipe.schema import METRICS
 
@@ -172,6 +178,8 @@ STATISTICS: dict[str, Measure] = {
     "brier": lambda tally: compute_mean(tally.sample.brier, tally.weights),
     "mse": lambda tally: compute_mean(tally.sample.errors**2, tally.weights),
     "mae": lambda tally: compute_mean(np.abs(tally.sample.errors), tally.weights),
+    "rmse": lambda tally: np.sqrt(compute_mean(tally.sample.errors**2, tally.weights)),
+    "r2": lambda tally: compute_r2(*tally.sample.numbers, tally.weights),
     "pearson": lambda tally: compute_pearson(*tally.sample.numbers, tally.weights),
     "spearman": lambda tally: compute_spearman(*tally.sample.numbers, tally.weights),
 }

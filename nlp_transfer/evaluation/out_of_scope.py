@@ -9,7 +9,7 @@ from safetensors.numpy import load, save
 from scipy.special import logsumexp
 from scipy.stats import rankdata
 
-from nlp_transfer.errors import ArtifactError, DataError, ShapeError
+from nlp_transfer.errors import ArtifactError, DataError, ShapeError, name_cause
 from nlp_transfer.evaluation.metrics_counts import FloatArray
 
 __all__ = ["Gaussians", "Method", "fit_gaussians", "measure_auroc", "read_gaussians", "score_energy"]
@@ -146,7 +146,7 @@ def read_gaussians(content: bytes, *, where: str) -> Gaussians:
             raise ValueError(f"shapes {means.shape} and {precision.shape}")
     except (SafetensorError, KeyError, ValueError) as error:
         raise ArtifactError(
-            f"{where}: expected class means and a precision, came another file ({error}). "
+            f"{where}: expected class means and a precision, came another file ({name_cause(error)}). "
             "Fit it again with nlp-transfer out-of-scope."
         ) from error
     return Gaussians(means.astype(np.float64), precision.astype(np.float64))

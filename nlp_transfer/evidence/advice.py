@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nlp_transfer.evidence.advice_picture import draw_candidates
+from nlp_transfer.models.digests import seal_record
 from nlp_transfer.publishing.summary import format_duration, format_interval, format_number, show_text
 from nlp_transfer.publishing.views import (
     claim_view,
@@ -111,7 +112,7 @@ class Advice:
         Raises:
             StorageError: The machine could not write.
         """
-        text = json.dumps(self.record, indent=2, allow_nan=False) + "\n"
+        text = json.dumps(seal_record(self.record), indent=2, allow_nan=False) + "\n"
         write_view(Path(folder), {ADVICE_HTML: _render(self, is_page=True)}, {ADVICE_JSON: text})
 
     def __repr__(self) -> str:
@@ -171,14 +172,15 @@ def describe_facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = [*_describe_rows(record["data"]), *_describe_distance(record["distance"]), *_describe_probes(record)]
     found += [("Note", note) for note in record["notes"]]
     found.append(("Took", format_duration(record["seconds"])))
-    return [(show_text(name, 60), show_text(value, 300)) for name, value in found]
+    return [(show_text(name, 60), show_text(value, 400)) for name, value in found]
 
 
 def _describe_rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Facts of the table."""
     classes, lengths, repeats = data["classes"], data["lengths"], data["duplicates"]
     rows = ", ".join(f"{count:,} {split}" for split, count in data["rows"].items())
-    language = data["language"] or "language not sure, letters " + ", ".join(list(data["scripts"])[:3]).lower()
+    scripts = ", ".join(list(data["scripts"])[:3]).lower()
+    language = data["language"] or (f"language not sure, letters {scripts}" if scripts else "no letters")
     return [
         ("Rows", rows),
         (

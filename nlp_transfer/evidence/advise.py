@@ -17,6 +17,7 @@ from nlp_transfer.contracts import Splits, Track, track_nothing
 from nlp_transfer.data.checks import hash_texts
 from nlp_transfer.data.encode import resolve_max_length
 from nlp_transfer.data.load import load_splits
+from nlp_transfer.data.unseen import Unseen, describe_unseen, find_unseen, suggest_encoder
 from nlp_transfer.engine.precision import choose_device
 from nlp_transfer.errors import DataError
 from nlp_transfer.evidence.advice import Advice, claim_advice
@@ -31,6 +32,7 @@ from nlp_transfer.evidence.distance import (
 )
 from nlp_transfer.evidence.estimators import score_logme
 from nlp_transfer.evidence.facts import (
+    bound_accuracy,
     count_repeats,
     describe_classes,
     describe_lengths,
@@ -50,8 +52,12 @@ from nlp_transfer.evidence.probes import (
     summarize_folds,
 )
 from nlp_transfer.evidence.sample import REFERENCE, Sample, draw_sample, find_middle, read_vectors, time_passes
-from nlp_transfer.models.encoder import LoadedEncoder, check_vocabulary, load_encoder, load_tokenizer, read_config
-from nlp_transfer.models.sources import EncoderSource, resolve_encoder
+from nlp_transfer.models.encoder import (
+    LoadedEncoder,
+    load_encoder,
+    open_encoder,
+)
+from nlp_transfer.models.sources import EncoderSource
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.overrides import check_sections
 from nlp_transfer.recipe.schema import EncoderConfig, Recipe, ZeroShotConfig
@@ -68,6 +74,9 @@ time."""
 
 IN_MEMORY = "YOUR_TABLE"
 """Stands for the path of a table in memory, in the commands of advice too."""
+
+MOST_SHOWN = 20
+"""Unknown characters that the advice names; chosen."""
 
 MOST_SUSPECTS = 10
 """Rows with a suspected label that the advice names."""
@@ -110,8 +119,8 @@ def advise(
     interval, an expected cost on this machine, reasons, and the recipe to run.
 
     Args:
-        data: Bundled name, file, folder of splits, Hub id, `datasets.Dataset` or `DatasetDict`, pandas frame, or a
-            mapping of those by split name.
+        data: Bundled name, file, folder of splits, Hub id, `datasets.Dataset` or `DatasetDict`, pandas or polars frame,
+            Arrow table, dictionary of columns, or a mapping of those by split name.
         overrides: Further dotted keys of ``data``, as ``["data.invalid=drop"]`` or a mapping; the advised recipes get
             them too.
         encoder: Alias, folder, earlier run or Hub id.
@@ -150,17 +159,25 @@ def advise(
     distance = _measure_distances(origin, tokenizer, sample, last, cloud, max_length=max_length, seed=seed)
     found = _probe(sample, last, mixed, seed=seed)
     zero_shot = None if splits.is_pair else _try_labels(loaded, sample, last)
+    encoded = sample.prepared.splits["train"]
+    unseen = find_unseen(splits.tables["train"].select(sample.rows), encoded, tokenizer)
     outlook = _look_out(sample, found, distance, zero_shot, forward_seconds, max_length, told)
+    lost = _write_unseen(unseen, tokenizer)
+    outlook = replace(
+        outlook, blind=unseen.blind_share, is_carried=unseen.score is not None, reader=lost["encoder"] or ""
+    )
     if found.is_mixed:
         outlook = replace(outlook, layers=(find_middle(model), -1))
     record = {
         **_write_down(sample, found, outlook),
+        "unseen": lost,
         "encoder": {"name": encoder, "max_length": max_length, "forward_seconds": forward_seconds},
         "distance": distance,
         "in_memory": source is not None,
         "seed": seed,
         "seconds": time.perf_counter() - started,
     }
+    record["notes"] += describe_unseen(unseen, tokenizer, where="train", way="try it with --encoder")
     advice = Advice(record)
     if out is not None:
         advice.save(out)
@@ -189,7 +206,27 @@ def _look_out(
         forward_seconds=forward_seconds,
         layers=None,
         data=told,
+        ceiling=_find_ceiling(sample),
     )
+
+
+def _find_ceiling(sample: Sample) -> float:
+    """Accuracy that no classifier on this encoder passes on the rows that were looked at."""
+    counts = sample.prepared.splits["train"].counts
+    return 1.0 if counts is None else bound_accuracy(counts.keys, sample.labels)
+
+
+def _write_unseen(unseen: Unseen, tokenizer: Any) -> dict[str, Any]:
+    """What the encoder does not see of the rows that were looked at, and which one would."""
+    kind, encoder, _ = suggest_encoder(unseen.characters, len(tokenizer))
+    return {
+        **asdict(unseen),
+        "characters": list(unseen.characters)[:MOST_SHOWN],
+        "unknown_share": unseen.unknown_share,
+        "blind_share": unseen.blind_share,
+        "kind": kind if unseen.is_notable else "",
+        "encoder": encoder if unseen.is_notable else None,
+    }
 
 
 def _write_down(sample: Sample, found: _Probed, outlook: Outlook) -> dict[str, Any]:
@@ -239,9 +276,9 @@ def _check_splits(splits: Splits) -> None:
 
 def _load(recipe: Recipe, splits: Splits, seed: int) -> tuple[EncoderSource, Any, LoadedEncoder, int]:
     """The encoder on its device, its tokenizer, and how many tokens it reads."""
-    origin = resolve_encoder(recipe.encoder)
-    tokenizer, settings = load_tokenizer(origin), read_config(origin)
-    check_vocabulary(tokenizer, settings, where=f"encoder.name: {origin.name}")
+    opened = open_encoder(recipe.encoder)
+    origin, tokenizer, settings = opened.source, opened.tokenizer, opened.settings
+    splits.facts.notes += opened.notes
     loaded = load_encoder(recipe.encoder, splits.labels, seed=seed)
     loaded.model.to(torch.device(choose_device("auto"))).eval()
     return origin, tokenizer, loaded, resolve_max_length(tokenizer, settings, recipe.data.max_length)
@@ -275,9 +312,18 @@ def _measure_distances(
         "proxy_a_distance": measure_proxy_distance(near, cloud, seed=seed),
         "coral": compute_coral(near, cloud),
         "mmd": compute_mmd(near, cloud),
-        "fragmentation": {name: asdict(measure_fragmentation(texts, tokenizer)) for name, texts in both.items()},
+        "fragmentation": {
+            name: {**asdict(measure_fragmentation(texts, tokenizer)), "unknown_share": _count_unknown(sample, split)}
+            for (name, texts), split in zip(both.items(), ("train", "reference"), strict=True)
+        },
         "masked_loss": losses,
     }
+
+
+def _count_unknown(sample: Sample, split: str) -> float:
+    """Share of the tokens that are unknown, as the tokenizer has them."""
+    counts = sample.prepared.splits[split].counts
+    return 0.0 if counts is None else counts.unknown_share
 
 
 def _compare(figures: Mapping[str, float]) -> float:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nlp_transfer.evidence.audit_picture import draw_groups, draw_shifts
+from nlp_transfer.models.digests import seal_record
 from nlp_transfer.publishing.summary import format_count, name_place, show_text
 from nlp_transfer.publishing.views import (
     claim_view,
@@ -127,7 +128,7 @@ class Audit:
         Raises:
             StorageError: The machine could not write.
         """
-        text = json.dumps(self.to_json(), indent=2) + "\n"
+        text = json.dumps(seal_record(self.to_json()), indent=2) + "\n"
         write_view(Path(folder), {AUDIT_HTML: _render(self, is_page=True)}, {AUDIT_JSON: text})
 
     def __repr__(self) -> str:

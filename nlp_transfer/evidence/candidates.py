@@ -33,6 +33,9 @@ DIFFERENT = 1.3
 """Tokens a word, and masked-token loss, over those of the reference sample from which texts count as different; chosen.
 The proxy A-distance does not say it: it tells any two topics apart."""
 
+MOST_BLIND = 0.05
+"""Share of texts whose label the encoder cannot see from which the advice begins with that; chosen."""
+
 LEVEL = 0.003
 """Expected scores closer than this are level, and the cheaper strategy comes first; chosen, below what seeds do."""
 
@@ -100,6 +103,11 @@ class Outlook:
         forward_seconds: Measured seconds of a forward pass of one row.
         layers: Layers the features are read from; None for the last.
         data: Overrides that name the data and the encoder.
+        blind: Share of the texts whose label the encoder cannot see, as it does not know what would tell it.
+        is_carried: Whether that is because the unknown part of texts carries the labels; else nothing is known of them.
+        reader: Encoder that would read them; empty where that is not asked.
+        ceiling: Accuracy that no classifier on this encoder passes on the rows that were looked at, as different texts
+            become the same tokens.
     """
 
     situation: Situation
@@ -113,6 +121,10 @@ class Outlook:
     forward_seconds: float
     layers: tuple[int, ...] | None
     data: tuple[str, ...]
+    blind: float = 0.0
+    is_carried: bool = False
+    reader: str = ""
+    ceiling: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -266,6 +278,9 @@ def _make_candidate(kind: str, outlook: Outlook, table: Mapping[str, Sequence[fl
     """What one strategy is expected to do."""
     situation = outlook.situation
     gain, error = expect_gain(kind, situation, table), math.hypot(outlook.probe_error, RESIDUALS.get(kind, 0.0))
+    if gain > 0:
+        # No training brings back what the tokenizer lost.
+        gain = min(gain * (1 - outlook.blind), max(0.0, outlook.ceiling - situation.probe))
     expected = situation.probe + gain
     if kind == "zero_shot":
         assert outlook.zero_shot is not None
@@ -296,7 +311,12 @@ def _make_candidate(kind: str, outlook: Outlook, table: Mapping[str, Sequence[fl
 
 def _is_different(outlook: Outlook) -> bool:
     """Whether the texts are unlike those the encoder knows."""
-    return outlook.word_ratio > DIFFERENT or (outlook.loss_ratio or 0.0) > DIFFERENT
+    return _is_blind(outlook) or outlook.word_ratio > DIFFERENT or (outlook.loss_ratio or 0.0) > DIFFERENT
+
+
+def _is_blind(outlook: Outlook) -> bool:
+    """Whether the encoder cannot see the label of many texts."""
+    return outlook.blind > MOST_BLIND
 
 
 def _give_reasons(kind: str, outlook: Outlook, gain: float) -> tuple[str, ...]:
@@ -307,12 +327,19 @@ def _give_reasons(kind: str, outlook: Outlook, gain: float) -> tuple[str, ...]:
     amount = f"{each:,.0f} examples a class are {'much' if is_much else 'little'}"
     place = "unlike what the encoder knows" if is_different else "like what the encoder knows"
     reasons = [f"{amount}, and the texts are {place}."]
+    if _is_blind(outlook):
+        lost = "what tells the classes apart in" if outlook.is_carried else "any token of"
+        reasons = [f"{amount}, and the encoder does not know {lost} {outlook.blind:.0%} of the texts."]
+        if outlook.reader:
+            reasons[0] += f" {outlook.reader} would read them: try it with --encoder."
     if kind == "features":
         reasons.append("Nothing in the encoder can be spoiled, and the score was measured by cross-validation.")
         if outlook.layers is not None:
             reasons.append("The middle and the last layer together told the classes apart better than the last.")
     elif kind == "zero_shot":
         reasons.append("Nothing is trained; the score is that of the labels' names on the train rows.")
+    elif _is_blind(outlook):
+        reasons.append("No training brings back what the tokenizer does not know.")
     elif kind == "few_shot":
         reasons.append("Every pair of examples is one to learn from, which helps where classes are topics.")
     else:
@@ -321,7 +348,7 @@ def _give_reasons(kind: str, outlook: Outlook, gain: float) -> tuple[str, ...]:
         share = abs(gain) / max(1 - situation.probe, 1e-9)
         verb = "removes" if gain >= 0 else "adds"
         reasons.append(f"In tables like this one it {verb} about {share:.0%} of the errors of fixed features.")
-    if kind == "full" and is_different and not is_much:
+    if kind == "full" and is_different and not is_much and not _is_blind(outlook):
         reasons.append("Pretraining further on unlabelled texts of this kind would come first, where there are any.")
     return tuple(reasons)
 

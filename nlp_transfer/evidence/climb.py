@@ -111,6 +111,7 @@ def measure_steps(climb: Climb) -> float:
     budget = climb.clock.budget
     timer = StepTimer(float("inf") if budget is None else PROBE_SHARE * budget)
     recipe = build_recipe(RUNGS["full"], climb.facts, seed=0, folder=climb.folder / "runs" / "timed")
+    shutil.rmtree(recipe.report.output_dir, ignore_errors=True)  # what a kill left of an earlier timing
     # What refuses the encoder or the recipe will do so again as a rung of its own, and is told there.
     with contextlib.suppress(OutOfTimeError, EncoderError, RecipeError):
         run(recipe, data=climb.source, progress=False, watch=lambda *_: (timer,))

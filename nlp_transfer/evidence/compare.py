@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from nlp_transfer.engine.precision import count_processes
+from nlp_transfer.engine.precision import count_processes, keep_measured
 from nlp_transfer.errors import RecipeError, TransferError
 from nlp_transfer.evaluation.baselines import predict_majority
 from nlp_transfer.evaluation.scoring import score_seeds
@@ -25,6 +25,7 @@ from nlp_transfer.evidence.rungs import RUNGS, Facts, Rung, choose_epochs, choos
 from nlp_transfer.evidence.table import Table, load_table
 from nlp_transfer.evidence.verdict import Row, build_rows, choose_metrics, recommend
 from nlp_transfer.methods.seed import list_versions
+from nlp_transfer.publishing.folder import MACHINE_FILE
 from nlp_transfer.recipe.overrides import check_sections
 from nlp_transfer.recipe.schema import SELECTION_METRICS, EvaluationConfig, Recipe
 
@@ -75,7 +76,8 @@ def compare(
     with more seeds or rungs adds to it.
 
     Args:
-        data: A path or Hub id, a `datasets.Dataset` or `DatasetDict`, a pandas frame, or a mapping of those by split.
+        data: A path or Hub id, a `datasets.Dataset` or `DatasetDict`, a pandas or polars frame, an Arrow table, a
+            dictionary of columns, or a mapping of those by split.
         overrides: Further dotted keys of ``data`` and ``task``, as ``["data.invalid=drop"]`` or a mapping.
         encoder: Alias, folder, earlier artefact, or Hub id.
         budget: Wall time for everything, as ``"10m"``, ``"90s"``, or seconds; what does not fit is left out, and said.
@@ -117,7 +119,7 @@ def compare(
     changes |= {key: value for key, value in columns.items() if value is not None}
     changes |= check_sections(overrides, ("data", "task"), where="compare")
     folder = Path(output_dir) if output_dir is not None else _name_folder(path)
-    with claim_place(folder.expanduser()):
+    with claim_place(folder.expanduser()), keep_measured(folder.expanduser() / MACHINE_FILE):
         table = load_table(changes, source)
         console = Console(stderr=True, quiet=not progress)
         climb = _prepare(changes, table, source, folder.expanduser(), clock, console, str(changes["task.kind"]))
@@ -169,6 +171,9 @@ def _plan(climb: Climb, table: Table, num_rungs: int, *, is_traced: bool) -> Non
         "data": {key: value for key, value in facts.changes.items() if key not in ("data.path", "encoder.name")},
     }
     earlier = read_plan(climb.folder, settings)
+    if not earlier:
+        # Timing a few steps leaves files already, and the folder must be known as this comparison's.
+        write_plan(climb.folder, settings, {})
     if clock.budget is not None:
         # What runs import for their pages would else be taken for what each of them needs.
         import_module("nlp_transfer.publishing.page")

@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nlp_transfer.errors import ArtifactError, StorageError
+from nlp_transfer.errors import ArtifactError, name_cause
+from nlp_transfer.files import explain_reading
+from nlp_transfer.models.digests import open_record, seal_record
 from nlp_transfer.publishing.summary import (
     format_bytes,
     format_count,
@@ -60,15 +62,15 @@ class Comparison:
         path = Path(folder) / COMPARE_JSON
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError) as error:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise ArtifactError(f"{path}: expected a finished comparison, found none; run compare first.") from error
         except OSError as error:
-            raise StorageError(f"{path}: could not be read: {error.strerror}.") from error
-        except ValueError as error:
-            raise ArtifactError(f"{path}: expected JSON, got {error}; run compare again.") from error
+            raise explain_reading(path, error, ArtifactError, way_out="Compare again.") from error
+        except (ValueError, RecursionError) as error:
+            raise ArtifactError(f"{path}: expected JSON, got {name_cause(error)}; run compare again.") from error
         if not isinstance(record, dict) or not isinstance(record.get("rows"), list):
             raise ArtifactError(f'{path}: expected an object with "rows", found none; run compare again.')
-        return cls(record, folder)
+        return cls(open_record(record, path)[0], folder)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -93,7 +95,7 @@ class Comparison:
         """
         from nlp_transfer.evidence.comparison_page import render_comparison
 
-        text = json.dumps(self.record, indent=2, allow_nan=False) + "\n"
+        text = json.dumps(seal_record(self.record), indent=2, allow_nan=False) + "\n"
         write_view(self.folder, {REPORT_HTML: render_comparison(self.record)}, {COMPARE_JSON: text})
 
     def __repr__(self) -> str:

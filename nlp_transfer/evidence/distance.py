@@ -45,19 +45,18 @@ class Fragmentation:
         words: Words looked at, repeats counted.
         tokens_per_word: Mean count of tokens of a word; 1 where the vocabulary holds every word.
         broken_share: Share of the words that become four pieces or more.
-        unknown_share: Share of the tokens that are the unknown token.
     """
 
     words: int
     tokens_per_word: float
     broken_share: float
-    unknown_share: float
 
 
 def measure_fragmentation(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Fragmentation:
     """Count the pieces into which a tokenizer breaks words.
 
     A vocabulary that was made for other texts breaks their words into many pieces, of which the encoder learned little.
+    Words alone do not tell what is unknown, as emoji are none: see `data.unseen`.
     Every word is looked up behind a space, as it stands inside a text.
 
     Args:
@@ -72,22 +71,21 @@ def measure_fragmentation(texts: Sequence[str], tokenizer: PreTrainedTokenizerBa
         >>> pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "b", "##a", "##d", "##l", "##y"]
         >>> tokenizer = BertTokenizer(vocab={piece: place for place, piece in enumerate(pieces)})
         >>> measure_fragmentation(["Good good badly zz"], tokenizer)
-        Fragmentation(words=4, tokens_per_word=2.0, broken_share=0.25, unknown_share=0.125)
+        Fragmentation(words=4, tokens_per_word=2.0, broken_share=0.25)
     """
     counts = Counter(word for text in texts for word in list_words(text))
     if not counts:
-        return Fragmentation(0, 0.0, 0.0, 0.0)
+        return Fragmentation(0, 0.0, 0.0)
     words = list(counts)
     rows = tokenizer([f" {word}" for word in words], add_special_tokens=False)["input_ids"]
-    num_tokens = num_broken = num_unknown = 0
+    num_tokens = num_broken = 0
     for word, row in zip(words, rows, strict=True):
         # Some tokenizers put a token for the space in front.
         pieces = [token for token in row if tokenizer.convert_ids_to_tokens(token).strip("▁Ġ ")]
         num_tokens += counts[word] * len(pieces)
         num_broken += counts[word] * (len(pieces) >= MANY_PIECES)
-        num_unknown += counts[word] * pieces.count(tokenizer.unk_token_id)
     total = sum(counts.values())
-    return Fragmentation(total, num_tokens / total, num_broken / total, num_unknown / max(num_tokens, 1))
+    return Fragmentation(total, num_tokens / total, num_broken / total)
 
 
 def load_masked_model(source: EncoderSource) -> nn.Module | None:

@@ -1,15 +1,23 @@
 """What a table of labelled texts is like, before any encoder looks at it for long."""
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from nlp_transfer.data.unseen import name_script
 from nlp_transfer.errors import ShapeError
 
-__all__ = ["count_repeats", "describe_classes", "describe_lengths", "find_suspects", "guess_language", "list_words"]
+__all__ = [
+    "bound_accuracy",
+    "count_repeats",
+    "describe_classes",
+    "describe_lengths",
+    "find_suspects",
+    "guess_language",
+    "list_words",
+]
 
 SURE_SHARE = 0.5
 """Share of the letters that a script must have before a language is named by it; chosen."""
@@ -135,6 +143,31 @@ def count_repeats(keys: np.ndarray) -> int:
     return int(len(keys) - len(np.unique(keys)))
 
 
+def bound_accuracy(keys_N: np.ndarray, labels_N: np.ndarray) -> float:
+    """Say how often a classifier can be right at most, when rows that look alike to it get one label.
+
+    Args:
+        keys_N: One number a row, the same for rows that look alike; 0 for a row that is like no other.
+        labels_N: Class ids, shape (N,).
+
+    Returns:
+        A share in [0, 1]: on these very rows, so an upper bound for others; 1 where there are none.
+
+    Example:
+        >>> bound_accuracy(np.array([7, 7, 7, 8, 0, 0]), np.array([0, 1, 1, 0, 0, 1])) == 5 / 6
+        True
+    """
+    if not len(keys_N):
+        return 1.0
+    alone = keys_N == 0
+    pairs, counts = np.unique(
+        np.stack([keys_N[~alone], labels_N[~alone].astype(keys_N.dtype)]), axis=1, return_counts=True
+    )
+    _, starts = np.unique(pairs[0], return_index=True)
+    held = int(np.maximum.reduceat(counts, starts).sum()) if len(starts) else 0
+    return (held + int(alone.sum())) / len(keys_N)
+
+
 def guess_language(texts: Sequence[str]) -> tuple[str | None, dict[str, float]]:
     """Say in which scripts texts are written, and in which language where that is sure.
 
@@ -156,7 +189,7 @@ def guess_language(texts: Sequence[str]) -> tuple[str | None, dict[str, float]]:
     letters = Counter(letter for text in texts[:MOST_TEXTS] for letter in text if letter.isalpha())
     scripts: Counter[str] = Counter()
     for letter, count in letters.items():
-        scripts[unicodedata.name(letter, "UNNAMED").partition(" ")[0].partition("-")[0]] += count
+        scripts[name_script(letter)] += count
     total = sum(scripts.values())
     if not total:
         return None, {}

@@ -13,7 +13,7 @@ from nlp_transfer.data.columns import prepare_inference_table
 from nlp_transfer.data.labels import map_labels
 from nlp_transfer.data.tables import read_table
 from nlp_transfer.engine.vectors import extract_vectors
-from nlp_transfer.errors import ArtifactError, DataError, StorageError
+from nlp_transfer.errors import ArtifactError, DataError
 from nlp_transfer.evaluation.metrics_counts import FloatArray
 from nlp_transfer.evaluation.out_of_scope import (
     Gaussians,
@@ -23,10 +23,13 @@ from nlp_transfer.evaluation.out_of_scope import (
     read_gaussians,
     score_energy,
 )
+from nlp_transfer.files import check_new_file, explain_reading
+from nlp_transfer.models.digests import check_added
 from nlp_transfer.models.merge import is_adapter
 from nlp_transfer.models.own import OwnClassifier
+from nlp_transfer.models.sources import ARTIFACT_FILE
 from nlp_transfer.models.vectors import Neighbors
-from nlp_transfer.publishing.artifact import write_atomically
+from nlp_transfer.publishing.artifact import amend_artifact, write_atomically
 from nlp_transfer.recipe.schema import EvaluationConfig
 
 __all__ = ["SCOPE_FILE", "ScopeTest", "add_scope", "fit_scope", "measure_scope", "score_scope"]
@@ -116,6 +119,8 @@ def fit_scope(
     space = classifier.space
     if not space.is_categorical:
         raise DataError(f"mahalanobis: expected a classifier with classes, this one is of task.kind={space.kind}.")
+    place = classifier.artifact.folder / SCOPE_FILE
+    check_new_file(place, where=str(place))
     rows = read_table(data)
     labels = map_labels(rows, space, label=label, label_separator=",", where="data")
     vectors_ND = _extract(classifier, _prepare(classifier, rows, text, text_b))
@@ -126,8 +131,9 @@ def fit_scope(
             f"data: expected rows of every class, as one without would count as out of scope; none is of {absent[0]}. "
             "Fit to the rows of train."
         )
-    place = classifier.artifact.folder / SCOPE_FILE
     write_atomically(place, fit_gaussians(vectors_ND, truth).to_bytes())
+    if (place.parent / ARTIFACT_FILE).is_file():
+        amend_artifact(place.parent, added=[SCOPE_FILE])
     return place
 
 
@@ -241,6 +247,7 @@ def _read_fitted(classifier: Classifier) -> Gaussians:
     """What was kept with the artefact."""
     place = classifier.artifact.folder / SCOPE_FILE
     try:
+        check_added(place.parent / ARTIFACT_FILE, SCOPE_FILE)
         return read_gaussians(place.read_bytes(), where=str(place))
     except FileNotFoundError as error:
         raise ArtifactError(
@@ -248,7 +255,7 @@ def _read_fitted(classifier: Classifier) -> Gaussians:
             "Make it with: nlp-transfer out-of-scope ARTIFACT TRAIN --method mahalanobis"
         ) from error
     except OSError as error:
-        raise StorageError(f"{place}: could not be read: {error}. Try again.") from error
+        raise explain_reading(place, error, ArtifactError, way_out="Try again.") from error
 
 
 def _prepare(classifier: Classifier, rows: Dataset, text: str | None, text_b: str | None) -> Dataset:

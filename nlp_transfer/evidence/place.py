@@ -8,7 +8,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from nlp_transfer.errors import OutputError, StorageError
+from nlp_transfer.errors import OutputError
+from nlp_transfer.files import explain_writing
+from nlp_transfer.models.digests import open_record, seal_record
 from nlp_transfer.publishing.artifact import write_atomically
 from nlp_transfer.publishing.folder import list_differences
 
@@ -39,7 +41,7 @@ def claim_place(folder: Path) -> Iterator[None]:
     except Timeout as error:
         raise OutputError(f"out: {folder} is in use by a comparison that is still going. Wait for it.") from error
     except OSError as error:
-        raise StorageError(f"out: {folder} cannot be written to: {error.strerror}. Name another folder.") from error
+        raise explain_writing(f"out: {folder}", error, what="cannot be written to") from error
     try:
         strangers = [entry.name for entry in folder.iterdir() if entry.name != LOCK_FILE]
         if strangers and not (folder / PLAN_FILE).is_file():
@@ -70,9 +72,9 @@ def read_plan(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
+        plan, _ = open_record(json.loads(path.read_text(encoding="utf-8")), path)
         differences = list_differences(plan["settings"], settings)
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise OutputError(f"out: {path} cannot be read. Name another folder.") from error
     if plan["settings"].get("rows") != settings.get("rows"):
         # Two hashes would tell a reader nothing.
@@ -90,4 +92,4 @@ def write_plan(folder: Path, settings: Mapping[str, Any], decided: Mapping[str, 
     Raises:
         StorageError: The disk failed.
     """
-    write_atomically(folder / PLAN_FILE, json.dumps({"settings": settings, **decided}, indent=2) + "\n")
+    write_atomically(folder / PLAN_FILE, json.dumps(seal_record({"settings": settings, **decided}), indent=2) + "\n")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from nlp_transfer.evidence.rank_options import ESTIMATOR_NAMES
+from nlp_transfer.figures import format_number
 from nlp_transfer.publishing.drawing import (
     BLUE,
     MUTED,
@@ -82,7 +83,7 @@ def draw_ranking(record: Mapping[str, Any]) -> str:
         axes.hlines(middles, min(0.0, values.min()) if values.min() >= 0 else values.min(), values, colors=SOFT)
         axes.plot(values, middles, linestyle="none", marker="o", markersize=6, color=BLUE)
         for position, (name, value) in enumerate(zip(names, values, strict=True)):
-            write_above(axes, position + 0.02, name, f"{value:.4g}")
+            write_above(axes, position + 0.02, name, format_number(value))
         tidy_bars(axes, len(rows))
         axes.set_xlabel(f"{ESTIMATOR_NAMES[estimator]}, more is better")
         return write_svg(figure, f"Encoders by {ESTIMATOR_NAMES[estimator]}")

@@ -11,8 +11,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from nlp_transfer.errors import name_cause
 from nlp_transfer.evidence.rank_options import ESTIMATOR_NAMES
 from nlp_transfer.evidence.rank_picture import draw_agreement, draw_ranking, label_encoders
+from nlp_transfer.figures import format_number
+from nlp_transfer.models.digests import seal_record
 from nlp_transfer.publishing.summary import format_count, format_duration, name_metric, name_place, show_text
 from nlp_transfer.publishing.views import (
     claim_view,
@@ -115,7 +118,7 @@ class Ranking:
         Raises:
             StorageError: The machine could not write.
         """
-        text = json.dumps(self.to_json(), indent=2) + "\n"
+        text = json.dumps(seal_record(self.to_json()), indent=2) + "\n"
         write_view(Path(folder), {RANK_HTML: _render(self, is_page=True)}, {RANK_JSON: text})
 
     def __repr__(self) -> str:
@@ -161,8 +164,8 @@ def _label(ranking: Ranking) -> list[str]:
 
 
 def _show(value: float | None) -> str:
-    """A figure with four digits; an em dash where there is none."""
-    return "—" if value is None else f"{value:.4g}"
+    """A figure; an em dash where there is none."""
+    return "—" if value is None else format_number(value)
 
 
 def _list_columns(ranking: Ranking) -> list[tuple[str, list[str]]]:
@@ -256,7 +259,7 @@ def _explain_gaps(ranking: Ranking) -> list[str]:
         groups.setdefault((" and ".join(estimators), show_text(reason, 160)), []).append(label)
     return [
         f"No {estimators} of {', '.join(labels[:MOST_NAMED])}"
-        f"{f' and {len(labels) - MOST_NAMED} more' if len(labels) > MOST_NAMED else ''}: {reason}."
+        f"{f' and {len(labels) - MOST_NAMED} more' if len(labels) > MOST_NAMED else ''}: {name_cause(reason)}."
         for (estimators, reason), labels in groups.items()
     ]
 

@@ -12,8 +12,7 @@ from nlp_transfer.data.identity import identify_rows
 from nlp_transfer.data.load import load_splits
 from nlp_transfer.errors import DataError
 from nlp_transfer.evidence.trials import Reference
-from nlp_transfer.models.encoder import load_tokenizer, read_config
-from nlp_transfer.models.sources import resolve_encoder
+from nlp_transfer.models.encoder import open_encoder
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import DataConfig, TaskConfig
 
@@ -86,9 +85,8 @@ def load_table(changes: Mapping[str, Any], source: object | None) -> Table:
         EncoderError: The encoder cannot be found.
     """
     recipe = load_recipe({"strategy": {"kind": "full"}}, dict(changes))
-    origin = resolve_encoder(recipe.encoder)
-    tokenizer = load_tokenizer(origin)
-    config = read_config(origin)
+    opened = open_encoder(recipe.encoder)
+    origin, tokenizer, config = opened.source, opened.tokenizer, opened.settings
     splits = load_splits(recipe.data, recipe.task, seed=0, source=source)
     reference = build_reference(splits)
     max_length = resolve_max_length(tokenizer, config, recipe.data.max_length)

@@ -19,6 +19,7 @@ from nlp_transfer.errors import OutputError
 from nlp_transfer.evaluation.baselines import MAX_FEATURES, predict_majority, score_tfidf
 from nlp_transfer.evidence.clock import Clock, FitWatch
 from nlp_transfer.evidence.rungs import Rung
+from nlp_transfer.models.digests import check_files, hash_files, open_record, seal_record
 from nlp_transfer.pipeline import run
 from nlp_transfer.publishing.artifact import write_atomically
 from nlp_transfer.publishing.folder import list_differences
@@ -173,7 +174,7 @@ def run_trial(
     measured = {"seconds": ended - started, "peak_memory_bytes": peak.bytes}
     if watch.last is not None:
         measured["after_seconds"] = ended - watch.last
-    write_atomically(folder / MEASURED_FILE, json.dumps(measured) + "\n")
+    write_atomically(folder / MEASURED_FILE, json.dumps(seal_record(measured)) + "\n")
     return _to_trial(rung, recipe, report, reference, measured)
 
 
@@ -198,10 +199,21 @@ def read_trial(rung: Rung, recipe: Recipe, reference: Reference) -> Trial | None
     differences = list_differences(_without_place(report.recipe), _without_place(recipe.model_dump(mode="json")))
     if differences:
         raise OutputError(f"out: {folder} holds another run ({', '.join(differences[:3])}). Name another folder.")
-    measured: dict[str, Any] = {}
-    if (folder / MEASURED_FILE).is_file():
-        measured = json.loads((folder / MEASURED_FILE).read_text(encoding="utf-8"))
+    measured = _read_measured(folder) if (folder / MEASURED_FILE).exists() else {}
     return _to_trial(rung, recipe, report, reference, measured)
+
+
+def _read_measured(folder: Path) -> dict[str, Any]:
+    """What was measured of a fit; what lies beside it is checked where it says."""
+    path = folder / MEASURED_FILE
+    try:
+        content = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise OutputError(f"out: {path} cannot be read. Remove {folder}: this part is run again.") from error
+    measured, digests = open_record(content, path)
+    expected = digests.get("files", {})
+    check_files({name: folder / name for name in expected}, expected, record=path)
+    return measured
 
 
 def _without_place(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -287,9 +299,9 @@ def run_baseline(rung: Rung, reference: Reference, folder: Path, *, select_by: s
     """
     kept, notes = folder / BASELINE_FILE, folder / MEASURED_FILE
     if has_baseline(folder):
+        measured = _read_measured(folder)
         with np.load(kept, allow_pickle=False) as stored:
             probabilities = {split: stored[split] for split in SCORED}
-        measured = json.loads(notes.read_text(encoding="utf-8"))
     else:
         started = time.monotonic()
         with PeakMemory() as peak:
@@ -297,7 +309,8 @@ def run_baseline(rung: Rung, reference: Reference, folder: Path, *, select_by: s
         measured = {"seconds": time.monotonic() - started, "peak_memory_bytes": peak.bytes}
         folder.mkdir(parents=True, exist_ok=True)
         np.savez(kept, **probabilities)  # type: ignore[arg-type]
-        write_atomically(notes, json.dumps(measured) + "\n")
+        sealed = seal_record(measured, files=hash_files({BASELINE_FILE: kept}))
+        write_atomically(notes, json.dumps(sealed) + "\n")
     for split in SCORED:
         if len(probabilities[split]) != len(reference.labels[split]):
             raise OutputError(f"out: {folder} was scored on other {split} rows. Name another folder.")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from nlp_transfer.engine.precision import count_processes
+from nlp_transfer.engine.precision import count_processes, keep_measured
 from nlp_transfer.errors import DataError, OutputError, TransferError
 from nlp_transfer.evaluation.scoring import score_gain, score_seeds
 from nlp_transfer.evidence.budget import parse_seconds
@@ -22,11 +22,12 @@ from nlp_transfer.evidence.tune_trials import Runner, change_recipe, name_predic
 from nlp_transfer.evidence.tune_worker import run_workers
 from nlp_transfer.evidence.tuning import BEST_YAML, TUNING_JSON, Tuning
 from nlp_transfer.methods.seed import Workspace, check_machine
+from nlp_transfer.models.digests import seal_record
 from nlp_transfer.models.encoder import read_config
 from nlp_transfer.models.sources import EncoderSource
 from nlp_transfer.pipeline import override_recipe, prepare
 from nlp_transfer.publishing.artifact import write_atomically
-from nlp_transfer.publishing.folder import claim_folder
+from nlp_transfer.publishing.folder import MACHINE_FILE, claim_folder
 from nlp_transfer.recipe.load import recipe_to_yaml
 from nlp_transfer.recipe.schema import LOWER_IS_BETTER, Recipe
 
@@ -98,7 +99,8 @@ def tune(
     build_space(loaded)  # A recipe without anything to search is told before data is loaded.
     for note in dropped:
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
-    with _claim(loaded, Path(out or f"{loaded.report.output_dir}-tuned")) as folder:
+    place = Path(out or f"{loaded.report.output_dir}-tuned")
+    with _claim(loaded, place) as folder, keep_measured(folder / MACHINE_FILE):
         first = (loaded.training.seeds or [loaded.training.seed])[0]
         spaces = prepare(loaded, [first, *range(first + 1, first + 1 + confirm)], source, console)
         _check_validation(spaces[first])
@@ -221,7 +223,7 @@ def _finish(runner: Runner, confirm: int) -> Tuning:
     write_atomically(book.folder / BEST_YAML, recipe_to_yaml(best_recipe))
     tuning = Tuning(record, book.folder)
     write_atomically(book.folder / REPORT_HTML, render_tuning(tuning))
-    write_atomically(book.folder / TUNING_JSON, json.dumps(record, indent=2) + "\n")
+    write_atomically(book.folder / TUNING_JSON, json.dumps(seal_record(record), indent=2) + "\n")
     return tuning
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from markupsafe import Markup
 
 from nlp_transfer.evidence.tune_trials import describe_changes
+from nlp_transfer.figures import format_number
 from nlp_transfer.publishing.drawing import (
     BLUE,
     GREEN,
@@ -46,7 +47,7 @@ def render_tuning(tuning: "Tuning", *, is_page: bool = True) -> str:
     rows = [
         {
             "name": each.index,
-            "value": each.state if each.value is None else f"{each.value:.4f}",
+            "value": each.state if each.value is None else format_number(each.value),
             "seconds": f"{each.seconds:.0f}",
             "what": describe_changes(each, recipe),
             "is_best": each.index == tuning.best.index,

@@ -16,9 +16,11 @@ from nlp_transfer.contracts import Evaluation, RunLog
 from nlp_transfer.engine.hooks import PlainProgress, ProgressBar, build_progress
 from nlp_transfer.engine.notebook import NotebookProgress
 from nlp_transfer.engine.precision import choose_precision
-from nlp_transfer.errors import DivergedError, EncoderError, RecipeError, StorageError
+from nlp_transfer.errors import DivergedError, EncoderError, RecipeError
 from nlp_transfer.evaluation.scoring import compute_metrics, is_better
 from nlp_transfer.evidence.study import Look, TrialBook, Tried
+from nlp_transfer.figures import format_number
+from nlp_transfer.files import explain_writing
 from nlp_transfer.methods.fit import fit_model, predict_split
 from nlp_transfer.methods.seed import Workspace, make_accelerator
 from nlp_transfer.methods.stages import HookMaker
@@ -322,8 +324,9 @@ def write_predictions(path: Path, found: Mapping[str, np.ndarray]) -> None:
             np.savez(file, **dict(found))  # type: ignore[arg-type]
         aside.replace(path)
     except OSError as error:
+        raise explain_writing(path, error, way_out="Free space; the same command goes on.") from error
+    finally:
         aside.unlink(missing_ok=True)
-        raise StorageError(f"{path}: could not be written: {error}. Free space; the same command goes on.") from error
 
 
 def _count_epochs(recipe: Recipe, changes: Mapping[str, Any]) -> float:
@@ -341,7 +344,7 @@ def describe_trial(tried: Tried, recipe: Recipe, best: Tried | None) -> str:
     """
     metric = str(recipe.training.select_by)
     if tried.state == "complete" and tried.value is not None:
-        said = f"{metric} {tried.value:.3f} in {tried.seconds:.0f} s"
+        said = f"{metric} {format_number(tried.value)} in {tried.seconds:.0f} s"
         said += ", the best so far" if best is not None and best.index == tried.index else ""
     else:
         said = f"{tried.state} at {tried.progress:.0%} after {tried.seconds:.0f} s"

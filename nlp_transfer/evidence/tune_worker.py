@@ -7,14 +7,17 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 from rich.console import Console
 
+from nlp_transfer.engine.precision import keep_measured
 from nlp_transfer.errors import TransferError
 from nlp_transfer.evidence.tune_trials import Runner, describe_trial
 from nlp_transfer.pipeline import prepare
+from nlp_transfer.publishing.folder import MACHINE_FILE
 from nlp_transfer.recipe.load import load_recipe
 
 __all__ = ["main", "run_workers"]
@@ -92,11 +95,19 @@ def _count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _end_with(parent: int) -> None:
+    """End this process as soon as the one that started it is gone, killed perhaps, at whatever it is."""
+    while os.getppid() == parent:
+        time.sleep(POLL_SECONDS)
+    os._exit(1)
+
+
 def main() -> int:
     """Run trials of a search that another process has laid out; gives the exit status."""
     from nlp_transfer.evidence.tune import open_book
 
     folder, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     quiet = Console(quiet=True)
     try:
         recipe = load_recipe(folder / "recipe.yaml")
@@ -113,7 +124,8 @@ def main() -> int:
             parent=os.getppid(),
             started=float(settings["started"]),
         )
-        runner.run_all()
+        with keep_measured(folder / MACHINE_FILE):
+            runner.run_all()
     except TransferError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_status

@@ -9,6 +9,8 @@ from nlp_transfer.contracts import Score
 from nlp_transfer.errors import ArtifactError
 from nlp_transfer.evidence.study import Tried
 from nlp_transfer.evidence.tune_trials import describe_changes
+from nlp_transfer.figures import format_number
+from nlp_transfer.models.digests import open_record
 from nlp_transfer.publishing.views import show_plain
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import LOWER_IS_BETTER, Recipe
@@ -56,8 +58,9 @@ class Tuning:
         """
         path = Path(folder) / TUNING_JSON
         try:
-            return cls(json.loads(path.read_text(encoding="utf-8")), folder)
-        except (OSError, ValueError) as error:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            return cls(open_record(record, path)[0], folder)
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise ArtifactError(
                 f"{path}: expected what a search left ({type(error).__name__}); name the folder of nlp-transfer tune."
             ) from error
@@ -117,11 +120,12 @@ class Tuning:
         gain = self.gain
         if gain is None:
             return "better than the recipe on validation; test says nothing, as it has no labels"
-        figure = f"{self.metric} {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] on {gain.n} test examples"
-        low, high = (-gain.high, -gain.low) if self.metric in LOWER_IS_BETTER else (gain.low, gain.high)
-        if low > 0:
+        value, low, high = (format_number(each, signed=True) for each in (gain.value, gain.low, gain.high))
+        figure = f"{self.metric} {value} [{low}, {high}] on {gain.n} test examples"
+        worst, best = (-gain.high, -gain.low) if self.metric in LOWER_IS_BETTER else (gain.low, gain.high)
+        if worst > 0:
             return f"better than the recipe: {figure}"
-        if high < 0:
+        if best < 0:
             return f"better on validation, worse on test: {figure}. Keep the recipe"
         return f"better on validation, no clear difference on test: {figure}"
 
@@ -149,7 +153,7 @@ class Tuning:
             table.add_column(heading, justify=side, overflow="fold")  # type: ignore[arg-type]
         recipe = self.recipe
         for tried in self.rank()[:MOST_SHOWN]:
-            value = tried.state if tried.value is None else f"{tried.value:.4f}"
+            value = tried.state if tried.value is None else format_number(tried.value)
             name = str(tried.index) + (" *" if tried.index == self.best.index else "")
             table.add_row(name, value, f"{tried.seconds:.0f}", Text(describe_changes(tried, recipe)))
         verdict = self.say_verdict()

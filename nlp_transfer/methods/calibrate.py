@@ -1,6 +1,5 @@
 """Calibrate a trained seed on validation and choose its thresholds, and keep both in its artefact."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,8 +8,7 @@ import numpy as np
 from nlp_transfer.contracts import Splits
 from nlp_transfer.evaluation.calibrators import Calibrator, fit_calibrator
 from nlp_transfer.evaluation.thresholds import Choice, choose_thresholds, read_thresholds
-from nlp_transfer.models.sources import ARTIFACT_FILE
-from nlp_transfer.publishing.artifact import write_atomically
+from nlp_transfer.publishing.artifact import amend_artifact
 from nlp_transfer.recipe.schema import Recipe
 
 __all__ = ["calibrate_artifact", "calibrate_splits", "settle_thresholds"]
@@ -56,7 +54,7 @@ def calibrate_artifact(
     calibrator = fit_calibrator(kind, raw["validation"], _read_validation(splits), splits.labels)
     if is_main:
         temperature = calibrator.temperature if kind == "temperature" else None
-        _amend(folder, {"calibration": calibrator.to_json(), "temperature": temperature})
+        amend_artifact(folder, {"calibration": calibrator.to_json(), "temperature": temperature})
     return calibrator
 
 
@@ -92,17 +90,10 @@ def settle_thresholds(
     )
     numbers = {name: choice.threshold for name, choice in choices.items()} or None
     if is_main and numbers:
-        _amend(folder, {"thresholds": numbers})
+        amend_artifact(folder, {"thresholds": numbers})
     return choices, read_thresholds({"thresholds": numbers}, splits.labels, where=str(folder))
 
 
 def _read_validation(splits: Splits) -> np.ndarray:
     """Labels of validation as an array."""
     return np.asarray(splits.tables["validation"].select_columns(["label"]).with_format("numpy")["label"][:])
-
-
-def _amend(folder: Path, changes: Mapping[str, object]) -> None:
-    """Write further entries into the artefact's own record, whole or not at all."""
-    place = folder / ARTIFACT_FILE
-    record = {**json.loads(place.read_text(encoding="utf-8")), **changes}
-    write_atomically(place, json.dumps(record, indent=2, ensure_ascii=False) + "\n")

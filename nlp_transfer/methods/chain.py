@@ -13,7 +13,7 @@ from rich.console import Console
 from nlp_transfer.data.encode import encode_splits, resolve_max_length
 from nlp_transfer.errors import DivergedError, EncoderError, RecipeError
 from nlp_transfer.methods.seed import SeedResult, Workspace, train_seed
-from nlp_transfer.models.encoder import load_tokenizer, read_config
+from nlp_transfer.models.encoder import open_encoder
 from nlp_transfer.models.sources import ARTIFACT_FILE, EncoderSource, resolve_encoder
 from nlp_transfer.recipe.schema import EncoderConfig, Recipe
 
@@ -167,9 +167,8 @@ def train_chain(
 
 def _prepare(space: Workspace, encoder: EncoderConfig, recipe: Recipe) -> Workspace:
     """The same rows, read by another encoder's tokenizer."""
-    source = resolve_encoder(encoder)
-    tokenizer = load_tokenizer(source, trust_remote_code=encoder.trust_remote_code)
-    settings = read_config(source, trust_remote_code=encoder.trust_remote_code)
+    opened = open_encoder(encoder)
+    source, tokenizer, settings = opened.source, opened.tokenizer, opened.settings
     max_length = resolve_max_length(tokenizer, settings, space.max_length)
     # Tokenizing fills in facts, which are those of the run itself.
     splits = replace(space.splits, facts=copy.deepcopy(space.splits.facts))

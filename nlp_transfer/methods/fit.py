@@ -13,6 +13,7 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from nlp_transfer.contracts import Objective, Prepared, RunLog, Splits, Track, track_nothing
+from nlp_transfer.data.target_scale import TargetScale, standardize_targets
 from nlp_transfer.engine.attention import attend_in_parts
 from nlp_transfer.engine.checkpoint import CheckpointStore
 from nlp_transfer.engine.compiling import compile_layers
@@ -31,6 +32,7 @@ from nlp_transfer.evaluation.scoring import compute_metrics
 from nlp_transfer.methods.quicken import quicken
 from nlp_transfer.methods.stages import HookMaker, build_cache, fit_probe
 from nlp_transfer.models.encoder import LoadedEncoder, load_encoder, quiet_loading
+from nlp_transfer.models.output_layer import find_output_layer, rescale_output
 from nlp_transfer.recipe.schema import Recipe
 from nlp_transfer.strategies import STRATEGIES, Adapted, Material, Stage
 
@@ -49,12 +51,14 @@ class Fitted:
         loaded: The encoder it started from.
         log: What happened while training.
         num_trainable: Count of weights that training moved, those of a head that was fitted apart included.
+        target: Unit of a regression's target, which stands in the model's last layer now; None for other tasks.
     """
 
     adapted: Adapted
     loaded: LoadedEncoder
     log: RunLog
     num_trainable: int
+    target: TargetScale | None = None
 
 
 def fit_model(
@@ -71,6 +75,10 @@ def fit_model(
     precision: Precision = PLAIN,
 ) -> Fitted:
     """Train one model on prepared splits.
+
+    A regression is trained on standard deviations from the mean of train, whatever its strategy, so that the unit of
+    its target does not matter; losses and checkpoints hold those. Mean and deviation are written into the last layer
+    in the end: the model that is given speaks the target's own unit, and so do figures of validation.
 
     Args:
         recipe: Encoder, strategy and training; ``training.seed`` decides head, order and dropout.
@@ -94,17 +102,28 @@ def fit_model(
     """
     training = recipe.training
     loaded = load_encoder(recipe.encoder, prepared.labels, seed=training.seed)
+    target = None
+    truth = _read_truth(prepared)
+    if prepared.labels.kind == "regression":
+        targets = prepared.splits["train"].labels
+        assert targets is not None
+        # Before anything is trained: a head that cannot hold the unit is refused.
+        find_output_layer(loaded.model)
+        target = TargetScale.measure(targets)
+        prepared = standardize_targets(prepared, target)
     adapted = STRATEGIES[recipe.strategy.kind].adapt(loaded, recipe.strategy)
     if training.gradient_checkpointing:
         with quiet_loading():
             loaded.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     adapted.model.to(accelerator.device)
     num_trainable = adapted.num_trainable
-    material = Material(splits, prepared, recipe, accelerator.device, track)
+    material = Material(splits, prepared, recipe, accelerator.device, track, target or TargetScale())
     stage = adapted.lay_out(material) if adapted.lay_out is not None else Stage()
     log = RunLog(device=accelerator.device.type, num_processes=accelerator.num_processes)
     if num_trainable:
-        log = _train(material, loaded, adapted, stage, accelerator, make_hooks, checkpoints, rows, label, precision)
+        log = _train(
+            material, truth, loaded, adapted, stage, accelerator, make_hooks, checkpoints, rows, label, precision
+        )
     adapted.model = accelerator.unwrap_model(adapted.model, keep_fp32_wrapper=False)
     if adapted.solve is not None:
         started = time.perf_counter()
@@ -116,11 +135,19 @@ def fit_model(
         num_trainable = adapted.num_trainable
     if adapted.finish is not None:
         adapted.model = adapted.finish(adapted.model)
-    return Fitted(adapted, loaded, log, num_trainable)
+    if target is not None:
+        rescale_output(adapted.model, target.mean, target.deviation)
+    return Fitted(adapted, loaded, log, num_trainable, target)
+
+
+def _read_truth(prepared: Prepared) -> np.ndarray | None:
+    """Labels of validation, targets in their own unit; None where there are none."""
+    return prepared.splits["validation"].labels if "validation" in prepared.splits else None
 
 
 def _train(
     material: Material,
+    truth: np.ndarray | None,
     loaded: LoadedEncoder,
     adapted: Adapted,
     stage: Stage,
@@ -147,6 +174,8 @@ def _train(
     )
     cache_seconds = time.perf_counter() - started
     setup = _lay_out(recipe, adapted, prepared, objective, accelerator, cache)
+    if truth is not None:
+        setup.evaluate = _make_evaluation(recipe, prepared, truth, material.target, accelerator, cache)
     setup.rows, setup.plan, setup.is_joint = rows, stage.plan, stage.is_joint
     if accelerator.mixed_precision != "no":
         precision = Precision(str(accelerator.mixed_precision), precision.reason)
@@ -199,7 +228,7 @@ def _lay_out(
 ) -> LoopSetup:
     """Put together what the loop is given."""
     multiple = 8 if accelerator.device.type == "cuda" else None
-    setup = LoopSetup(
+    return LoopSetup(
         model=adapted.model,
         feeder=Feeder(prepared, "train", accelerator.device, pad_to_multiple_of=multiple, cache=cache),
         objective=objective,
@@ -210,9 +239,6 @@ def _lay_out(
         still=adapted.still,
         guides=adapted.guides,
     )
-    if "validation" in prepared.splits:
-        setup.evaluate = _make_evaluation(recipe, prepared, accelerator, cache)
-    return setup
 
 
 def predict_all(
@@ -281,13 +307,16 @@ def predict_split(
 
 
 def _make_evaluation(
-    recipe: Recipe, prepared: Prepared, accelerator: Accelerator, cache: PrefixCache | None
+    recipe: Recipe,
+    prepared: Prepared,
+    truth: np.ndarray,
+    target: TargetScale,
+    accelerator: Accelerator,
+    cache: PrefixCache | None,
 ) -> Callable[[nn.Module], dict[str, float]]:
-    """Build the look at validation: the metrics of the recipe, the selecting one among them."""
+    """Build the look at validation: the metrics of the recipe, the selecting one among them, in the target's unit."""
     wanted = list(dict.fromkeys([str(recipe.training.select_by), *(recipe.evaluation.metrics or [])]))
-    labels = prepared.splits["validation"].labels
-    assert labels is not None
-    config = recipe.evaluation
+    config, is_number = recipe.evaluation, prepared.labels.kind == "regression"
 
     def evaluate(model: nn.Module) -> dict[str, float]:
         probabilities = predict_split(
@@ -299,7 +328,9 @@ def _make_evaluation(
             max_tokens=config.max_tokens,
             cache=cache,
         )
-        metrics = compute_metrics(labels, probabilities, prepared.labels, wanted)
+        if is_number:
+            probabilities = target.restore(probabilities)
+        metrics = compute_metrics(truth, probabilities, prepared.labels, wanted)
         if prepared.labels.is_categorical:
             predicted = predict_labels(probabilities, prepared.labels)
             metrics["predicted_classes"] = float(len(np.unique(predicted)))

@@ -10,9 +10,9 @@ from typing import Any, Literal
 import numpy as np
 
 from nlp_transfer.contracts import Score, Splits
-from nlp_transfer.errors import StorageError
 from nlp_transfer.evaluation.harm import judge_gain
 from nlp_transfer.evaluation.scoring import compute_metrics, is_better, score_gain
+from nlp_transfer.files import copy_folder, explain_writing
 from nlp_transfer.methods.chain import CONTROLS_FOLDER, Chain
 from nlp_transfer.methods.control import Control
 from nlp_transfer.methods.outcome import read_labels
@@ -135,7 +135,7 @@ def adopt_result(result: SeedResult, folder: Path) -> SeedResult:
     refused, stage = folder / REFUSED_FOLDER, folder / ".model.writing"
     try:
         shutil.rmtree(stage, ignore_errors=True)
-        shutil.copytree(result.folder / "model", stage)
+        copy_folder(result.folder / "model", stage)
         # A run that was broken off here has moved the refused model already.
         if not (refused / "model").exists():
             refused.mkdir(exist_ok=True)
@@ -145,10 +145,8 @@ def adopt_result(result: SeedResult, folder: Path) -> SeedResult:
         stage.rename(folder / "model")
         shutil.copyfile(result.folder / PREDICTIONS_FILE, folder / PREDICTIONS_FILE)
     except OSError as error:
-        raise StorageError(
-            f"{folder}: the model without the transfer could not be put in place: {error}. Free space and run the "
-            "same command again."
-        ) from error
+        what = "the model without the transfer could not be put in place"
+        raise explain_writing(folder, error, what=what) from error
     return result
 
 

@@ -15,6 +15,7 @@ import torch
 from nlp_transfer.contracts import Score, Scores, Splits
 from nlp_transfer.errors import DataError
 from nlp_transfer.evaluation.scoring import compute_metrics, find_undefined_metrics, is_better, score_gain, score_seeds
+from nlp_transfer.files import copy_folder
 from nlp_transfer.methods.control import Control
 from nlp_transfer.methods.seed import PREDICTIONS_FILE, SeedResult, list_versions
 from nlp_transfer.recipe.schema import Recipe
@@ -196,7 +197,7 @@ def keep_best_seed(recipe: Recipe, results: Sequence[SeedResult], splits: Splits
     stage = folder / ".model.writing"
     for stale in (stage, folder / "model"):
         shutil.rmtree(stale, ignore_errors=True)
-    shutil.copytree(best.folder / "model", stage)
+    copy_folder(best.folder / "model", stage)
     stage.rename(folder / "model")
     shutil.copyfile(best.folder / PREDICTIONS_FILE, folder / PREDICTIONS_FILE)
     return best

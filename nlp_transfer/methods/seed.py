@@ -21,14 +21,16 @@ from nlp_transfer.data.identity import identify_rows
 from nlp_transfer.engine.hooks import TrackerHook, build_progress, track_work, watch_work
 from nlp_transfer.engine.loop import OTHER_ROWS
 from nlp_transfer.engine.precision import Precision, choose_device, choose_precision, count_processes
-from nlp_transfer.errors import MissingExtraError, OutputError, StorageError
+from nlp_transfer.errors import DamageError, MissingExtraError, OutputError
 from nlp_transfer.evaluation.calibrators import Calibrator, read_calibrator
 from nlp_transfer.evaluation.thresholds import Choice, read_thresholds
+from nlp_transfer.files import explain_writing
 from nlp_transfer.methods.calibrate import calibrate_artifact, calibrate_splits, settle_thresholds
 from nlp_transfer.methods.fit import Fitted, fit_model, predict_all
 from nlp_transfer.methods.predictions import build_predictions
 from nlp_transfer.methods.stages import HookMaker
-from nlp_transfer.models.sources import EncoderSource
+from nlp_transfer.models.digests import check_artifact, check_files, hash_files, open_record, seal_record
+from nlp_transfer.models.sources import ARTIFACT_FILE, EncoderSource
 from nlp_transfer.publishing.artifact import load_artifact, save_artifact, write_atomically
 from nlp_transfer.publishing.card import drop_places
 from nlp_transfer.recipe.schema import Recipe
@@ -195,7 +197,11 @@ def train_seed(recipe: Recipe, seed: int, space: Workspace, folder: Path, consol
         StorageError: The disk is full or failing.
     """
     if (folder / SEED_FILE).is_file() and (folder / PREDICTIONS_FILE).is_file():
-        return _read_seed(folder, seed, space)
+        try:
+            return _read_seed(folder, seed, space)
+        except DamageError as error:
+            message = f"  warning: {error} The seed is trained again, from its last checkpoint."
+            console.print(message, style="yellow", highlight=False, markup=False, soft_wrap=True)
     training = recipe.training.model_copy(update={"seed": seed, "seeds": None})
     recipe = recipe.model_copy(update={"training": training})
     accelerator = make_accelerator(recipe, folder)
@@ -280,6 +286,7 @@ def _save(recipe: Recipe, fitted: Fitted, space: Workspace, folder: Path, accele
                 },
                 "thresholds": None,
                 "temperature": None,
+                **({} if fitted.target is None else {"target": asdict(fitted.target)}),
                 "recipe": drop_places(recipe.model_dump(mode="json")),
                 "versions": list_versions(),
             },
@@ -308,13 +315,16 @@ def _write_seed(result: SeedResult, space: Workspace) -> None:
         with (result.folder / PROBABILITIES_FILE).open("wb") as file:
             np.savez(file, **raw)  # type: ignore[arg-type]
     except OSError as error:
+        what = "predictions could not be written"
+        raise explain_writing(result.folder, error, what=what, way_out="Free space and run again.") from error
+    finally:
         aside.unlink(missing_ok=True)
-        raise StorageError(f"{result.folder}: predictions could not be written: {error}. Free space.") from error
     record: dict[str, Any] = {"rows": space.rows, "log": asdict(result.log), "model": result.model}
     record["loader"] = result.loader
     record["calibration"] = None if result.calibrator is None else result.calibrator.to_json()
     record["choices"] = {name: choice.to_json() for name, choice in result.choices.items()}
-    write_atomically(result.folder / SEED_FILE, json.dumps(record))
+    beside = {name: result.folder / name for name in (PREDICTIONS_FILE, PROBABILITIES_FILE)}
+    write_atomically(result.folder / SEED_FILE, json.dumps(seal_record(record, files=hash_files(beside))))
 
 
 def clear_progress(results: Sequence[SeedResult]) -> None:
@@ -326,18 +336,26 @@ def clear_progress(results: Sequence[SeedResult]) -> None:
 
 def _read_seed(folder: Path, seed: int, space: Workspace) -> SeedResult:
     """Read a finished seed back; one that was trained or scored on other rows is refused."""
-    record = json.loads((folder / SEED_FILE).read_text(encoding="utf-8"))
+    place, model = folder / SEED_FILE, folder / "model"
+    try:
+        content = dict(json.loads(place.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise DamageError(f"{place}: cannot be read ({error}).") from error
+    record, digests = open_record(content, place)
+    expected = digests.get("files", {})
+    check_files({name: folder / name for name in expected}, expected, record=place)
+    check_artifact(model, model / ARTIFACT_FILE)
     if record.get("rows") != space.rows:
         raise OutputError(OTHER_ROWS.format(place=folder))
     log = record["log"]
     log["evaluations"] = [Evaluation(**entry) for entry in log["evaluations"]]
     with np.load(folder / PROBABILITIES_FILE, allow_pickle=False) as stored:
         raw = {split: stored[split] for split in stored.files}
-    labels, place = space.splits.labels, str(folder / SEED_FILE)
-    calibrator = read_calibrator(record, num_classes=labels.num_outputs, where=place)
+    labels = space.splits.labels
+    calibrator = read_calibrator(record, num_classes=labels.num_outputs, where=str(place))
     choices = {name: Choice(**entry) for name, entry in (record.get("choices") or {}).items()}
     numbers = {name: choice.threshold for name, choice in choices.items()} or None
-    thresholds = read_thresholds({"thresholds": numbers}, labels, where=place)
+    thresholds = read_thresholds({"thresholds": numbers}, labels, where=str(place))
     probabilities = calibrate_splits(calibrator, raw)
     facts = (seed, folder, RunLog(**log), record["model"], record["loader"])
     return SeedResult(*facts, probabilities, raw, calibrator, choices, thresholds)

@@ -16,12 +16,15 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
 from nlp_transfer.contracts import LabelSpace
-from nlp_transfer.errors import ArtifactError, EncoderError
+from nlp_transfer.errors import ArtifactError, EncoderError, name_cause
+from nlp_transfer.files import explain_reading, find_obstacle, find_unreadable
+from nlp_transfer.models.digests import FileDigests, check_encoder, check_meanwhile, open_record, require_record
 from nlp_transfer.models.encoder import LOADING_ERRORS, PROBLEM_TYPES, check_vocabulary, quiet_loading
 from nlp_transfer.models.own import WEIGHTS_FILE
 from nlp_transfer.models.own_kinds import load_own
 from nlp_transfer.models.runtimes import RUNTIME_FILES, find_runtime, load_exported
 from nlp_transfer.models.sources import ADAPTER_FILE, ARTIFACT_FILE, is_hub_id, resolve_encoder
+from nlp_transfer.models.suitability import suit_tokenizer
 from nlp_transfer.recipe.schema import DataConfig, EncoderConfig
 
 __all__ = ["ARTIFACT_VERSION", "LoadedArtifact", "find_artifact", "load_artifact", "read_data_config"]
@@ -29,6 +32,9 @@ __all__ = ["ARTIFACT_VERSION", "LoadedArtifact", "find_artifact", "load_artifact
 ARTIFACT_VERSION = 1
 TRANSPORT_ERROR: type[Exception] = hub_errors.HTTPError  # type: ignore[attr-defined]
 """What the Hub's client lets through when a connection drops: httpx's, or that of the library that follows it."""
+
+ARTIFACT_SIGNS = (ARTIFACT_FILE, "config.json", ADAPTER_FILE, WEIGHTS_FILE)
+"""Files of which every artefact's folder has one."""
 
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md"]
 HUB_FILES += [*RUNTIME_FILES.values(), "model.onnx.data", "openvino_model.bin"]
@@ -45,7 +51,7 @@ class LoadedArtifact:
         model: In evaluation mode, float32.
         tokenizer: Its tokenizer.
         labels: The label contract.
-        metadata: What ``nlp_transfer.json`` holds; empty for a folder that another tool made.
+        metadata: What ``nlp_transfer.json`` holds, without its digests; empty for a folder that another tool made.
         folder: Where it was read from.
     """
 
@@ -70,11 +76,16 @@ def find_artifact(path: str | Path, *, revision: str | None = None) -> Path:
         ArtifactError: There is no such artefact.
     """
     folder = Path(path).expanduser()
+    if obstacle := find_obstacle(folder):
+        raise ArtifactError(f"{path}: cannot be reached: {obstacle}. Mend that, or name another artefact.")
     # Unlike Path's own, these raise no error for a name that is too long for the file system.
     if os.path.isdir(folder):
-        for candidate in (folder, folder / "model"):
-            if any((candidate / name).is_file() for name in ("config.json", ADAPTER_FILE, WEIGHTS_FILE)):
-                return candidate
+        try:
+            for candidate in (folder, folder / "model"):
+                if any((candidate / name).is_file() for name in ARTIFACT_SIGNS):
+                    return candidate
+        except PermissionError as error:
+            raise explain_reading(error.filename, error, ArtifactError, way_out="Name another artefact.") from error
         raise ArtifactError(
             f"{path}: holds no artefact (config.json or {ADAPTER_FILE}). Name the model/ folder of a run."
         )
@@ -110,38 +121,47 @@ def load_artifact(path: str | Path, *, revision: str | None = None, trust_remote
         EncoderError: An adapter's base is not here or unsafe.
     """
     folder = find_artifact(path, revision=revision)
-    metadata = _read_metadata(folder)
-    is_adapter = (folder / ADAPTER_FILE).is_file()
+    # Libraries say of a file that may not be read that it is not there.
+    if unreadable := find_unreadable(folder):
+        raise explain_reading(*unreadable, ArtifactError, way_out="Copy it again, or train it again.")
+    metadata, digests = _read_metadata(folder)
+    is_adapter = metadata.get("loader") == "peft" or (folder / ADAPTER_FILE).is_file()
     if is_adapter and not metadata:
         raise ArtifactError(f"{folder}: an adapter without {ARTIFACT_FILE} does not say its labels. Load it with peft.")
-    is_own = metadata.get("loader") == "nlp_transfer"
     runtime = find_runtime(folder, metadata)
+    is_own = metadata.get("loader") == "nlp_transfer"
     stem = "adapter_model" if is_adapter else WEIGHTS_FILE.partition(".")[0] if is_own else "model"
-    if runtime is None and not any(
-        (folder / f"{stem}{end}").is_file() for end in (".safetensors", ".safetensors.index.json")
-    ):
-        raise ArtifactError(
-            f"{folder}: holds no {stem}.safetensors. Pickled weights are refused; convert them where you trust them."
-        )
-    try:
-        with quiet_loading():
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-            if runtime is not None:
-                model: Any = load_exported(folder, runtime, trust_remote_code=trust_remote_code)
-            else:
-                load = _load_adapter if is_adapter else load_own if is_own else _load_plain
-                model = load(folder, metadata, trust_remote_code=trust_remote_code)
-    except LOADING_ERRORS as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
-        raise ArtifactError(
-            f"{folder}: cannot be loaded, it may be damaged: {reason}. Copy it again, or train it again."
-        ) from error
+    if runtime is None:
+        _require_weights(folder, stem)
+    files = digests.get("files", {})
+    with check_meanwhile({name: folder / name for name in files}, files, record=folder / ARTIFACT_FILE):
+        try:
+            with quiet_loading():
+                tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+                if runtime is not None:
+                    model: Any = load_exported(folder, runtime, trust_remote_code=trust_remote_code)
+                else:
+                    load = _load_adapter if is_adapter else load_own if is_own else _load_plain
+                    model = load(folder, metadata, digests.get("encoder", {}), trust_remote_code=trust_remote_code)
+        except LOADING_ERRORS as error:
+            raise ArtifactError(
+                f"{folder}: cannot be loaded, it may be damaged: {name_cause(error)}. Copy it again, or train it again."
+            ) from error
     check_vocabulary(tokenizer, model.config, where=str(folder))
+    suit_tokenizer(tokenizer, model.config, where=str(folder))
     labels = _read_labels(folder, model, metadata)
     return LoadedArtifact(model.float().eval(), tokenizer, labels, metadata, folder)
 
 
-def _load_plain(folder: Path, _: Mapping[str, Any], *, trust_remote_code: bool) -> nn.Module:
+def _require_weights(folder: Path, stem: str) -> None:
+    """Refuse a folder without safetensors."""
+    if not any((folder / f"{stem}{end}").is_file() for end in (".safetensors", ".safetensors.index.json")):
+        raise ArtifactError(
+            f"{folder}: holds no {stem}.safetensors. Pickled weights are refused; convert them where you trust them."
+        )
+
+
+def _load_plain(folder: Path, _: Mapping[str, Any], __: FileDigests, *, trust_remote_code: bool) -> nn.Module:
     """Load a transformers classifier and refuse one with weights missing."""
     model, info = AutoModelForSequenceClassification.from_pretrained(
         folder,
@@ -157,33 +177,38 @@ def _load_plain(folder: Path, _: Mapping[str, Any], *, trust_remote_code: bool) 
     return classifier
 
 
-def _load_adapter(folder: Path, metadata: Mapping[str, Any], *, trust_remote_code: bool) -> nn.Module:
+def _load_adapter(
+    folder: Path, metadata: Mapping[str, Any], expected: FileDigests, *, trust_remote_code: bool
+) -> nn.Module:
     """Load a peft classifier on its base."""
     from peft import AutoPeftModelForSequenceClassification
 
     names = metadata["labels"]["names"]
-    base = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    settings = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))
+    base = settings["base_model_name_or_path"]
     try:
-        resolve_encoder(EncoderConfig.model_validate({"name": base}))
+        source = resolve_encoder(EncoderConfig.model_validate({"name": base}))
     except EncoderError as error:
         raise EncoderError(f"{folder}: the adapter's base is missing: {error}") from error
-    model: nn.Module = AutoPeftModelForSequenceClassification.from_pretrained(
-        str(folder),
-        num_labels=len(names),
-        id2label=dict(enumerate(names)),
-        label2id={name: index for index, name in enumerate(names)},
-        # Of a base in half precision, the trained head would be rounded to it.
-        dtype=torch.float32,
-        trust_remote_code=trust_remote_code,
-    )
+    with check_encoder(folder / ARTIFACT_FILE, source.location, settings.get("revision"), expected):
+        model: nn.Module = AutoPeftModelForSequenceClassification.from_pretrained(
+            str(folder),
+            num_labels=len(names),
+            id2label=dict(enumerate(names)),
+            label2id={name: index for index, name in enumerate(names)},
+            # Of a base in half precision, the trained head would be rounded to it.
+            dtype=torch.float32,
+            trust_remote_code=trust_remote_code,
+        )
     return model
 
 
-def _read_metadata(folder: Path) -> dict[str, Any]:
-    """Read ``nlp_transfer.json``; empty where there is none."""
+def _read_metadata(folder: Path) -> tuple[dict[str, Any], dict[str, FileDigests]]:
+    """Read ``nlp_transfer.json`` and the digests in it; empty where there is none."""
     path = folder / ARTIFACT_FILE
-    if not path.is_file():
-        return {}
+    require_record(path)
+    if not path.exists():
+        return {}, {}
     try:
         metadata: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version = metadata["format"]
@@ -193,15 +218,15 @@ def _read_metadata(folder: Path) -> dict[str, Any]:
         reading = {key: value for key, value in metadata.get("reading", {}).items() if key != "is_pair"}
         DataConfig.model_validate(reading)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split())
         raise ArtifactError(
-            f"{path}: cannot be read ({reason}). Copy the artefact again, or train it again."
+            f"{path}: cannot be read ({name_cause(error)}). Copy the artefact again, or train it again."
         ) from error
+    metadata, digests = open_record(metadata, path)
     if version != ARTIFACT_VERSION:
         raise ArtifactError(
             f"{path}: has format {version}, this version reads {ARTIFACT_VERSION}. Upgrade nlp_transfer."
         )
-    return metadata
+    return metadata, digests
 
 
 def _read_labels(folder: Path, model: nn.Module, metadata: Mapping[str, Any]) -> LabelSpace:
@@ -242,8 +267,7 @@ def read_data_config(artifact: LoadedArtifact) -> DataConfig:
         data = (artifact.metadata.get("recipe") or {}).get("data") or {}
         return DataConfig.model_validate({key: data[key] for key in DATA_KEYS if key in data})
     except (ValueError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())
         raise ArtifactError(
             f"{artifact.folder}: expected the recipe to say where texts and labels stood, came another record "
-            f"({reason}). Copy the artefact again, or train it again."
+            f"({name_cause(error)}). Copy the artefact again, or train it again."
         ) from error

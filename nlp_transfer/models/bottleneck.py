@@ -8,6 +8,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import RecipeError
+from nlp_transfer.models.output_layer import find_output_layer, rescale_layer
 from nlp_transfer.models.own import OwnClassifier
 
 __all__ = ["ADAPTER_PLACES", "AdapterClassifier", "AddedAfter", "Bottleneck", "find_places"]
@@ -195,6 +196,10 @@ class AdapterClassifier(OwnClassifier):
         """Give the family's own logits."""
         logits_BC: Tensor = self.encoder(**inputs).logits
         return logits_BC.float()
+
+    def rescale(self, mean: float, deviation: float) -> None:
+        """Write a target's own unit into the family's own head."""
+        rescale_layer(find_output_layer(self.encoder), mean, deviation)
 
     def collect_own(self) -> dict[str, Tensor]:
         """The adapters, and what of the encoder is trained."""

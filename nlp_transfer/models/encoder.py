@@ -1,12 +1,14 @@
 """Load a pretrained encoder with its family's own classification head."""
 
 import json
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from accelerate.utils import set_seed  # transformers' own, which does the same, imports peft
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
@@ -21,19 +23,24 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from nlp_transfer.contracts import LabelSpace
-from nlp_transfer.errors import EncoderError
+from nlp_transfer.errors import EncoderError, name_cause
+from nlp_transfer.files import explain_reading
+from nlp_transfer.models.digests import check_base
 from nlp_transfer.models.heads import list_head_parameters, reinitialize_head
 from nlp_transfer.models.merge import merge_adapter
 from nlp_transfer.models.sources import ADAPTER_FILE, ARTIFACT_FILE, EncoderSource, resolve_encoder
+from nlp_transfer.models.suitability import check_architecture, check_vocabulary, check_weights, suit_tokenizer
 from nlp_transfer.recipe.schema import EncoderConfig
 
 __all__ = [
     "LOADING_ERRORS",
     "PROBLEM_TYPES",
     "LoadedEncoder",
+    "OpenedEncoder",
     "check_vocabulary",
     "load_encoder",
     "load_tokenizer",
+    "open_encoder",
     "quiet_loading",
     "read_config",
 ]
@@ -74,6 +81,23 @@ class LoadedEncoder:
     trust_remote_code: bool = False
 
 
+@dataclass(frozen=True)
+class OpenedEncoder:
+    """An encoder that was found and looked at, its weights not yet loaded.
+
+    Attributes:
+        source: Where it is.
+        tokenizer: Fit to be used with it.
+        settings: Its config as it lies there; of an adapter artefact, that of its base.
+        notes: What was decided for the user, a sentence each.
+    """
+
+    source: EncoderSource
+    tokenizer: PreTrainedTokenizerBase
+    settings: PretrainedConfig
+    notes: tuple[str, ...]
+
+
 class quiet_loading:  # noqa: N801 - reads as a verb phrase in `with`
     """Keep the libraries' loading tables, progress bars and notices to each other off the terminal while loading.
 
@@ -110,43 +134,50 @@ def load_tokenizer(source: EncoderSource, *, trust_remote_code: bool = False) ->
     Raises:
         EncoderError: There is none, or it cannot be read.
     """
+    return _load_tokenizer(source, trust_remote_code=trust_remote_code)[0]
+
+
+def _load_tokenizer(source: EncoderSource, *, trust_remote_code: bool) -> tuple[PreTrainedTokenizerBase, list[str]]:
+    """Load a tokenizer, and mend what can be; say what that was."""
+    where = f"encoder.name: {source.name}"
+    # Without a config, transformers would guess the tokenizer's class, and may guess wrong.
+    settings = read_config(source, trust_remote_code=trust_remote_code)
     try:
         with quiet_loading():
             tokenizer = AutoTokenizer.from_pretrained(
                 source.location, revision=source.revision, trust_remote_code=trust_remote_code, use_fast=True
             )
     except LOADING_ERRORS as error:
-        raise EncoderError(f"encoder.name: {source.name}: its tokenizer cannot be loaded: {_explain(error)}") from error
+        raise EncoderError(f"{where}: its tokenizer cannot be loaded: {_explain_tokenizer(error)}") from error
     if not tokenizer.is_fast:
-        raise EncoderError(f"encoder.name: {source.name}: has no fast tokenizer (tokenizer.json). Convert it first.")
-    return tokenizer
+        raise EncoderError(f"{where}: has no fast tokenizer (tokenizer.json). Convert it first.")
+    return tokenizer, suit_tokenizer(tokenizer, settings, where=where)
 
 
-def check_vocabulary(tokenizer: PreTrainedTokenizerBase, settings: PretrainedConfig, *, where: str) -> None:
-    """Refuse a tokenizer that does not go with its encoder.
-
-    Where a folder holds no tokenizer, `transformers` makes one that knows nothing but its special tokens.
+def open_encoder(config: EncoderConfig) -> OpenedEncoder:
+    """Find an encoder, and make sure that it can be used, from its small files alone.
 
     Args:
-        tokenizer: As it was loaded.
-        settings: The encoder's config.
-        where: What messages name.
+        config: The recipe's encoder section.
+
+    Returns:
+        Where it is, its tokenizer and its config, and what the user should know.
 
     Raises:
-        EncoderError: It knows no words, or more than the encoder has.
+        EncoderError: It is missing, damaged, unsafe, of no supported kind, or its parts do not go together.
     """
-    # Not the length, which some families count with gaps between their special tokens.
-    if set(tokenizer.get_vocab().values()) <= set(tokenizer.all_special_ids):
-        raise EncoderError(
-            f"{where}: expected a tokenizer, came none: no tokenizer.json or vocabulary lies there. "
-            "Save the tokenizer into the same folder with save_pretrained."
-        )
-    num_tokens, num_known = len(tokenizer), getattr(settings, "vocab_size", None)
-    if isinstance(num_known, int) and num_tokens > num_known:
-        raise EncoderError(
-            f"{where}: expected a tokenizer of at most {num_known:,} tokens, as the encoder has, came one of "
-            f"{num_tokens:,}. It belongs to another encoder: save the right one there."
-        )
+    source = resolve_encoder(config)
+    where = f"encoder.name: {source.name}"
+    settings = read_config(source, trust_remote_code=config.trust_remote_code)
+    tokenizer, notes = _load_tokenizer(source, trust_remote_code=config.trust_remote_code)
+    check_vocabulary(tokenizer, settings, where=where)
+    if source.kind in ("folder", "artifact") and source.hub_id is None and config.init == "pretrained":
+        # What is bundled was held against its hash.
+        try:
+            check_weights(Path(source.location), settings, where=where)
+        except LOADING_ERRORS as error:
+            raise EncoderError(f"{where}: {_explain(error)}") from error
+    return OpenedEncoder(source, tokenizer, settings, (*source.notes, *notes))
 
 
 def read_config(source: EncoderSource, *, trust_remote_code: bool = False) -> PretrainedConfig:
@@ -163,13 +194,34 @@ def read_config(source: EncoderSource, *, trust_remote_code: bool = False) -> Pr
         EncoderError: There is none, or it cannot be read.
     """
     base = _find_base(source) if source.kind == "adapter" else source
+    where = f"encoder.name: {source.name}"
+    if base.kind != "hub":
+        _check_model_type(Path(base.location) / "config.json", where)
     try:
         with quiet_loading():
-            return AutoConfig.from_pretrained(
+            settings: PretrainedConfig = AutoConfig.from_pretrained(
                 base.location, revision=base.revision, trust_remote_code=trust_remote_code
             )
     except LOADING_ERRORS as error:
-        raise EncoderError(f"encoder.name: {source.name}: {_explain(error)}") from error
+        raise EncoderError(f"{where}: {_explain(error)}") from error
+    check_architecture(settings, where=where)
+    return settings
+
+
+def _check_model_type(path: Path, where: str) -> None:
+    """Refuse a config that does not say what it is the config of: transformers would guess from the folder's name."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        way_out = "Save or download the encoder again."
+        raise explain_reading(f"{where}/config.json", error, EncoderError, way_out=way_out) from error
+    if isinstance(content, dict) and isinstance(content.get("model_type"), str):
+        return
+    came = "one without model_type" if isinstance(content, dict) else f"a {type(content).__name__}"
+    raise EncoderError(
+        f"{where}/config.json: expected the config of a transformers model, came {came}. Save or download the encoder "
+        "again."
+    )
 
 
 def load_encoder(config: EncoderConfig, labels: LabelSpace, *, seed: int) -> LoadedEncoder:
@@ -264,6 +316,7 @@ def _find_base(source: EncoderSource) -> EncoderSource:
     base = resolve_encoder(EncoderConfig.model_validate({"name": name}))
     if base.kind == "adapter":
         raise EncoderError(f"encoder.name: {source.name}: its base is an adapter too. Merge that one first.")
+    check_base(Path(source.location) / ARTIFACT_FILE, base.location, base.revision)
     return base
 
 
@@ -296,9 +349,8 @@ def _read_json(source: EncoderSource, file: str) -> dict[str, Any]:
         content = json.loads((Path(source.location) / file).read_text(encoding="utf-8"))
         return dict(content)
     except (OSError, ValueError, TypeError) as error:
-        raise EncoderError(
-            f"encoder.name: {source.name}/{file} cannot be read: {error}. Save the encoder again."
-        ) from error
+        where = f"encoder.name: {source.name}/{file}"
+        raise explain_reading(where, error, EncoderError, way_out="Save the encoder again.") from error
 
 
 def _explain(error: BaseException) -> str:
@@ -319,7 +371,23 @@ def _explain(error: BaseException) -> str:
         return "it needs code from its repository. Set encoder.trust_remote_code=true only if you trust that code."
     if "for this kind of automodel" in lowered:
         return "its architecture has no sequence classifier. Name an encoder such as BERT, RoBERTa or DeBERTa."
-    reason = text.splitlines()[0].rstrip(".:") if text else type(error).__name__
+    if "does not recognize this architecture" in lowered or "unrecognized model in" in lowered:
+        found = re.search(r"type `([^`]+)`", text)
+        what = f"the architecture {found.group(1)!r}" if found else "its architecture"
+        return f"{what} is not known to transformers {transformers.__version__}. Name another encoder, or upgrade it."
+    reason = name_cause(error)
     if isinstance(error, SafetensorError):
         reason = f"model.safetensors is damaged ({reason})"
     return f"{reason}. Save or download the encoder again, or name another."
+
+
+def _explain_tokenizer(error: BaseException) -> str:
+    """Say what a loader's error means for a tokenizer."""
+    lowered = str(error).lower()
+    for package in ("sentencepiece", "tiktoken", "protobuf"):
+        if package in lowered:
+            return (
+                f"there is no tokenizer.json, and to make one from what is there takes {package}. Install it with: "
+                f"python -m pip install {package}"
+            )
+    return _explain(error)

@@ -79,6 +79,15 @@ class OwnClassifier(nn.Module):
         """Divide all logits by a number from now on; it is saved among the settings."""
         self.settings["temperature"] = self.temperature = temperature
 
+    def rescale(self, mean: float, deviation: float) -> None:
+        """Give numbers in a target's own unit from now on, in place of standard deviations from its mean.
+
+        Args:
+            mean: Of the targets that it was trained on.
+            deviation: Their standard deviation.
+        """
+        raise NotImplementedError(f"{type(self).__name__} gives no numbers")
+
     def collect_own(self) -> dict[str, Tensor]:
         """Everything to save beside the encoder, by name."""
         return {name: value for name, value in self.state_dict().items() if not name.startswith("encoder.")}

@@ -12,10 +12,11 @@ from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import ArtifactError, EncoderError
 from nlp_transfer.models.bottleneck import AdapterClassifier
 from nlp_transfer.models.cloze import ClozeClassifier
+from nlp_transfer.models.digests import FileDigests, check_encoder
 from nlp_transfer.models.entailment import EntailmentClassifier
 from nlp_transfer.models.own import ENCODER_FOLDER, WEIGHTS_FILE, OwnClassifier, load_pretrained
 from nlp_transfer.models.reuse import ReuseClassifier
-from nlp_transfer.models.sources import resolve_encoder
+from nlp_transfer.models.sources import ARTIFACT_FILE, resolve_encoder
 from nlp_transfer.models.vectors import VectorClassifier
 from nlp_transfer.recipe.schema import EncoderConfig
 
@@ -28,19 +29,22 @@ OWN_KINDS: dict[str, type[OwnClassifier]] = {
 """Class by its name in ``nlp_transfer.json``."""
 
 
-def load_own(folder: Path, metadata: Mapping[str, Any], *, trust_remote_code: bool = False) -> OwnClassifier:
+def load_own(
+    folder: Path, metadata: Mapping[str, Any], expected: FileDigests | None = None, *, trust_remote_code: bool = False
+) -> OwnClassifier:
     """Build a classifier again from its folder.
 
     Args:
         folder: The ``model/`` folder.
         metadata: What ``nlp_transfer.json`` holds.
+        expected: Digests of an encoder that the folder does not hold.
         trust_remote_code: Whether code that the encoder's repository brings may run.
 
     Returns:
         The classifier in evaluation mode.
 
     Raises:
-        ArtifactError: A file is missing, or of another version.
+        ArtifactError: A file is missing, or of another version; the encoder is another than that it was made for.
         EncoderError: The encoder is not where it was.
     """
     architecture = metadata.get("architecture")
@@ -51,13 +55,14 @@ def load_own(folder: Path, metadata: Mapping[str, Any], *, trust_remote_code: bo
     kind = OWN_KINDS[architecture["kind"]]
     where, revision = _find_encoder(folder, architecture["encoder"])
     own: dict[str, Tensor] = load_file(folder / WEIGHTS_FILE)
-    encoder, missing = load_pretrained(
-        kind.auto,
-        where,
-        revision=revision,
-        trust_remote_code=trust_remote_code,
-        num_labels=labels.num_outputs if kind.keeps_labels else None,
-    )
+    with check_encoder(folder / ARTIFACT_FILE, where, revision, expected or {}):
+        encoder, missing = load_pretrained(
+            kind.auto,
+            where,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            num_labels=labels.num_outputs if kind.keeps_labels else None,
+        )
     model = kind(encoder, labels, **architecture["settings"])
     model.restore_own(own)
     left = {name for name in missing if f"encoder.{name}" not in own and f"encoder.{name}" in model.state_dict()}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from nlp_transfer.errors import ArtifactError, MissingExtraError
+from nlp_transfer.errors import ArtifactError, MissingExtraError, name_cause
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -159,9 +159,8 @@ def load_exported(folder: Path, runtime: Runtime, *, trust_remote_code: bool = F
     try:
         run, names, num_outputs = open_graph(module, path)
     except list_errors(module) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300].rstrip(".:")
         raise ArtifactError(
-            f"{path}: cannot be opened, it may be damaged: {reason}. Export the model again."
+            f"{path}: cannot be opened, it may be damaged: {name_cause(error)}. Export the model again."
         ) from error
     known = ("input_ids", "attention_mask", "token_type_ids")
     if num_outputs != 1 or "input_ids" not in names or not set(names) <= set(known):

@@ -11,6 +11,7 @@ from transformers import AutoModel, PreTrainedModel
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import RecipeError
 from nlp_transfer.models.heads import POOLERS
+from nlp_transfer.models.output_layer import rescale_layer
 from nlp_transfer.models.own import OwnClassifier
 
 __all__ = [
@@ -221,6 +222,16 @@ class VectorClassifier(OwnClassifier):
         self.head = self._build_head(head)
         self.head.load_state_dict(dict(tensors))
         self.head.to(device)
+
+    def rescale(self, mean: float, deviation: float) -> None:
+        """Write a target's own unit into the head: its last layer, or the examples that vote."""
+        if isinstance(self.head, Neighbors):
+            votes_NC: Tensor = self.head.votes_NC  # type: ignore[assignment]
+            self.head.votes_NC = (votes_NC.cpu().double() * deviation + mean).to(votes_NC)
+            return
+        last = self.head[-1] if isinstance(self.head, nn.Sequential) else self.head
+        assert isinstance(last, nn.Linear)
+        rescale_layer(last, mean, deviation)
 
     def embed(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Give the vectors (B, D) of B texts."""

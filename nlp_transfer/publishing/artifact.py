@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,42 +12,29 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from nlp_transfer.contracts import LabelSpace
-from nlp_transfer.errors import OutputError, StorageError
+from nlp_transfer.data.encode import limit_length
+from nlp_transfer.errors import OutputError
+from nlp_transfer.files import copy_folder, explain_writing, settle_modes, write_atomically
 from nlp_transfer.models.artifacts import ARTIFACT_VERSION, LoadedArtifact, find_artifact, load_artifact
+from nlp_transfer.models.digests import DIGESTS, FileDigests, hash_files, hash_folder, list_encoder_files, seal_record
 from nlp_transfer.models.encoder import quiet_loading
 from nlp_transfer.models.merge import is_adapter, merge_adapter
 from nlp_transfer.models.own import OwnClassifier
 from nlp_transfer.models.sources import ARTIFACT_FILE, EncoderSource
-from nlp_transfer.publishing.own_files import describe_architecture, stage_own
+from nlp_transfer.publishing.own_files import describe_architecture, keeps_encoder, stage_own
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
-__all__ = ["LoadedArtifact", "copy_artifact", "find_artifact", "load_artifact", "save_artifact", "write_atomically"]
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file aside, sync it and rename it over its name.
-
-    Args:
-        path: Where it ends up.
-        content: Text is written as UTF-8.
-
-    Raises:
-        StorageError: The disk is full or failing; what was there stays.
-    """
-    aside = path.with_name(f".{path.name}.writing")
-    try:
-        with aside.open("wb") as file:
-            file.write(content.encode("utf-8") if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise StorageError(
-            f"{path}: could not be written: {error}. Free space and run the same command again."
-        ) from error
+__all__ = [
+    "LoadedArtifact",
+    "amend_artifact",
+    "copy_artifact",
+    "find_artifact",
+    "load_artifact",
+    "save_artifact",
+    "write_atomically",
+]
 
 
 def save_artifact(
@@ -84,7 +71,7 @@ def save_artifact(
             shutil.rmtree(stale, ignore_errors=True)
         stage.mkdir(parents=True)
         kind = _stage_model(stage, base_stage, base_folder.resolve(), model, source=source, merge=merge)
-        tokenizer.save_pretrained(stage)
+        limit_length(tokenizer, getattr(model, "config", None), reserved=_count_prompts(model)).save_pretrained(stage)
         record = {
             "format": ARTIFACT_VERSION,
             "loader": kind,
@@ -93,16 +80,51 @@ def save_artifact(
             **({"architecture": describe_architecture(model, source)} if isinstance(model, OwnClassifier) else {}),
             **metadata,
         }
+        record = seal_record(
+            record, files=hash_folder(stage), encoder=_hash_encoder(kind, base_stage, model, source) or None
+        )
         (stage / ARTIFACT_FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         _move_in([(part, place) for part, place in ((base_stage, base_folder), (stage, folder)) if part.exists()])
     except (OSError, SafetensorError) as error:
+        way_out = "Free space and run the same command again: it goes on from the last checkpoint."
+        raise explain_writing(folder, error, what="the model could not be saved", way_out=way_out) from error
+    finally:
         for part in (stage, base_stage):
             shutil.rmtree(part, ignore_errors=True)
-        raise StorageError(
-            f"{folder}: the model could not be saved: {error}. Free space and run the same command again: "
-            "it goes on from the last checkpoint."
-        ) from error
     return kind
+
+
+def amend_artifact(folder: Path, changes: Mapping[str, object] | None = None, *, added: Sequence[str] = ()) -> None:
+    """Write further entries into an artefact's own record, whole or not at all.
+
+    Args:
+        folder: The ``model/`` folder.
+        changes: Entry to value; they take the place of those of the same name.
+        added: Files that came into the folder since it was saved, and that some answers depend on.
+
+    Raises:
+        StorageError: The disk is full or failing.
+    """
+    place = folder / ARTIFACT_FILE
+    record = {**json.loads(place.read_text(encoding="utf-8")), **(changes or {})}
+    if DIGESTS in record:
+        later = {**record[DIGESTS].get("added", {}), **hash_files({name: folder / name for name in added})}
+        record = seal_record(record, added=later or None)
+    write_atomically(place, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+
+def _hash_encoder(kind: str, base_stage: Path, model: nn.Module, source: EncoderSource) -> FileDigests:
+    """Take the digests of an encoder that the folder does not hold; nothing where it holds all."""
+    if base_stage.exists():
+        return hash_folder(base_stage)
+    is_inside = kind == "transformers" or (isinstance(model, OwnClassifier) and keeps_encoder(model, source))
+    return {} if is_inside else hash_files(list_encoder_files(source.location, source.revision))
+
+
+def _count_prompts(model: nn.Module) -> int:
+    """Places that the vectors of prompts take in front of a text."""
+    settings = getattr(model, "peft_config", {}).get("default")
+    return int(getattr(settings, "num_virtual_tokens", None) or 0)
 
 
 def _stage_model(
@@ -127,6 +149,7 @@ def _stage_model(
 def _move_in(staged: list[tuple[Path, Path]]) -> None:
     """Rename what was written aside, in order: all of it is on the disk before anything earlier goes."""
     for part, _ in staged:
+        settle_modes(part)
         for path in part.rglob("*"):
             if path.is_file():
                 with path.open("rb") as file:
@@ -179,7 +202,7 @@ def copy_artifact(source: Path, target: Path) -> Path:
         The folder copied to.
 
     Raises:
-        OutputError: Something lies there already.
+        OutputError: Something lies there already, or nothing may be written there.
         StorageError: The disk is full or failing.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -189,7 +212,7 @@ def copy_artifact(source: Path, target: Path) -> Path:
     stage = target / ".writing" if is_there else target.with_name(f".{target.name}.writing")
     try:
         shutil.rmtree(stage, ignore_errors=True)
-        shutil.copytree(source, stage)
+        copy_folder(source, stage)
         if is_there:
             for path in stage.iterdir():
                 path.rename(target / path.name)
@@ -197,8 +220,7 @@ def copy_artifact(source: Path, target: Path) -> Path:
         else:
             stage.rename(target)
     except OSError as error:
+        raise explain_writing(target, error, way_out="Free space and try again.") from error
+    finally:
         shutil.rmtree(stage, ignore_errors=True)
-        # What copytree raises holds (from, to, why) of every file.
-        reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error
-        raise StorageError(f"{target}: could not be written: {reason}. Free space and try again.") from error
     return target

@@ -304,6 +304,14 @@ def _collect_metadata(record: Mapping[str, Any], library: Loader) -> ModelCardDa
     )
 
 
+UNIT_LIMITS = {
+    "regression": "Predictions, MSE and MAE are in the unit of the target. Load the model in float32: 16 bits would "
+    "round large numbers.",
+    "ordinal": "The order of the classes was read, not their size: MAE and MSE count classes.",
+}
+"""What a reader of the figures must know of their unit."""
+
+
 def _list_limits(record: Mapping[str, Any], kind: TaskKind) -> list[str]:
     """Say what was measured and what was not, one sentence each."""
     baselines, data = find_section(record, "baselines"), find_section(record, "data")
@@ -326,7 +334,10 @@ def _list_limits(record: Mapping[str, Any], kind: TaskKind) -> list[str]:
     if "no_transfer" not in baselines:
         limits.append("The no-transfer control (same encoder, random weights) was not trained.")
     if "tfidf" not in baselines:
-        limits.append("TF-IDF with logistic regression was not scored.")
+        linear = "ridge" if kind == "regression" else "logistic"
+        limits.append(f"TF-IDF with {linear} regression was not scored.")
+    if kind in UNIT_LIMITS:
+        limits.append(UNIT_LIMITS[kind])
     if kind in ("classification", "ordinal") and not record.get("calibration"):
         limits.append("Probabilities are the model's own; ECE, where it is listed, says how far they can be trusted.")
     return limits + _list_trust_limits(record)

@@ -16,6 +16,9 @@ __all__ = [
     "suggest_widget",
 ]
 
+LEAST_SHARE = 0.01
+"""Share of unknown tokens from which the card states it; chosen."""
+
 WIDGET_TEXTS = ("I would happily see it again tomorrow.", "Nobody answered, and the battery was dead by lunch.")
 """Texts to try on the Hub. Made up: those of the data may be private."""
 
@@ -42,13 +45,26 @@ def count_label_rows(record: Mapping[str, Any], limit: int) -> tuple[list[str], 
 
 
 def list_data_facts(record: Mapping[str, Any]) -> list[str]:
-    """Say what was cut, dropped or seen twice, one sentence each; nothing that did not happen."""
+    """Say what was cut, not seen, dropped or seen twice, one sentence each; nothing that did not happen."""
     data = find_section(record, "data")
     facts = []
-    for key, words in (("truncated", "Texts that were cut"), ("dropped", "Rows that were dropped")):
+    for key, words in (
+        ("truncated", "Texts that were cut"),
+        ("unseen", "Texts of which the encoder knows no token"),
+        ("dropped", "Rows that were dropped"),
+    ):
         found = {name: count for name, count in find_section(data, key).items() if count}
         if found:
             facts.append(f"{words}: {', '.join(f'{name} {format_count(count)}' for name, count in found.items())}.")
+    shares = {name: share for name, share in find_section(data, "unknown_share").items() if share >= LEAST_SHARE}
+    if shares:
+        listed = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+        facts.append(f"Tokens that the encoder does not know: {listed}.")
+    if data.get("alike"):
+        facts.append(
+            f"Train rows that become the same tokens as a different text with another label: "
+            f"{format_count(data['alike'])}."
+        )
     if data.get("conflicting"):
         facts.append(f"Rows whose text also stands under another label: {format_count(data['conflicting'])}.")
     return facts

@@ -5,6 +5,7 @@ Only matplotlib's object interface is used: no pyplot, no global figure.
 
 import html
 import io
+import math
 import re
 import unicodedata
 import warnings
@@ -17,6 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from nlp_transfer.publishing.summary import show_text
 
@@ -52,6 +54,9 @@ LETTER = 0.6
 
 FONT, LINE = 9.0, 11.0
 """Size of a name beside a point, and the height that it takes, in points."""
+
+LEAST_TICK, LARGE_TICK, MOST_TICK = 1e-3, 1e4, 1e6
+"""Below the first and from the last on, the labels of ticks have a power of ten; from the second on, separators."""
 
 MARK, AWAY = 4.0, 6.0
 """Half the width of a point's mark with some room, and how far a name stands from the point, in points."""
@@ -204,8 +209,33 @@ def write_names(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
         )
 
 
+class PlainTicks(ScalarFormatter):
+    """Labels of ticks that each say all of it: matplotlib puts a power of ten apart, where a heading stands here.
+
+    Example:
+        >>> PlainTicks().format_ticks([0.0, 5e9, 1e10]), PlainTicks().format_ticks([0.0, 100_000.0])
+        (['0', '0.5e10', '1e10'], ['0', '100,000'])
+    """
+
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        """Write the labels of all ticks at once, so that they agree in their digits."""
+        largest = max((abs(float(value)) for value in values), default=0.0)
+        if largest and not LEAST_TICK <= largest < MOST_TICK:
+            power = math.floor(math.log10(largest))
+            return [f"{value / 10.0**power:.3g}e{power}" if value else "0" for value in values]
+        if largest >= LARGE_TICK:
+            return [f"{value:,.10g}" for value in values]
+        self.set_scientific(False)
+        labels: list[str] = super().format_ticks(list(values))
+        return labels
+
+
 def write_svg(figure: Figure, title: str) -> str:
     """Turn a figure into one scalable SVG element with a title and colors from CSS variables."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if type(axis.get_major_formatter()) is ScalarFormatter:
+                axis.set_major_formatter(PlainTicks(useOffset=False))
     buffer = io.StringIO()
     metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)

@@ -39,6 +39,7 @@ def explain_text(
     method: Method = "integrated_gradients",
     baseline: Baseline = "pad",
     steps: int | None = None,
+    unit: float = 1.0,
 ) -> Explanation:
     """Share the log-odds of a label out among the words of a text.
 
@@ -57,6 +58,7 @@ def explain_text(
         baseline: What stands in place of a word: ``pad``, or ``mask``, which leads some sentence encoders to an opinion
             of its own.
         steps: Points of the integral to begin with; doubled until the values add up.
+        unit: Standard deviation of a regression's target; 1 for log-odds.
 
     Returns:
         The explanation, which shows itself in a terminal and in a notebook.
@@ -82,7 +84,7 @@ def explain_text(
     inputs = _feed(scorer, text, text_b)
     assert np.array_equal(inputs["input_ids"].cpu().numpy(), rows.ids), "both read the same rows"
     blank = _choose_blank(tokenizer, baseline)
-    found, special = _attribute(scorer, inputs, rows, make_score(space, column), blank, method, steps or STEPS)
+    found, special = _attribute(scorer, inputs, rows, make_score(space, column), blank, method, steps or STEPS, unit)
     return Explanation(
         {
             "text": text,
@@ -121,6 +123,7 @@ def _attribute(
     blank: int,
     method: Method,
     steps: int,
+    unit: float,
 ) -> tuple[Attribution, float]:
     """The values of words, and that of all tokens without a word."""
     num_words, is_word = len(rows.words), rows.owners != NO_WORD
@@ -128,7 +131,9 @@ def _attribute(
     if method == "occlusion":
         return attribute_occlusion(scorer.model, inputs, blanks_RL, rows.owners, num_words, score), 0.0
     embeddings, most = find_word_embeddings(scorer.model), max(LAST_STEPS, steps)
-    found = attribute_gradients(scorer.model, embeddings, inputs, blanks_RL, score, steps=steps, last_steps=most)
+    found = attribute_gradients(
+        scorer.model, embeddings, inputs, blanks_RL, score, steps=steps, last_steps=most, unit=unit
+    )
     values_W = np.bincount(rows.owners[is_word], weights=found.values[is_word], minlength=num_words)
     return replace(found, values=values_W), float(found.values[~is_word].sum())
 

@@ -12,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from nlp_transfer.errors import OutputError
+from nlp_transfer.figures import format_number
+from nlp_transfer.files import check_new_file
 from nlp_transfer.publishing.summary import show_text
 from nlp_transfer.publishing.views import copy_record, make_templates, read_styles, show_plain, to_json_value
 
@@ -129,9 +131,10 @@ class Explanation:
             raise OutputError(f"--out: {path}: exists already. Name another file, or add --overwrite.")
         if not path.parent.is_dir():
             raise OutputError(f"--out: {path}: there is no folder {path.parent}. Make it first.")
+        check_new_file(path, where=f"--out: {path}")
 
     def __repr__(self) -> str:
-        return f"Explanation({self.label}: {', '.join(f'{word} {value:+.3f}' for word, value in self.top(5))})"
+        return f"Explanation({self.label}: {', '.join(f'{word} {_sign(value)}' for word, value in self.top(5))})"
 
     def __str__(self) -> str:
         return show_plain(self.__rich__(), width=100)
@@ -148,7 +151,7 @@ class Explanation:
         table.add_column(self._unit.capitalize(), justify="right", no_wrap=True)
         table.add_column("")
         for word, value, share in self._list_rows():
-            table.add_row(Text(word), f"{value:+.3f}", Text("█" * round(12 * abs(share)), style=_choose_ink(share)))
+            table.add_row(Text(word), _sign(value), Text("█" * round(12 * abs(share)), style=_choose_ink(share)))
         notes = [Text(line, style="dim") for line in self._describe_sum()]
         alerts = [Text(line, style="bold red") for line in self._list_alerts()]
         return Group(Text(self._lead, style="bold"), Text(), *texts, table, Text(), *notes, *alerts)
@@ -167,12 +170,12 @@ class Explanation:
         """What is explained, in a sentence."""
         record, label = self.record, show_text(self.label, 60)
         if record["kind"] == "regression":
-            return f"{label}: {record['score']:.3f}"
+            return f"{label}: {format_number(record['score'])}"
         predicted = record["predicted"]
         is_predicted = self.label in (predicted if isinstance(predicted, list) else [predicted])
         names = ", ".join(predicted) if isinstance(predicted, list) else predicted
         other = "" if is_predicted else f", not predicted (that is {show_text(names or 'none', 60)})"
-        return f"{label}{other}: probability {record['probability']:.3f}, log-odds {record['score']:+.3f}"
+        return f"{label}{other}: probability {record['probability']:.3f}, log-odds {_sign(record['score'])}"
 
     def _describe_sum(self) -> list[str]:
         """How the values hang together, line by line."""
@@ -182,17 +185,17 @@ class Explanation:
         lines = []
         if rest:
             others = sum(read) - sum(value for _, value in self.top())
-            lines.append(f"{rest} other word{'s' if rest > 1 else ''}: {others:+.3f} together")
-        every = f"{record['baseline_score']:+.3f} with every word {BLANKED[record['baseline']]}"
+            lines.append(f"{rest} other word{'s' if rest > 1 else ''}: {_sign(others)} together")
+        every = f"{_sign(record['baseline_score'])} with every word {BLANKED[record['baseline']]}"
         if record["method"] == "occlusion":
             told = f"Occlusion: by how much the {self._unit} falls without the word, which need not add up; {every}."
             return [*lines, told]
         total = sum(read) + record["special"]
         return [
             *lines,
-            f"Special tokens: {record['special']:+.3f}",
-            f"All together: {total:+.3f}, from {every} to {record['score']:+.3f} with the text",
-            f"Integrated gradients in {record['steps']} steps, off by {record['gap']:.1g}",
+            f"Special tokens: {_sign(record['special'])}",
+            f"All together: {_sign(total)}, from {every} to {_sign(record['score'])} with the text",
+            f"Integrated gradients in {record['steps']} steps, off by {format_number(record['gap'])}",
         ]
 
     def _list_alerts(self) -> list[str]:
@@ -200,8 +203,8 @@ class Explanation:
         found = []
         if not self.record["is_complete"]:
             found.append(
-                f"The values do not add up: they are off by {self.record['gap']:.2g} after {self.record['steps']} "
-                "steps. Ask for more with --steps, or use --method occlusion."
+                f"The values do not add up: they are off by {format_number(self.record['gap'])} after "
+                f"{self.record['steps']} steps. Ask for more with --steps, or use --method occlusion."
             )
         if self.num_unread:
             what = "word is" if self.num_unread == 1 else "words are"
@@ -246,6 +249,11 @@ def _cut_text(text: str, words: list[dict[str, Any]]) -> Iterator[Piece]:
         at = word["end"]
 
 
+def _sign(value: float) -> str:
+    """A value with its sign."""
+    return format_number(value, signed=True)
+
+
 def _show_gap(gap: str) -> str:
     """What stands between two words, its spaces reduced to one."""
     shown = show_text(gap)
@@ -279,12 +287,18 @@ def _render(found: Explanation, *, is_page: bool) -> str:
             lead=found._lead,
             unit=found._unit.capitalize(),
             texts=[
-                [{"shown": shown, "value": value, **_choose_color(found._share(value))} for shown, value in pieces]
+                [
+                    {
+                        "shown": shown,
+                        "value": None if value is None else _sign(value),
+                        **_choose_color(found._share(value)),
+                    }
+                    for shown, value in pieces
+                ]
                 for pieces in found._list_texts()
             ],
             rows=[
-                {"word": word, "value": f"{value:+.3f}", **_choose_bar(share)}
-                for word, value, share in found._list_rows()
+                {"word": word, "value": _sign(value), **_choose_bar(share)} for word, value, share in found._list_rows()
             ],
             notes=found._describe_sum(),
             alerts=found._list_alerts(),

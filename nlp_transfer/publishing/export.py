@@ -13,9 +13,13 @@ import numpy as np
 from torch import nn
 from transformers import PreTrainedModel
 
+from nlp_transfer.data.encode import limit_length
 from nlp_transfer.data.tables import read_table
-from nlp_transfer.errors import ArtifactError, EncoderError, OutputError, StorageError
+from nlp_transfer.data.target_scale import TargetScale
+from nlp_transfer.errors import ArtifactError, EncoderError, OutputError, name_cause
+from nlp_transfer.files import check_new_folder, explain_writing, settle_modes
 from nlp_transfer.models.artifacts import ARTIFACT_VERSION, LoadedArtifact, load_artifact
+from nlp_transfer.models.digests import hash_folder, seal_record
 from nlp_transfer.models.merge import is_adapter, merge_adapter
 from nlp_transfer.models.runtimes import PACKAGES, RUNTIME_FILES, Runtime, import_runtime, list_errors
 from nlp_transfer.models.sources import ARTIFACT_FILE
@@ -109,7 +113,8 @@ def export_artifact(
         to: ``onnx`` or ``openvino``.
         out: Folder to make; see `choose_export_folder` where absent.
         int8: Round weights to eight bits.
-        tolerance: Largest difference of two logits that float32 may show; ``TOLERANCE`` where absent.
+        tolerance: Largest difference of two logits that float32 may show, in standard deviations of the target for a
+            regression; ``TOLERANCE`` where absent.
         agreement: Least share of ``data`` that must keep its label in eight bits, in [0, 1]; ``LEAST_AGREEMENT`` where
             absent.
         data: A table of texts such as the classifier will read; up to 512 of its rows are checked too.
@@ -153,13 +158,14 @@ def export_artifact(
         ]
         assert checks[0] is not None, "some texts are always made up"
         exported = Exported(folder, to, int8, checks[0], checks[1], _measure_graph(stage))
-        _refuse_difference(exported, tolerance, agreement, str(path))
+        _refuse_difference(exported, tolerance, agreement, TargetScale.read(artifact.metadata), str(path))
         _write_papers(stage, record, exported)
+        settle_modes(stage)
         if folder.exists():
             folder.rmdir()
         stage.rename(folder)
     except OSError as error:
-        raise StorageError(f"{folder}: could not be written: {error}. Free space and try again.") from error
+        raise explain_writing(folder, error, way_out="Free space and try again.") from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
     return exported
@@ -186,6 +192,7 @@ def _refuse_arguments(to: str, folder: Path, tolerance: float, agreement: float)
         raise OutputError(f"agreement: expected a share from 0 to 1, came {agreement}.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError(f"{folder}: holds something already. Name a new folder; nothing there was touched.")
+    check_new_folder(folder, where=str(folder))
 
 
 def _convert(artifact: LoadedArtifact, inputs: dict[str, Any], stage: Path, to: Runtime, *, int8: bool) -> None:
@@ -209,16 +216,15 @@ def _convert(artifact: LoadedArtifact, inputs: dict[str, Any], stage: Path, to: 
     except errors as error:
         if isinstance(error, OSError):
             raise
-        reason = " ".join((str(error).strip() or type(error).__name__).split())[:300]
         raise ArtifactError(
-            f"{artifact.folder}: the exporter of {to} cannot follow this model ({reason}). Export a full, frozen or "
-            "lora model, or use it as it is."
+            f"{artifact.folder}: the exporter of {to} cannot follow this model ({name_cause(error)}). "
+            "Export a full, frozen or lora model, or use it as it is."
         ) from error
     config: Any = model.config
     if isinstance(model, PreTrainedModel):
         config.architectures = [type(model).__name__]
     config.save_pretrained(stage)
-    artifact.tokenizer.save_pretrained(stage)
+    limit_length(artifact.tokenizer, config).save_pretrained(stage)
 
 
 def _describe(artifact: LoadedArtifact, to: Runtime, *, int8: bool) -> dict[str, Any]:
@@ -239,8 +245,9 @@ def _describe(artifact: LoadedArtifact, to: Runtime, *, int8: bool) -> dict[str,
 
 
 def _write_record(stage: Path, record: Mapping[str, Any]) -> None:
-    """Write ``nlp_transfer.json``."""
-    (stage / ARTIFACT_FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write ``nlp_transfer.json`` with the digests of everything beside it."""
+    sealed = seal_record(record, files=hash_folder(stage))
+    (stage / ARTIFACT_FILE).write_text(json.dumps(sealed, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _write_papers(stage: Path, record: Mapping[str, Any], exported: Exported) -> None:
@@ -251,16 +258,17 @@ def _write_papers(stage: Path, record: Mapping[str, Any], exported: Exported) ->
     (stage / "README.md").write_text(card, encoding="utf-8")
 
 
-def _refuse_difference(exported: Exported, tolerance: float, agreement: float, where: str) -> None:
+def _refuse_difference(exported: Exported, tolerance: float, agreement: float, target: TargetScale, where: str) -> None:
     """Refuse an export that answers otherwise than torch."""
     checks = [check for check in (exported.shapes, exported.texts) if check is not None]
     largest = float(np.max([check.largest_difference for check in checks]))
     total = sum(check.num_texts for check in checks)
     if not math.isfinite(largest):
         raise ArtifactError(f"{where}: expected finite logits of {total} texts, came others. Nothing was exported.")
-    if not exported.int8 and largest > tolerance:
+    allowed = tolerance * target.deviation + target.measure_rounding()
+    if not exported.int8 and largest > allowed:
         raise ArtifactError(
-            f"{where}: expected logits within {tolerance:g} of torch's on {total} texts, came a difference of "
+            f"{where}: expected logits within {allowed:g} of torch's on {total} texts, came a difference of "
             f"{largest:.2g}. Nothing was exported; allow it with --tolerance, where it does not matter."
         )
     if exported.int8 and exported.texts is not None and exported.texts.agreement < agreement:

@@ -1,6 +1,5 @@
 """Whose folder is it: a run resumes its own, starts beside a finished one, and touches nobody else's."""
 
-import errno
 import json
 import os
 import shlex
@@ -13,20 +12,23 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from nlp_transfer.errors import OutputError, RecipeError, StorageError, TransferError
+from nlp_transfer.errors import OutputError, RecipeError, TransferError, name_cause
+from nlp_transfer.files import explain_writing
+from nlp_transfer.models.digests import open_record
 from nlp_transfer.publishing.artifact import write_atomically
 from nlp_transfer.recipe.load import load_recipe, recipe_to_yaml
 from nlp_transfer.recipe.schema import Recipe
 
-__all__ = ["RunFolder", "claim_folder", "list_differences"]
+__all__ = ["MACHINE_FILE", "RunFolder", "claim_folder", "list_differences"]
 
 RECIPE_FILE = "recipe.yaml"
 REPORT_FILE = "report.json"
 LOCK_FILE = ".lock"
+MACHINE_FILE = ".machine.json"
+"""What was measured of the machine for a run that is not finished."""
 MOST_SIBLINGS = 1000
 MOST_DIFFERENCES = 5  # chosen: keys named in a message; the rest is counted
 MOST_CHARACTERS = 60  # chosen: characters of a value shown in a message
-MACHINE_ERRORS = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ def _choose_folder(wanted: Path, recipe: Recipe) -> Path:
             _refuse_foreign(path, recipe)
             if not (path / REPORT_FILE).is_file():
                 return path
+            _refuse_changed(path, recipe)
         except OutputError:
             # A sibling was not asked for, so what lies there is no mistake of the user's.
             if number == 1:
@@ -156,20 +159,23 @@ def _lock_folder(path: Path) -> FileLock:
 
 def _explain_failure(path: Path, error: OSError | ValueError) -> TransferError:
     """Tell a folder that cannot be from a machine that fails."""
-    if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
-        return StorageError(f"report.output_dir: {path}: {error.strerror}. Free space, or name a folder elsewhere.")
-    reason = error.strerror if isinstance(error, OSError) else str(error)
-    return OutputError(f"report.output_dir: {path} cannot be written to: {reason}. Name another folder.")
+    where = f"report.output_dir: {path}"
+    if isinstance(error, FileExistsError) and path.is_symlink():
+        return OutputError(f"{where} is a link that leads to nothing. Name a folder.")
+    if isinstance(error, ValueError):
+        return OutputError(f"{where} cannot be written to: {name_cause(error)}. Name another folder.")
+    return explain_writing(where, error, what="cannot be written to", way_out="Free space, or name another folder.")
 
 
 def _remove_bare(path: Path) -> None:
     """Empty a folder in which a run left nothing but its recipe and empty folders."""
-    if any(entry.is_file() and entry.name not in (RECIPE_FILE, LOCK_FILE) for entry in path.rglob("*")):
+    if any(entry.is_file() and entry.name not in (RECIPE_FILE, LOCK_FILE, MACHINE_FILE) for entry in path.rglob("*")):
         return
     for entry in path.iterdir():
         if entry.is_dir():
             shutil.rmtree(entry, ignore_errors=True)
-    (path / RECIPE_FILE).unlink(missing_ok=True)
+    for name in (RECIPE_FILE, MACHINE_FILE):
+        (path / name).unlink(missing_ok=True)
 
 
 def _refuse_foreign(path: Path, recipe: Recipe) -> None:
@@ -183,7 +189,8 @@ def _refuse_foreign(path: Path, recipe: Recipe) -> None:
         strangers = [entry.name for entry in path.iterdir() if entry.name != LOCK_FILE]
         if strangers:
             raise OutputError(
-                f"report.output_dir: {path} holds files that no run left, such as {sorted(strangers)[0]}. "
+                f"report.output_dir: {path} holds no {RECIPE_FILE}, and files that no run left, such as "
+                f"{sorted(strangers)[0]}. "
                 "Name another folder; nothing there was touched."
             )
         return
@@ -191,7 +198,8 @@ def _refuse_foreign(path: Path, recipe: Recipe) -> None:
         earlier = load_recipe(stored)
     except RecipeError as error:
         raise OutputError(
-            f"report.output_dir: {path} holds a recipe that this version cannot read. Name another folder. ({error})"
+            f"report.output_dir: {path} holds a {RECIPE_FILE} that this version cannot read. Name another folder. "
+            f"({error})"
         ) from error
     there, now = (_without_place(each) for each in (earlier, recipe))
     differences = list_differences(there, now)
@@ -200,8 +208,24 @@ def _refuse_foreign(path: Path, recipe: Recipe) -> None:
         shown, more = differences[:MOST_DIFFERENCES], len(differences) - MOST_DIFFERENCES
         raise OutputError(
             f"report.output_dir: {path} belongs to another recipe ({', '.join(shown)}"
-            f"{f', and {more} more' if more > 0 else ''}; there -> now). "
+            f"{f', and {more} more' if more > 0 else ''}; its {RECIPE_FILE} -> now). "
             f"Nothing there was touched. To run this one beside it, add: {_write_way_out(path)}"
+        )
+
+
+def _refuse_changed(path: Path, recipe: Recipe) -> None:
+    """Refuse a recipe that was changed in the folder of its finished run, where its report says another one."""
+    try:
+        record, _ = open_record(json.loads((path / REPORT_FILE).read_text(encoding="utf-8")), path / REPORT_FILE)
+        ran = load_recipe(record["recipe"])
+    except (OSError, ValueError, KeyError, TypeError, TransferError):
+        return  # what the report says is no matter of a further run
+    differences = list_differences(_without_place(ran), _without_place(recipe))
+    if differences:
+        raise OutputError(
+            f"report.output_dir: {path / RECIPE_FILE} is not the recipe that was run there "
+            f"({', '.join(differences[:MOST_DIFFERENCES])}; {REPORT_FILE} -> {RECIPE_FILE}): it was changed or is "
+            f"damaged. To run it as it is, add: {_write_way_out(path)}"
         )
 
 

@@ -18,7 +18,15 @@ from huggingface_hub import errors as hub_errors
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import RepoFile
 
-from nlp_transfer.errors import ArtifactError, EncoderError, HubError, HubTroubleError, StorageError, TransferError
+from nlp_transfer.errors import (
+    ArtifactError,
+    EncoderError,
+    HubError,
+    HubTroubleError,
+    StorageError,
+    TransferError,
+    name_cause,
+)
 from nlp_transfer.models.artifacts import find_artifact, load_artifact
 from nlp_transfer.models.sources import ADAPTER_FILE, ARTIFACT_FILE, EncoderSource
 from nlp_transfer.publishing.artifact import save_artifact
@@ -308,7 +316,7 @@ def _explain(error: Exception, repo_id: str) -> tuple[TransferError, float | Non
             "again: what is there already is not sent twice."
         ), 0.0
     if isinstance(error, OSError):
-        return StorageError(f"{repo_id}: a file could not be read: {error}. Nothing was published."), None
+        return StorageError(f"{repo_id}: a file could not be read: {name_cause(error)}. Nothing was published."), None
     return HubError(f"{repo_id}: the Hub refuses the files: {' '.join(str(error).split())}. Nothing was changed."), None
 
 

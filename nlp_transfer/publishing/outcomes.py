@@ -13,6 +13,7 @@ import pandas as pd
 
 from nlp_transfer.contracts import TaskKind
 from nlp_transfer.evaluation.calibration import BINS, ReliabilityBins, reliability_bins
+from nlp_transfer.figures import format_number
 
 __all__ = [
     "WorstError",
@@ -198,7 +199,7 @@ def _describe_error(row: "pd.Series[Any]", severity: float, kind: TaskKind, name
     if kind == "multi_label":
         label, predicted = (", ".join(_read_names(row[key], names)) or "(none)" for key in ("label", "predicted"))
     elif kind == "regression":
-        label, predicted = f"{float(row['label']):.4g}", f"{float(row['predicted']):.4g}"
+        label, predicted = (format_number(float(row[key])) for key in ("label", "predicted"))
     else:
         label, predicted = str(row["label"]), str(row["predicted"])
     is_number = kind == "regression"

@@ -9,7 +9,12 @@ from nlp_transfer.models.encoder import quiet_loading
 from nlp_transfer.models.own import ENCODER_FOLDER, WEIGHTS_FILE, OwnClassifier
 from nlp_transfer.models.sources import EncoderSource
 
-__all__ = ["describe_architecture", "stage_own"]
+__all__ = ["describe_architecture", "keeps_encoder", "stage_own"]
+
+
+def keeps_encoder(model: OwnClassifier, source: EncoderSource) -> bool:
+    """Whether an artefact holds its encoder: where that moved, or was itself an artefact."""
+    return model.saves_encoder or source.is_artifact
 
 
 def stage_own(stage: Path, model: OwnClassifier, source: EncoderSource) -> None:
@@ -23,7 +28,7 @@ def stage_own(stage: Path, model: OwnClassifier, source: EncoderSource) -> None:
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.collect_own().items()}
     # A classifier without weights of its own still has the file, so that what is missing can be told from that.
     save_file(tensors, stage / WEIGHTS_FILE, metadata={"format": "pt"})
-    if model.saves_encoder or source.is_artifact:
+    if keeps_encoder(model, source):
         with quiet_loading():
             model.encoder.save_pretrained(stage / ENCODER_FOLDER)
 
@@ -38,7 +43,7 @@ def describe_architecture(model: OwnClassifier, source: EncoderSource) -> dict[s
     Returns:
         JSON: ``kind``, ``settings`` and ``encoder``, whose ``location`` is None where it lies in the folder.
     """
-    is_inside = model.saves_encoder or source.is_artifact
+    is_inside = keeps_encoder(model, source)
     encoder = {
         "location": None if is_inside else source.location,
         "revision": None if is_inside else source.revision,

@@ -59,7 +59,7 @@ MAX_ROWS = 200
 
 PICTURES = ("learning", "comparison", "labels", "confusion", "reliability", "outcomes", "numbers")
 
-UNBOUNDED = frozenset({"mse", "mae", "log_loss"})
+UNBOUNDED = frozenset({"mse", "rmse", "mae", "r2", "log_loss"})
 """Metrics that a scale from 0 to 1 says nothing about."""
 
 VERDICTS = {
@@ -261,7 +261,11 @@ def _draw_pictures(
     ]
     svgs = dict.fromkeys(PICTURES, "") | {
         "learning": plots.draw_learning_curves(
-            losses, looks, metric=name_metric(selected), best_step=training.get("best_step")
+            losses,
+            looks,
+            metric=name_metric(selected),
+            best_step=training.get("best_step"),
+            loss="Training loss, squared standard deviations" if kind == "regression" else "Training loss",
         ),
         "labels": plots.draw_labels(find_section(record, "data", "label_counts")),
     }
@@ -304,7 +308,7 @@ def _list_errors(
             "label": show_text(error.label, 120),
             "predicted": show_text(error.predicted, 120),
             "probability": error.probability,
-            "error": None if error.error is None else f"{error.error:+.3g}",
+            "error": None if error.error is None else format_number(error.error, signed=True),
         }
         for error in outcomes.find_worst_errors(labelled, names, kind, limit)
     ]
@@ -328,6 +332,17 @@ def _collect_data(record: Mapping[str, Any]) -> dict[str, Any]:
     facts = [
         (f"Dropped: {show_text(why, 80)}", format_count(n)) for why, n in find_section(data, "dropped").items() if n
     ]
+    facts += [
+        (f"Without a token that the encoder knows: {show_text(split, 60)}", format_count(n))
+        for split, n in find_section(data, "unseen").items()
+        if n
+    ]
+    shares = find_section(data, "unknown_share")
+    if any(shares.values()):
+        listed = ", ".join(f"{show_text(split, 60)} {share:.2%}" for split, share in shares.items())
+        facts.append(("Tokens that the encoder does not know", listed))
+    if data.get("alike"):
+        facts.append(("Same tokens, another text, another label, within train", format_count(data["alike"])))
     facts += [
         (f"Also in another split ({show_text(pair.replace('/', ' → '), 60)}, {show_text(how, 30)})", format_count(n))
         for pair, kinds in find_section(data, "leaked").items()

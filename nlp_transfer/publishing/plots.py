@@ -63,6 +63,7 @@ def draw_learning_curves(
     *,
     metric: str,
     best_step: int | None = None,
+    loss: str = "Training loss",
 ) -> str:
     """Draw training loss and validation metric over steps, the kept step marked.
 
@@ -71,6 +72,7 @@ def draw_learning_curves(
         evaluations: (step, validation metric) pairs.
         metric: Name of the metric, as a heading.
         best_step: Step of the weights that were kept.
+        loss: Name of the loss, as a heading.
 
     Returns:
         One SVG element; an empty text where there is nothing to draw.
@@ -85,6 +87,7 @@ def draw_learning_curves(
         place(figure, left=46, right=14, bottom=36, top=24, gap=0.3)
         if losses:
             _plot_losses(axes[0], losses)
+            write_heading(axes[0], loss)
         if evaluations:
             steps, values = zip(*evaluations, strict=True)
             axes[-1].plot(steps, values, color=BLUE, marker="o", markersize=4, linewidth=1.8)
@@ -321,7 +324,6 @@ def _plot_losses(axes: Axes, losses: Sequence[tuple[int, float]]) -> None:
     starts = np.maximum(0, ends - window)
     axes.plot(points[:, 0], points[:, 1], color=SOFT, linewidth=0.9, alpha=0.7)
     axes.plot(points[:, 0], (sums[ends] - sums[starts]) / (ends - starts), color=BLUE, linewidth=1.8)
-    write_heading(axes, "Training loss")
 
 
 def _mark_best(axes: Sequence[Axes], step: int, value: float) -> None:

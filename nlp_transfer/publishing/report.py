@@ -1,5 +1,6 @@
 """A finished run: what ``run`` returns, and what ``report.json`` and ``report.html`` hold."""
 
+import errno
 import json
 import math
 from collections.abc import Mapping
@@ -8,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlp_transfer.contracts import Score, Scores
-from nlp_transfer.errors import ArtifactError, StorageError
+from nlp_transfer.errors import ArtifactError, find_errno, name_cause
+from nlp_transfer.files import explain_reading
+from nlp_transfer.models.digests import FileDigests, check_files, hash_files, open_record, seal_record
 from nlp_transfer.publishing.summary import find_section, read_score, write_headline
 from nlp_transfer.publishing.views import show_plain, to_json_value, write_view
 
@@ -44,6 +47,7 @@ class Report:
     def __init__(self, record: Mapping[str, Any], folder: Path | str) -> None:
         self.record: dict[str, Any] = to_json_value(record)
         self.folder = Path(folder)
+        self._files: FileDigests = {}
 
     @classmethod
     def load(cls, folder: Path | str) -> "Report":
@@ -56,23 +60,26 @@ class Report:
             The report.
 
         Raises:
-            ArtifactError: There is no report in the folder, or it is not one.
+            ArtifactError: There is no report in the folder, it is not one, or it is not the one that was saved.
             StorageError: The machine could not read it.
         """
         path = Path(folder) / REPORT_JSON
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError) as error:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise ArtifactError(
                 f"{path}: expected the report of a finished run, found none; name a run's folder, or finish the run."
             ) from error
         except OSError as error:
-            raise StorageError(f"{path}: could not be read: {error.strerror}.") from error
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ArtifactError(f"{path}: expected JSON, got {error}; run the recipe again.") from error
+            raise explain_reading(path, error, ArtifactError, way_out="Run the recipe again.") from error
+        except (ValueError, RecursionError) as error:
+            raise ArtifactError(f"{path}: expected JSON, got {name_cause(error)}; run the recipe again.") from error
         if not isinstance(record, dict) or not isinstance(record.get("scores"), dict):
             raise ArtifactError(f'{path}: expected an object with "scores", found none; name the folder of a run.')
-        return cls(record, folder)
+        content, digests = open_record(record, path)
+        report = cls(content, folder)
+        report._files = digests.get("files", {})
+        return report
 
     @cached_property
     def scores(self) -> Scores:
@@ -97,14 +104,17 @@ class Report:
         """Every prediction on validation and test.
 
         Raises:
-            ArtifactError: The run's folder holds no predictions that can be read.
+            ArtifactError: The run's folder holds no predictions that can be read, or others than were saved.
         """
         import pandas as pd
 
         path = self.folder / PREDICTIONS
+        check_files({PREDICTIONS: path}, self._files, record=self.folder / REPORT_JSON)
         try:
             return pd.read_parquet(path)
         except (OSError, ValueError) as error:
+            if find_errno(error) in (errno.EACCES, errno.EPERM):
+                raise explain_reading(path, error, ArtifactError, way_out="") from error
             raise ArtifactError(
                 f"{path}: expected the run's predictions, got {type(error).__name__}; run the recipe again."
             ) from error
@@ -117,7 +127,10 @@ class Report:
         """
         from nlp_transfer.publishing.page import render_page
 
-        text = json.dumps(self.record, indent=2, ensure_ascii=True, allow_nan=False) + "\n"
+        place = self.folder / PREDICTIONS
+        self._files = hash_files({PREDICTIONS: place} if place.is_file() else {})
+        sealed = seal_record(self.record, files=self._files)
+        text = json.dumps(sealed, indent=2, ensure_ascii=True, allow_nan=False) + "\n"
         page = render_page(self.record, self._find_predictions(), folder=self.folder)
         # A lone surrogate of a damaged text cannot be written as UTF-8. The report that marks a run as finished
         # comes last.

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, get_args
 
 from nlp_transfer.contracts import SPLITS, TaskKind
+from nlp_transfer.figures import format_number
 from nlp_transfer.recipe.schema import LOWER_IS_BETTER
 
 __all__ = [
@@ -59,6 +60,8 @@ METRIC_NAMES = {
     "mcc": "MCC",
     "ece": "ECE",
     "mse": "MSE",
+    "rmse": "RMSE",
+    "r2": "R2",
     "mae": "MAE",
     "roc_auc": "ROC-AUC",
     "f1": "F1",
@@ -106,20 +109,6 @@ def find_section(record: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     for key in keys:
         found = found.get(key) if isinstance(found, Mapping) else None
     return dict(found) if isinstance(found, Mapping) else {}
-
-
-def format_number(value: float | None) -> str:
-    """Write a metric's value as the reader compares it: three decimals, or four digits where it is large.
-
-    Example:
-        >>> format_number(0.87154), format_number(1234.5), format_number(None)
-        ('0.872', '1234', 'undefined')
-    """
-    if value is None or not math.isfinite(value):
-        return "undefined"
-    if abs(value) < 10:
-        return f"{value:.3f}"
-    return f"{value:.4g}" if abs(value) < 1e6 else f"{value:.3e}"
 
 
 def format_interval(score: Mapping[str, Any]) -> str:

@@ -101,7 +101,7 @@ def facts_lines(record: Mapping[str, Any]) -> list[str]:
     if rows:
         counted = [
             f"{sum(find_section(data, key).values())} {word}"
-            for key, word in (("truncated", "truncated"), ("dropped", "dropped"))
+            for key, word in (("truncated", "truncated"), ("unseen", "unseen by the encoder"), ("dropped", "dropped"))
             if sum(find_section(data, key).values())
         ]
         leaked = sum(sum(kinds.values()) for kinds in find_section(data, "leaked").values())

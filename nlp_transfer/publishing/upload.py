@@ -1,9 +1,10 @@
 """What of an artefact goes to the Hub: exactly which files, what is rewritten in them, and what is refused."""
 
+import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 
-from nlp_transfer.errors import ArtifactError
+from nlp_transfer.errors import ArtifactError, name_cause
+from nlp_transfer.models.digests import DIGESTS, check_files, open_record, require_record, seal_record
 from nlp_transfer.models.own import ENCODER_FOLDER
 from nlp_transfer.models.sources import ADAPTER_FILE, ARTIFACT_FILE, is_hub_id
 from nlp_transfer.publishing.card import write_hub_card
@@ -21,6 +23,7 @@ from nlp_transfer.publishing.summary import find_section, name_place
 __all__ = ["Base", "PlannedFile", "UploadPlan", "find_base", "is_ours", "plan_upload"]
 
 CARD = "README.md"
+WEIGHTS = ".safetensors"
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "vocab.json", "merges.txt", "*.model"),
@@ -119,7 +122,7 @@ def find_base(folder: Path) -> Base | None:
     Raises:
         ArtifactError: The encoder is on this machine only, so nobody else could load the artefact.
     """
-    metadata = _read_json(folder / ARTIFACT_FILE) if (folder / ARTIFACT_FILE).is_file() else {}
+    metadata = _read_record(folder / ARTIFACT_FILE)
     if (folder / ADAPTER_FILE).is_file():
         settings = _read_json(folder / ADAPTER_FILE)
         place, revision = settings.get("base_model_name_or_path"), settings.get("revision")
@@ -170,18 +173,20 @@ def plan_upload(
                 "move it out of the folder."
             )
         (goes if is_ours(name) and path.is_file() else left).append((path, name))
+    metadata = _read_record(folder / ARTIFACT_FILE)
     if not any(name.endswith(".safetensors") for _, name in goes):
+        _check_digests(folder, metadata)  # which names what is missing
         raise ArtifactError(f"{folder}: holds no safetensors, so there is nothing to push. Name the model/ folder.")
-    metadata = _read_json(folder / ARTIFACT_FILE) if (folder / ARTIFACT_FILE).is_file() else {}
     if (folder / ADAPTER_FILE).is_file():
         loader = "peft"
     else:
         loader = "nlp_transfer" if metadata.get("loader") == "nlp_transfer" else "transformers"
     _check_weights(goes)
     files = [_plan_file(name, _rewrite(path, name, base)) for path, name in goes if name != CARD]
+    files = [_renew_digests(file, files, base) if file.path == ARTIFACT_FILE else file for file in files]
     kind, names = _read_contract(folder, metadata)
     card = write_hub_card(
-        (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else None,
+        _read_card(folder / CARD),
         metadata,
         report,
         repo_id=repo_id,
@@ -192,6 +197,7 @@ def plan_upload(
     files.append(_plan_file(CARD, card.encode("utf-8", errors="backslashreplace")))
     for file in files:
         _refuse_secrets(folder, file)
+    _check_digests(folder, metadata)
     return UploadPlan(
         repo_id, loader, tuple(sorted(files, key=lambda file: file.path)), tuple(n for _, n in left), base
     )
@@ -225,13 +231,65 @@ def _check_weights(files: list[tuple[Path, str]]) -> None:
                 with safe_open(path, framework="np") as tensors:
                     list(tensors.keys())
             except (SafetensorError, OSError) as error:
-                raise ArtifactError(f"{path}: is no safetensors file: {error}. Copy the artefact again.") from error
+                raise ArtifactError(
+                    f"{path}: is no safetensors file: {name_cause(error)}. Copy the artefact again."
+                ) from error
         elif name.endswith(".index.json"):
             place = name.rpartition("/")[0]
             shards = set(map(str, find_section(_read_json(path), "weight_map").values()))
             lost = sorted(shard for shard in shards if f"{place}/{shard}".lstrip("/") not in names)
             if lost or not shards:
                 raise ArtifactError(f"{path}: names {lost[:1] or 'no files'}, which the folder lacks. Copy it again.")
+
+
+def _check_digests(folder: Path, metadata: Mapping[str, Any]) -> None:
+    """Refuse to publish what is not what was saved."""
+    _, digests = open_record(metadata, folder / ARTIFACT_FILE)
+    for group in ("files", "added"):
+        expected = digests.get(group, {})
+        check_files({name: folder / name for name in expected}, expected, record=folder / ARTIFACT_FILE)
+
+
+def _renew_digests(record: PlannedFile, files: Sequence[PlannedFile], base: Base | None) -> PlannedFile:
+    """Give the record that goes the digests of what goes with it: some of it was rewritten, some stays here."""
+    content = _read_json(record.content) if isinstance(record.content, Path) else json.loads(record.content)
+    if DIGESTS not in content:
+        return record
+    held = content[DIGESTS]
+    going = {file.path: file for file in files}
+    inside, added = (
+        {path: _hash_planned(going[path], entry) for path, entry in held.get(name, {}).items() if path in going}
+        for name in ("files", "added")
+    )
+    # What is written around the weights may differ on the Hub; the weights were held against those there.
+    encoder = {path: entry for path, entry in held.get("encoder", {}).items() if base is None or path.endswith(WEIGHTS)}
+    sealed = seal_record(
+        content,
+        files=inside,
+        encoder=encoder if "encoder" in held else None,
+        added=added if "added" in held else None,
+    )
+    if sealed == content:
+        return record
+    text = json.dumps(sealed, indent=2, ensure_ascii=False) + "\n"
+    return _plan_file(record.path, text.encode("utf-8", errors="backslashreplace"))
+
+
+def _hash_planned(file: PlannedFile, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The digest of a file that goes: the one it has, or that of its new bytes."""
+    if isinstance(file.content, Path):
+        return entry
+    return {"size": file.size, "sha256": hashlib.sha256(file.content).hexdigest()}
+
+
+def _read_card(path: Path) -> str | None:
+    """The card, where there is one."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: cannot be read: {error}. Mend it, or remove it: a new one is made.") from error
 
 
 def _rewrite(path: Path, name: str, base: Base | None) -> Path | bytes:
@@ -288,12 +346,20 @@ def _read_contract(folder: Path, metadata: Mapping[str, Any]) -> tuple[Any, tupl
     return "classification", tuple(str(names[key]) for key in sorted(names, key=int))
 
 
+def _read_record(path: Path) -> dict[str, Any]:
+    """Read ``nlp_transfer.json``; empty for what another tool saved."""
+    require_record(path)
+    return _read_json(path) if path.exists() else {}
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     """Read an object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path}: cannot be read: {error}. Copy the artefact again, or train it again.") from error
+        raise ArtifactError(
+            f"{path}: cannot be read: {name_cause(error)}. Copy the artefact again, or train it again."
+        ) from error
     if not isinstance(content, dict):
         raise ArtifactError(f"{path}: expected an object, got {type(content).__name__}. Copy the artefact again.")
     return content

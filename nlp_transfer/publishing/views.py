@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlp_transfer.contracts import Score
-from nlp_transfer.errors import ArtifactError, OutputError, StorageError
+from nlp_transfer.errors import ArtifactError, OutputError, name_cause
+from nlp_transfer.files import check_new_folder, explain_reading, explain_writing
+from nlp_transfer.models.digests import open_record
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -126,11 +128,11 @@ def claim_view(folder: Path, record: str, *, where: str, source: str, own: Colle
         The folder, a leading ``~`` resolved.
 
     Raises:
-        OutputError: It is a file, or holds something else.
+        OutputError: It is a file, holds something else, or nothing may be written there.
+        StorageError: The disk is full or failing.
     """
     folder = folder.expanduser()
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{where}: {folder} is a file. Name a folder.")
+    check_new_folder(folder, where=f"{where}: {folder}")
     if folder.is_dir() and not (folder / record).is_file():
         strangers = sorted(entry.name for entry in folder.iterdir() if entry.name not in own)
         if strangers:
@@ -169,18 +171,19 @@ def read_record(
         The record.
 
     Raises:
-        ArtifactError: There is none, or it is damaged.
+        ArtifactError: There is none, it is damaged, or it is not the one that was saved.
         StorageError: The machine could not read it.
     """
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         check(record)
-    except (FileNotFoundError, NotADirectoryError) as error:
+        record, _ = open_record(record, path)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise ArtifactError(f"{path}: expected {name}, found none. {missing}") from error
     except OSError as error:
-        raise StorageError(f"{path}: could not be read: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path}: expected {name}, got {error}. {damaged}") from error
+        raise explain_reading(path, error, ArtifactError, way_out=damaged) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ArtifactError(f"{path}: expected {name}, got {name_cause(error)}. {damaged}") from error
     return record
 
 
@@ -200,7 +203,7 @@ def write_view(folder: Path, html: Mapping[str, str], record: Mapping[str, str])
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(f"{folder}: could not be made: {error.strerror}. Name another folder.") from error
+        raise explain_writing(folder, error, what="could not be made", way_out="Free space and try again.") from error
     for name, page in html.items():
         write_atomically(folder / name, page.encode("utf-8", errors="backslashreplace"))
     for name, text in record.items():

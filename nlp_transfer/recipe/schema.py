@@ -7,8 +7,9 @@ every figure it used.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from nlp_transfer.recipe.formats import read_delimiter
 from nlp_transfer.recipe.section import Section
 from nlp_transfer.recipe.strategies import (
     LEARNING_RATES,
@@ -112,7 +113,7 @@ METRICS: dict[str, tuple[str, ...]] = {
         "roc_auc",
         "average_precision",
     ),
-    "regression": ("mse", "mae", "pearson", "spearman"),
+    "regression": ("mse", "rmse", "mae", "r2", "pearson", "spearman"),
 }
 """Metrics that suit each task, by their report key."""
 
@@ -120,7 +121,7 @@ DEFAULT_METRICS: dict[str, tuple[str, ...]] = {
     "classification": ("accuracy", "f1_macro", "mcc", "log_loss", "ece"),
     "ordinal": ("accuracy", "f1_macro", "quadratic_kappa", "mae"),
     "multi_label": ("f1_micro", "f1_macro", "accuracy", "average_precision"),
-    "regression": ("mse", "mae", "pearson", "spearman"),
+    "regression": ("mse", "mae", "r2", "pearson", "spearman"),
 }
 """What is reported where a recipe names no metrics."""
 
@@ -132,7 +133,7 @@ SELECTION_METRICS: dict[str, str] = {
 }
 """What the best epoch is chosen by where a recipe names no metric."""
 
-LOWER_IS_BETTER = frozenset({"log_loss", "ece", "brier", "mse", "mae"})
+LOWER_IS_BETTER = frozenset({"log_loss", "ece", "brier", "mse", "rmse", "mae"})
 """Metrics of which the smallest value is the best."""
 
 BY_TERMS = "shipped_terms"
@@ -141,6 +142,7 @@ BY_TERMS = "shipped_terms"
 PositiveInt = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 OpenShare = Annotated[float, Field(ge=0.0, lt=1.0)]
+Delimiter = Annotated[str, AfterValidator(read_delimiter)]
 
 
 class TaskConfig(Section):
@@ -179,7 +181,12 @@ class DataConfig(Section):
     splits: dict[Literal["train", "validation", "test"], str] | None = Field(
         None, description="Split names of the source, such as validation: validation_matched."
     )
-    encoding: str = Field("utf-8", description="Character encoding of csv, tsv and jsonl files.")
+    encoding: str = Field("utf-8", description="Character encoding of csv, tsv, txt and jsonl files.")
+    delimiter: Delimiter | None = Field(
+        None,
+        description="Character between the cells of csv, tsv and txt files, or tab; told from their rows if absent.",
+    )
+    sheet: str | None = Field(None, min_length=1, description="Sheet of an Excel workbook; the first one where absent.")
     label_separator: str = Field(",", min_length=1, description="Splits a text cell that holds several labels.")
     permute_labels: bool = Field(
         False,
@@ -283,6 +290,11 @@ class TrainingConfig(Section):
     early_stopping: PositiveInt | None = Field(None, description="Looks without improvement before training stops.")
     checkpoint_every: PositiveInt | None = Field(
         None, description="Steps between checkpoints; one an epoch where absent."
+    )
+    checkpoint_minutes: Annotated[float, Field(ge=0)] | None = Field(
+        10.0,
+        description="Minutes after which a checkpoint is written besides, so that long epochs are not lost; "
+        "null or 0 for never.",
     )
     keep_checkpoints: PositiveInt = Field(2, description="How many checkpoints stay on disk besides the best.")
     log_every: PositiveInt = Field(10, description="Steps between two readings of the loss for display.")

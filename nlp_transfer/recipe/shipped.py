@@ -1,10 +1,10 @@
 """The recipes that come with the package: listed, read and copied by name."""
 
-import errno
 from collections.abc import Mapping
 from pathlib import Path
 
-from nlp_transfer.errors import OutputError, RecipeError, StorageError, TransferError
+from nlp_transfer.errors import OutputError, RecipeError, StorageError, TransferError, name_cause
+from nlp_transfer.files import MACHINE_ERRORS, explain_writing, find_obstacle
 from nlp_transfer.recipe.fields import suggest_nearest
 from nlp_transfer.recipe.yaml12 import MAX_CHARACTERS, parse_yaml
 
@@ -28,7 +28,6 @@ SUITES = "benchmarks/"
 """Folder of what is no recipe but names some."""
 
 _MAX_SHOWN = 60  # chosen: characters of a name shown in a message
-_MACHINE_ERRORS = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 
 
 def locate_shipped() -> Path:
@@ -162,14 +161,15 @@ def expand_path(path: str | Path) -> Path:
 
 def _explain_failure(path: Path, error: OSError | ValueError) -> TransferError:
     """Tell the user's mistakes from the machine's troubles."""
+    if isinstance(error, OSError) and (obstacle := find_obstacle(path)) and not isinstance(error, PermissionError):
+        return RecipeError(f"cannot be opened: {obstacle}. Check the path.", source=str(path))
     if isinstance(error, FileNotFoundError):
         return RecipeError("no such file. Check the path, or see nlp-transfer list.", source=str(path))
     if isinstance(error, PermissionError):
         return RecipeError("this file may not be read. Check its permissions.", source=str(path))
-    if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
-        return StorageError(f"{path}: could not be read: {error.strerror}.")
-    reason = error.strerror if isinstance(error, OSError) else str(error)
-    return RecipeError(f"cannot be opened: {reason}. Check the path.", source=repr(str(path)))
+    if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
+        return StorageError(f"{path}: could not be read: {name_cause(error)}. Check the disk, and try again.")
+    return RecipeError(f"cannot be opened: {name_cause(error)}. Check the path.", source=repr(str(path)))
 
 
 def copy_shipped(name: str, dest: str | Path) -> Path:
@@ -202,7 +202,7 @@ def copy_shipped(name: str, dest: str | Path) -> Path:
     except OSError as error:
         if made:
             target.unlink(missing_ok=True)
-        if error.errno in _MACHINE_ERRORS:
-            raise StorageError(f"{target}: could not be written: {error.strerror}.") from error
-        raise OutputError(f"{target}: cannot be written: {error.strerror}. Name another file.") from error
+        raise explain_writing(
+            target, error, way_out="Free space and try again.", elsewhere="name another file"
+        ) from error
     return target

@@ -156,11 +156,33 @@ def parse_yaml(text: str, *, source: str = "", as_text: bool = False) -> Any:
         raise RecipeError(_describe_character(text, error), source=source) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        if mark and (tab := _find_tab(text, mark)):
+            raise RecipeError(
+                f"line {tab[0]}, column {tab[1]}: expected spaces, came a tab, which YAML does not take for "
+                "indentation. Replace it by spaces.",
+                source=source,
+            ) from None
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem = error.problem or "this is not valid YAML"
         if problem.startswith("but ") and error.context:
             problem = f"{error.context}, {problem}"
         raise RecipeError(f"{where}{problem}.", source=source) from None
+
+
+def _find_tab(text: str, mark: yaml.Mark) -> tuple[int, int] | None:
+    """Find the tab that a parser stumbled over, where it was one: line and column, from 1.
+
+    It stands where the parser stopped, or in the indentation of that line or of one shortly before it.
+    """
+    lines = text.splitlines()
+    for number in range(mark.line, max(mark.line - 3, -1), -1):
+        line = lines[number] if number < len(lines) else ""
+        if number == mark.line and line[mark.column : mark.column + 1] == "\t":
+            return number + 1, mark.column + 1
+        indentation = line[: len(line) - len(line.lstrip())]
+        if "\t" in indentation:
+            return number + 1, indentation.index("\t") + 1
+    return None
 
 
 def _describe_character(text: str, error: yaml.reader.ReaderError) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from nlp_transfer.contracts import Guide, Loader, Objective, Prepared, Splits, Track
+from nlp_transfer.data.target_scale import TargetScale
 from nlp_transfer.engine.forward import Feeder
 from nlp_transfer.engine.precision import choose_precision
 from nlp_transfer.engine.predict import predict_logits
@@ -57,6 +58,8 @@ class Material:
         recipe: Resolved; its ``training.seed`` is that of this fit.
         device: Where the model is.
         track: Shows work that takes long.
+        target: Unit of a regression's target, in which texts and other models speak; ``prepared`` holds standard
+            deviations from its mean. Of other tasks it changes nothing.
     """
 
     splits: Splits
@@ -64,6 +67,7 @@ class Material:
     recipe: Recipe
     device: torch.device
     track: Track
+    target: TargetScale = field(default_factory=TargetScale)
 
     @property
     def is_half(self) -> bool:

@@ -143,7 +143,8 @@ def _lay_out(loaded: LoadedEncoder, config: DistillConfig, material: Material) -
         extra = _read_unlabelled(config.unlabelled, material)
         tables.append(extra)
         train = _join(train, _encode_extra(extra, loaded, material))
-    said = [_ask(teacher, table, material)[:, order] for table in tables]
+    # A teacher of numbers gives them in the unit of the target.
+    said = [material.target.standardize(_ask(teacher, table, material)[:, order]) for table in tables]
     counts = splits.facts.label_counts.get("train", {})
     task = build_objective(prepared.labels, material.recipe.training, counts)
     lesson = Lesson(prepared.labels, task, alpha=config.alpha, temperature=config.temperature)
@@ -180,7 +181,7 @@ def _match_labels(name: str, theirs: LabelSpace, ours: LabelSpace) -> list[int]:
 def _read_unlabelled(place: str, material: Material) -> Any:
     """Read the table of further texts."""
     data = material.recipe.data
-    table = read_table(place, encoding=data.encoding)
+    table = read_table(place, encoding=data.encoding, delimiter=data.delimiter)
     has_columns = {column for column in (data.text, data.text_b) if column} <= set(table.column_names)
     text, text_b = (data.text, data.text_b) if has_columns else (None, None)
     try:

@@ -1,7 +1,5 @@
 """Explanations add up, whatever the family, the strategy or the task."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -12,6 +10,7 @@ from nlp_transfer.models.encoder import load_encoder, load_tokenizer
 from nlp_transfer.publishing.artifact import save_artifact
 from tests.contracts.test_reload import fit_and_save
 from tests.contracts.variants import CHECKPOINTS, make_recipe
+from tests.records import rewrite_record
 from tests.tiny import make_splits
 
 TEXT = "The superb hotel wasn't awful, it seemed rather naïve today."
@@ -91,9 +90,8 @@ def test_values_of_words_add_up_on_every_family(family, pairs, tiny_encoder, tmp
 def test_strategies_are_explained_or_point_to_occlusion(variant, tiny_encoder, tmp_path):
     encoder = tiny_encoder("bert", CHECKPOINTS.get(variant, "masked_lm"))
     folder = fit_and_save(make_recipe(variant, encoder), make_splits(16, 3), tmp_path / "model")
-    record = json.loads((folder / "nlp_transfer.json").read_text())
     reading = {"max_length": 48, "long_text": "truncate", "is_pair": False}
-    (folder / "nlp_transfer.json").write_text(json.dumps(record | {"reading": reading}))
+    rewrite_record(folder / "nlp_transfer.json", reading=reading)
     classifier = Classifier.from_pretrained(folder)
     if FITTED[variant]:
         check(classifier.explain(TEXT))

@@ -21,6 +21,7 @@ from nlp_transfer.cli import app
 from nlp_transfer.errors import ArtifactError, MissingExtraError, OutputError, StorageError
 from nlp_transfer.models.artifacts import load_artifact
 from nlp_transfer.models.encoder import load_encoder
+from nlp_transfer.models.output_layer import rescale_output
 from nlp_transfer.models.runtimes import find_runtime, import_runtime, load_exported
 from nlp_transfer.publishing import export
 from nlp_transfer.publishing.artifact import save_artifact
@@ -30,6 +31,7 @@ from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.strategies import STRATEGIES
 from tests.contracts.test_reload import fit_and_save
 from tests.contracts.variants import CHECKPOINTS, make_recipe
+from tests.records import rewrite_record
 from tests.tiny import FAMILIES, make_splits, make_texts
 
 pytestmark = pytest.mark.xdist_group("export")
@@ -123,9 +125,8 @@ def test_every_family_answers_as_torch_does(family, to, technique, tiny_encoder,
 def test_classifiers_in_a_form_of_their_own_answer_as_torch_does(variant, to, tiny_encoder, tmp_path):
     encoder = tiny_encoder("bert", CHECKPOINTS.get(variant, "masked_lm"))
     folder = fit_and_save(make_recipe(variant, encoder), make_splits(16, 3), tmp_path / "model")
-    record = json.loads((folder / "nlp_transfer.json").read_text())
     reading = {"max_length": 48, "long_text": "truncate", "is_pair": False}
-    (folder / "nlp_transfer.json").write_text(json.dumps(record | {"reading": reading}))
+    rewrite_record(folder / "nlp_transfer.json", reading=reading)
     done = export_artifact(folder, to=to)
     assert done.shapes.num_texts == 13
     assert done.shapes.largest_difference <= 1e-4
@@ -174,6 +175,17 @@ def test_record_and_readme_say_what_was_checked_and_keep_the_contract(bert, expo
     assert "13 made-up texts of several lengths in 5 batches" in card
     assert "class 0, class 1, class 2" in card
     assert str(exported) not in card
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes of POSIX")
+def test_an_export_can_be_handed_on(exported):
+    """Modes are the umask's, and the tokenizer knows what the model reads."""
+    trial = exported.with_name("trial")
+    trial.write_text("")
+    modes = {path.name: path.stat().st_mode for path in exported.iterdir()}
+    assert len(modes) > 4
+    assert set(modes.values()) == {trial.stat().st_mode}
+    assert AutoTokenizer.from_pretrained(exported).model_max_length == 128
 
 
 def test_the_command_line_runs_an_export(exported, work_dir):
@@ -322,3 +334,22 @@ def test_numbers_that_are_none_count_as_infinitely_far():
     check = compare_logits([np.array([[0.0, 1.0, 2.0]])], [np.array([[0.0, np.nan, 2.0]])], LABELS)
     assert check.largest_difference == float("inf")
     assert check.agreement == 0.0
+
+
+def test_a_regression_in_a_large_unit_is_held_to_deviations_of_its_target(tiny_encoder, tmp_path):
+    splits = make_splits(12, kind="regression")
+    folder = fit_and_save(make_recipe("full", tiny_encoder("bert"), kind="regression"), splits, tmp_path / "model")
+    model = load_artifact(folder).model
+    rescale_output(model, 3e5, 1e6)
+    model.save_pretrained(folder)
+    record = json.loads((folder / "nlp_transfer.json").read_text())
+    # Of an artefact that does not say its unit, nobody can tell how much a difference is.
+    with pytest.raises(ArtifactError, match=r"expected logits within 0\.0001 of torch's"):
+        export_artifact(folder, to="onnx", out=tmp_path / "plain")
+    target = {"mean": 3e5, "deviation": 1e6}
+    (folder / "nlp_transfer.json").write_text(json.dumps(record | {"target": target}))
+    done = export_artifact(folder, to="onnx", out=tmp_path / "onnx")
+    assert 1e-4 < done.shapes.largest_difference < 1e-4 * 1e6
+    texts = make_texts(8, seed=2)
+    expected = Classifier.from_pretrained(folder, device="cpu").predict(texts)
+    assert Classifier.from_pretrained(done.folder).predict(texts) == pytest.approx(expected, rel=1e-5)

@@ -90,10 +90,13 @@ CHECKPOINTS = {"zero_shot-entailment": "nli", "zero_shot-reuse": "classifier"}
 CELLS = [(name, family) for name in VARIANTS for family in FAMILIES if (name, family) not in IMPOSSIBLE]
 
 
-def make_recipe(variant: str, encoder: Path, teacher: Path | None = None, **training: object) -> Recipe:
+def make_recipe(
+    variant: str, encoder: Path, teacher: Path | None = None, *, kind: str = "classification", **training: object
+) -> Recipe:
     settings = {"max_steps": 3, "batch_size": 32, "learning_rate": 1e-2, "device": "cpu", "restore_best": False}
     return load_recipe(
         {
+            "task": {"kind": kind},
             "encoder": {"name": str(encoder)},
             "strategy": {key: str(teacher) if value is TEACHER else value for key, value in VARIANTS[variant].items()},
             "training": settings | training,

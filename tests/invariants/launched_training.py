@@ -1,13 +1,31 @@
 """Run under `accelerate launch`: trains a few steps, saves the weights of process 0, then goes through a whole run."""
 
 import json
+import os
 import runpy
+import signal
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from safetensors.torch import save_file
 
+from nlp_transfer.engine.loop import _Loop
 from tests.invariants.gradient_case import train_case
+
+
+def send_signal(rank: int, step: int) -> None:
+    """Have one process ask itself to end, in the middle of an update."""
+    add_gradients = _Loop.add_gradients
+
+    def break_in(self: Any, window: np.ndarray) -> Any:
+        if self.state.log.steps == step and self.accelerator.process_index == rank:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return add_gradients(self, window)
+
+    _Loop.add_gradients = break_in  # type: ignore[method-assign]
+
 
 if __name__ == "__main__":
     task = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
@@ -15,6 +33,8 @@ if __name__ == "__main__":
         weights, processes = train_case(Path(task["encoder"]), task["microbatch_size"])
         if processes[1] == 0:
             save_file({**weights}, task["weights"], metadata={"processes": str(processes[0])})
+    if "signal" in task:
+        send_signal(**task["signal"])
     if "recipe" in task:
         sys.argv = ["nlp-transfer", "run", task["recipe"]]
         runpy.run_module("nlp_transfer", run_name="__main__")

@@ -17,8 +17,8 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def make_tables(n: int = 24, first_seed: int = 0) -> dict[str, Dataset]:
-    splits = make_splits(n, 2, first_seed)
+def make_tables(n: int = 24, first_seed: int = 0, num_labels: int = 2) -> dict[str, Dataset]:
+    splits = make_splits(n, num_labels, first_seed)
     names = splits.labels.names
     return {
         split: Dataset.from_dict({"text": table["text"][:], "label": [names[index] for index in table["label"]]})

@@ -10,6 +10,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
 from tests.bad_inputs import Case, call_cli, check_counted, check_refused, make_csv, make_rows, make_run, write
+from tests.records import unseal
 from tests.tiny import build_tokenizer, make_texts
 
 GOOD = make_csv(make_rows())
@@ -72,15 +73,25 @@ def replace_by_file(name: str) -> Maker:
     return replace
 
 
+def mean(name: str, **values: Any) -> Maker:
+    """A function that changes keys of an artefact's JSON file, and says that the change is meant."""
+
+    def change_in(folder: Path) -> None:
+        change(name, **values)(folder)
+        unseal(folder / "model")
+
+    return change_in
+
+
 def name_labels(*names: str) -> Maker:
     """A function that names other labels in the artefact's metadata."""
-    return change("model/nlp_transfer.json", labels={"kind": "classification", "names": list(names)})
+    return mean("model/nlp_transfer.json", labels={"kind": "classification", "names": list(names)})
 
 
 def make_pair_reader(folder: Path) -> None:
     """An artefact that says that it reads pairs."""
     reading = json.loads((folder / "model/nlp_transfer.json").read_text(encoding="utf-8"))["reading"]
-    change("model/nlp_transfer.json", reading=reading | {"is_pair": True})(folder)
+    mean("model/nlp_transfer.json", reading=reading | {"is_pair": True})(folder)
 
 
 def save_permuted(folder: Path) -> None:
@@ -179,24 +190,28 @@ ARTIFACTS = [
     Case("a file for an artefact", leave_as_it_is, ["predict", "t.csv", "t.csv"], ("t.csv", "is a file", "Name the")),
     Case("an encoder for an artefact", leave_as_it_is, ["predict", "encoder", "t.csv"],
          ("encoder", "is not a classifier", "nlp-transfer run")),
-    Case("an artefact's weights cut short", cut(WRITTEN, 20_000), PREDICT, ("model", "damaged", "train it again")),
+    Case("an artefact's weights cut short", cut(WRITTEN, 20_000), PREDICT,
+         ("model/model.safetensors", "damaged", "Copy it again")),
     Case("an artefact without weights", remove(WRITTEN), PREDICT, ("model", "no model.safetensors", "convert")),
     Case("an artefact without its tokenizer", remove("model/tokenizer.json", "model/tokenizer_config.json"), PREDICT,
-         ("model", "expected a tokenizer, came none", "Save the tokenizer")),
+         ("model/tokenizer.json", "is missing", "Copy it again")),
     Case("an artefact's config cut short", cut("model/config.json", 30), PREDICT,
-         ("model", "not a valid JSON", "train it again")),
+         ("model/config.json", "damaged", "expected", "bytes, came 30", "Copy it again")),
+    Case("an artefact's label names changed in passing",
+         change("model/config.json", id2label={"0": "good", "1": "bad"}), PREDICT,
+         ("model/config.json", "was changed", 'take the entry "digests" out of model/nlp_transfer.json')),
     Case("metadata cut short", cut(META, 30), PREDICT, (META, "cannot be read", "train it again")),
     Case("metadata that is a list", write(META, "[]"), PREDICT, (META, "cannot be read", "train it again")),
     Case("metadata of an unknown task", change(META, labels={"kind": "x", "names": ["bad", "good"]}), PREDICT,
          (META, "unknown kind 'x'", "train it again")),
     Case("metadata with a length that is a word", change(META, reading={"max_length": "long"}), PREDICT,
          (META, "max_length", "train it again")),
-    Case("metadata of tomorrow", change(META, format=99), PREDICT, (META, "format 99", "Upgrade nlp_transfer")),
+    Case("metadata of tomorrow", mean(META, format=99), PREDICT, (META, "format 99", "Upgrade nlp_transfer")),
     Case("metadata with other labels than the config", name_labels("a", "b"), PREDICT,
          ("model", "['a', 'b'], config.json ['bad', 'good']", "restore it")),
     Case("metadata with the labels permuted", name_labels("good", "bad"), PREDICT,
          ("model", "['good', 'bad'], config.json ['bad', 'good']", "restore it")),
-    Case("a config with a gap in its labels", change("model/config.json", id2label={"0": "bad", "5": "good"}), PREDICT,
+    Case("a config with a gap in its labels", mean("model/config.json", id2label={"0": "bad", "5": "good"}), PREDICT,
          ("model", "id2label", "[0, 5]", "Restore it")),
     # Tables to predict on.
     Case("a column called predicted", write("t.csv", "text,predicted\na,b\n"), PREDICT,

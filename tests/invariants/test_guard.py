@@ -15,6 +15,7 @@ from nlp_transfer.pipeline import run
 from nlp_transfer.publishing.artifact import load_artifact
 from nlp_transfer.publishing.report import Report
 from tests.invariants.run_case import SETTINGS, make_tables
+from tests.records import rewrite_record
 
 ROWS = 64
 CONTROL = {"evaluation.control_learning_rates": [1e-3]}
@@ -220,9 +221,7 @@ def test_validation_alone_decides_what_is_kept(tiny_encoder, tmp_path, monkeypat
 def test_a_link_whose_own_encoder_is_gone_is_told(tiny_encoder, tmp_path):
     link = train(tiny_encoder("bert"), tmp_path / "link")
     path = link.model_path / "nlp_transfer.json"
-    record = json.loads(path.read_text())
-    record["encoder"]["name"] = "runs/gone"
-    path.write_text(json.dumps(record))
+    rewrite_record(path, encoder=json.loads(path.read_text())["encoder"] | {"name": "runs/gone"})
     report = train(link.folder, tmp_path / "run", {"evaluation.control": True})
     transfer = report.record["transfer"]
     assert [found["kind"] for found in transfer["comparisons"]] == ["control"]

@@ -11,7 +11,7 @@ from torch import nn
 from nlp_transfer.engine.checkpoint import CheckpointStore, capture_random, restore_random
 from nlp_transfer.errors import OutputError
 from nlp_transfer.recipe.schema import Recipe
-from tests.training import Breaker, copy_weights, fit, make_recipe, prepare
+from tests.training import Breaker, Killed, copy_weights, fit, make_recipe, prepare
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_a_broken_run_ends_in_the_same_weights(recipe: Recipe, strategy: str, br
     unbroken = copy_weights(model)
     assert log.steps == 15
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Killed):
         fit(recipe, splits, prepared, evaluate=score_weights, folder=tmp_path, hooks=(Breaker(broken_at),))
     torch.rand(7)  # whoever starts again has drawn other numbers before
     model, resumed = fit(recipe, splits, prepared, evaluate=score_weights, folder=tmp_path)
@@ -77,7 +77,7 @@ def test_another_seed_ends_in_other_weights(recipe: Recipe, tmp_path: Path) -> N
 
 def test_a_run_does_not_go_on_with_other_rows(recipe: Recipe, tmp_path: Path) -> None:
     splits, prepared = prepare(recipe, n=36)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Killed):
         fit(recipe, splits, prepared, folder=tmp_path, hooks=(Breaker(5),))
     splits, prepared = prepare(recipe, n=36, seed=1)
     with pytest.raises(OutputError, match="other rows"):

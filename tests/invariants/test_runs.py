@@ -1,7 +1,7 @@
 """Whole runs: what they refuse to mix, what each seed is held against, and several processes from end to end."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 import torch
 from accelerate.state import GradientState
 from datasets import Dataset
+from rich.console import Console
 from safetensors.torch import load_file
 from transformers import AutoModel
 
@@ -28,21 +29,31 @@ def train(encoder: Path, out: Path, tables: object, changes: Mapping[str, Any] |
     return run(settings, changes or {}, data=tables, output_dir=out, progress=False)
 
 
-def test_a_finished_seed_is_not_mixed_with_other_rows(tiny_encoder, tmp_path, monkeypatch):
-    encoder, tables = tiny_encoder("bert"), make_tables()
-    changes = {"training.seeds": [0, 1]}
-    write = CheckpointStore.commit
+@pytest.fixture
+def broken_off(tiny_encoder, monkeypatch) -> Callable[[Path], tuple[Path, dict[str, Any], dict[str, Any]]]:
+    """A function that leaves a run of two seeds in a folder, broken off in the second."""
 
-    def break_off(self: CheckpointStore, *args: Any) -> Path:
-        if "seed-1" in str(self.folder):
-            raise KeyboardInterrupt
-        return write(self, *args)
+    def leave(folder: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+        encoder, tables, changes = tiny_encoder("bert"), make_tables(), {"training.seeds": [0, 1]}
+        write = CheckpointStore.commit
 
-    monkeypatch.setattr(CheckpointStore, "commit", break_off)
-    with pytest.raises(KeyboardInterrupt):
-        train(encoder, tmp_path / "run", tables, changes)
-    monkeypatch.setattr(CheckpointStore, "commit", write)
-    assert (tmp_path / "run" / "seed-0" / seed.SEED_FILE).is_file()
+        def break_off(self: CheckpointStore, *args: Any) -> Path:
+            if "seed-1" in str(self.folder):
+                raise KeyboardInterrupt
+            return write(self, *args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(CheckpointStore, "commit", break_off)
+            with pytest.raises(KeyboardInterrupt):
+                train(encoder, folder, tables, changes)
+        assert (folder / "seed-0" / seed.SEED_FILE).is_file()
+        return encoder, dict(tables), changes
+
+    return leave
+
+
+def test_a_finished_seed_is_not_mixed_with_other_rows(broken_off, tmp_path):
+    encoder, tables, changes = broken_off(tmp_path / "run")
     # The same lengths, another label in test: only the seed's score would be wrong.
     other = dict(tables)
     flipped = ["class 1" if name == "class 0" else "class 0" for name in tables["test"]["label"]]
@@ -51,6 +62,22 @@ def test_a_finished_seed_is_not_mixed_with_other_rows(tiny_encoder, tmp_path, mo
         train(encoder, tmp_path / "run", other, changes)
     report = train(encoder, tmp_path / "run", tables, changes)
     assert report.record["seeds"] == [0, 1]
+
+
+def test_a_finished_seed_that_was_damaged_is_named_and_trained_again_to_the_same_bits(broken_off, tmp_path, capsys):
+    encoder, tables, changes = broken_off(tmp_path / "run")
+    place = tmp_path / "run" / "seed-0"
+    files = ("model/model.safetensors", "predictions.parquet")
+    before = [(place / each).read_bytes() for each in files]
+    content = bytearray(before[0])
+    content[len(content) // 2] ^= 1
+    (place / files[0]).write_bytes(content)
+    settings = {"encoder": {"name": str(encoder)}, **SETTINGS}
+    run(settings, changes, data=tables, output_dir=tmp_path / "run", console=Console(stderr=True, width=1000))
+    said = capsys.readouterr().err
+    assert f"seed-0/{files[0]}: is damaged" in said
+    assert "The seed is trained again" in said
+    assert [(place / each).read_bytes() for each in files] == before
 
 
 def test_an_interrupted_accumulation_elsewhere_does_not_switch_updates_off(tiny_encoder, tmp_path):

@@ -16,7 +16,7 @@ from nlp_transfer.engine import forward
 from nlp_transfer.methods.fit import Fitted, fit_model
 from nlp_transfer.recipe.schema import Recipe
 from tests.tiny import FAMILIES
-from tests.training import Breaker, copy_weights, find_largest_gap, make_recipe, prepare
+from tests.training import Breaker, Killed, copy_weights, find_largest_gap, make_recipe, prepare
 
 QUICK_PREFIXES = [("truncate", "bert", "frozen"), ("windows", "bert", "layerwise"), ("windows", "deberta-v3", "frozen")]
 """Cells of the default run, beside every family's frozen layers; the others with -m slow."""
@@ -62,7 +62,7 @@ class LateBreaker(Breaker):
 
     def after_step(self, log: RunLog, loss: float | None, learning_rate: float) -> None:
         if log.steps == self.step and log.evaluations:
-            raise KeyboardInterrupt
+            raise Killed
 
 
 BROKEN = ("probe", "gradual", "adalora", "few_shot", "parallel", "distill")
@@ -80,7 +80,7 @@ def test_a_broken_run_ends_in_the_same_weights(name: str, tiny_encoder: Callable
     )
     splits, prepared = prepare(recipe, n=36, num_labels=NUM_LABELS.get(name, 2))
     unbroken = train(recipe, splits, prepared)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Killed):
         train(recipe, splits, prepared, tmp_path, LateBreaker(7))
     resumed = train(recipe, splits, prepared, tmp_path)
     assert resumed.log.resumed_at == [6]

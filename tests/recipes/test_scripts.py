@@ -1,6 +1,7 @@
 """The scripts under recipes/scripts do what their first lines say."""
 
 import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ TRIED = [
     "check_guard.py",
     "check_rank.py",
     "check_suspects.py",
+    "check_units.py",
     "draw_benchmarks.py",
     "make_zoo.py",
     "measure_compare.py",
@@ -209,6 +211,27 @@ def test_the_guard_is_counted_over_planted_and_healthy_cases(run_script, tiny_en
     assert len(out.splitlines()) == 5
     # Another setting is not taken for the same.
     assert "Name another --out" in run_script("check_guard.py", *arguments, *more, "--epochs", 2)[0]
+
+
+def test_units_of_a_target_are_held_against_each_other(run_script, tiny_encoder, work_dir):
+    rows = make_splits(40, kind="regression").tables["train"]
+    rows.select_columns(["text", "label"]).to_csv(work_dir / "rows.csv", index=False)
+    settings = [f"encoder.name={tiny_encoder('bert')}", "training.max_steps=2", "data.max_length=48"]
+    units = ["--unit", "0:1", "--unit", "100000:300000", "--seeds", "2"]
+    arguments = [work_dir / "rows.csv", *settings, "--recipe", "sentiment/full", *units, "--out", work_dir / "out.json"]
+    status, out = run_script("check_units.py", *arguments)
+    assert status == 0
+    found = json.loads((work_dir / "out.json").read_text(encoding="utf-8"))
+    assert [(row["unit"][1], row["seed"]) for row in found] == [(1.0, 0), (1.0, 1), (300_000.0, 0), (300_000.0, 1)]
+    for one, other in zip(found[:2], found[2:], strict=True):
+        assert one["rows"] == other["rows"] > 0
+        assert other["pearson"] == pytest.approx(one["pearson"], abs=0.01)
+        assert other["mse_over_mean"] == pytest.approx(one["mse_over_mean"], rel=0.01)
+        assert other["mse"] == pytest.approx(one["mse"] * 4e10, rel=0.01)
+    lines = [line for line in out.splitlines() if line.startswith("sentiment/full")]
+    assert len(lines) == 2
+    assert "100000 to 300000" in lines[1]
+    assert re.search(r" [0-9.]+e(9|10)$", lines[1])
 
 
 def test_suspects_are_checked_on_planted_noise_of_both_kinds(run_script, tiny_encoder, work_dir):

@@ -15,6 +15,7 @@ from nlp_transfer.models.artifacts import load_artifact
 from nlp_transfer.pipeline import run
 from tests.hub_client import TOKEN, HubClient, HubOutcome
 from tests.hub_server import FakeHub, Fault
+from tests.records import rewrite_record
 from tests.tiny import make_splits
 
 pytestmark = pytest.mark.xdist_group("hub")
@@ -80,7 +81,7 @@ def runs(tiny_encoder: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
         metadata["encoder"]["hub_id"] = BASE
         if "architecture" in metadata:
             metadata["architecture"]["encoder"]["hub_id"] = BASE
-        path.write_text(json.dumps(metadata), encoding="utf-8")
+        rewrite_record(path, **metadata)
         (place / kind / "model" / "predictions.parquet").write_bytes(b"PAR1")
         (place / kind / "model" / "checkpoints").mkdir()
         (place / kind / "model" / "checkpoints" / "step-1.safetensors").write_bytes(b"x")
@@ -191,6 +192,8 @@ print(json.dumps([done.is_changed, classifier.predict_proba({TEXTS!r}).tolist(),
         assert found == classifier.predict_proba(TEXTS).tolist()
     encoder = json.loads(hub.repos["me/own"].commits[hub.repos["me/own"].branches["v2"]]["nlp_transfer.json"][0])
     assert encoder["architecture"]["encoder"]["location"] == BASE
+    # Of the encoder there, only the weights are held to be the same.
+    assert set(encoder["digests"]["encoder"]) == {"model.safetensors"}
     saved = (runs["full"] / "model" / "model.safetensors").read_bytes()
     assert hub.repos["me/onward"].files["model.safetensors"] == saved
     missing = client.run('import nlp_transfer as nt\nnt.Classifier.from_pretrained("me/onward", revision="v9")')
@@ -402,7 +405,7 @@ def test_an_adapter_whose_base_the_hub_lacks_or_has_otherwise_is_refused(hub, cl
     hub.put("someone/other", {"model.safetensors": b"other weights"})
     cases = {None: "on this machine only", "someone/gone": "no such repository", "someone/other": "other weights"}
     for hub_id, words in cases.items():
-        path.write_text(json.dumps(metadata | {"encoder": metadata["encoder"] | {"hub_id": hub_id}}), encoding="utf-8")
+        rewrite_record(path, encoder=metadata["encoder"] | {"hub_id": hub_id})
         outcome = client.call("push", folder, "me/baseless")
         assert outcome.status == 2, outcome
         assert words in outcome.err, outcome.err

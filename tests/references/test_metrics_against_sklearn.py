@@ -83,6 +83,8 @@ REFERENCES: dict[str, Reference] = {
         y, q[:, 1] if s.num_outputs == 2 else q, labels=list(range(s.num_outputs))
     ),
     "mse": lambda y, p, q, s: sk.mean_squared_error(y, p),
+    "rmse": lambda y, p, q, s: sk.root_mean_squared_error(y, p),
+    "r2": lambda y, p, q, s: sk.r2_score(y, p) if len(y) > 1 else float(y[0] == p[0]),
     "mae": lambda y, p, q, s: sk.mean_absolute_error(y, p),
     "pearson": lambda y, p, q, s: _zero_if_nan(stats.pearsonr(y, p).statistic) if len(y) > 1 else 0.0,
     "spearman": lambda y, p, q, s: _zero_if_nan(stats.spearmanr(y, p).statistic) if len(y) > 1 else 0.0,
@@ -168,7 +170,7 @@ def _score_reference(
 
 def test_every_report_key_has_a_reference() -> None:
     keys = {key for _, key in KEYS if not key.endswith("_per_class")}
-    assert len(keys) == 23
+    assert len(keys) == 25
     assert keys == set(REFERENCES)
 
 

@@ -21,10 +21,12 @@ from nlp_transfer.errors import (
     RecipeError,
     StorageError,
     TransferError,
+    TransferWarning,
 )
 from nlp_transfer.models.encoder import load_encoder, load_tokenizer
 from nlp_transfer.publishing.artifact import save_artifact
 from nlp_transfer.recipe.schema import DEFAULT_METRICS, EncoderConfig, Recipe
+from tests.records import rewrite_record
 
 TEXTS = ["a superb hotel", "awful and rude and cold", "plain", "the room was rather quiet today"]
 NAMES = ("negative", "neutral", "positive")
@@ -206,6 +208,23 @@ def test_the_column_of_the_text_can_be_named(classifier):
         classifier.predict_table(rows, text="nothing")
 
 
+def test_texts_that_the_encoder_does_not_know_are_warned_of_once(classifier, pairs, monkeypatch):
+    monkeypatch.setattr("nlp_transfer.engine.texts.EXAMPLES_PER_CHUNK", 2)
+    texts = ["\U0001f375", *TEXTS, "\U0001f377\U0001f377"]
+    with pytest.warns(TransferWarning, match=r"^texts: 2 of 6 texts \(33\.3%\) hold nothing.*\U0001f375") as caught:
+        assert classifier.predict(texts)[1:5] == classifier.predict(TEXTS)
+    assert len(caught) == 1
+    assert "train with it as encoder.name" in str(caught[0].message)
+    with pytest.warns(TransferWarning, match=r"^mine: 2 of 6 texts") as caught:
+        classifier.predict_table(Dataset.from_dict({"text": texts}), where="mine")
+    assert len(caught) == 1
+    with pytest.warns(TransferWarning, match=r"^mine: 1 of 2 texts \(50\.0%\) holds nothing"):
+        pairs.evaluate(
+            Dataset.from_dict({"text": ["a hotel"] * 2, "text_b": ["plain", "\U0001f375"], "label": [*NAMES[:2]]}),
+            where="mine",
+        )
+
+
 def test_a_table_with_an_empty_text_names_the_row(classifier):
     with pytest.raises(DataError, match=r"mine\.csv.*row 2"):
         classifier.predict_table(Dataset.from_dict({"text": ["a", " ", "b"]}), where="mine.csv")
@@ -261,9 +280,7 @@ def test_an_unlabelled_table_is_refused(classifier):
 def train_on(folder, target, **data):
     """A copy of an artefact that says what its training data looked like."""
     shutil.copytree(folder, target)
-    record = json.loads((target / "nlp_transfer.json").read_text())
-    recipe = Recipe(data=data).model_dump(mode="json")
-    (target / "nlp_transfer.json").write_text(json.dumps(record | {"recipe": recipe}))
+    rewrite_record(target / "nlp_transfer.json", recipe=Recipe(data=data).model_dump(mode="json"))
     return Classifier.from_pretrained(target)
 
 
@@ -328,8 +345,7 @@ def test_predictions_of_many_labels_are_read_back_as_labels(make, tmp_path):
 def test_a_recipe_that_was_changed_to_something_else_is_refused(recipe, make, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(make(), folder)
-    record = json.loads((folder / "nlp_transfer.json").read_text())
-    (folder / "nlp_transfer.json").write_text(json.dumps(record | {"recipe": recipe}))
+    rewrite_record(folder / "nlp_transfer.json", recipe=recipe)
     with pytest.raises(ArtifactError, match="Copy the artefact again"):
         Classifier.from_pretrained(folder)
 

@@ -1,13 +1,16 @@
 import csv
+import gzip
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import openpyxl
 import pytest
 
 from nlp_transfer import Classifier, cli
@@ -17,6 +20,7 @@ from nlp_transfer.models.encoder import load_encoder, load_tokenizer
 from nlp_transfer.publishing.artifact import save_artifact
 from nlp_transfer.recipe import list_shipped, load_recipe
 from nlp_transfer.recipe.schema import EncoderConfig
+from nlp_transfer.stopping import Stopped
 from nlp_transfer.strategies import STRATEGIES
 from tests.tiny import make_splits
 
@@ -30,7 +34,7 @@ def call(monkeypatch, capsys):
 
     def call(*arguments, stdin=""):
         monkeypatch.setattr(sys, "argv", ["nlp-transfer", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin) if isinstance(stdin, str) else stdin)
         monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
         monkeypatch.setenv("COLUMNS", "200")
         status = 0
@@ -133,6 +137,65 @@ def test_predict_names_its_own_options_in_messages(call, artifact, tmp_path):
     assert call("predict", artifact, tmp_path / "in.csv", "--text", "b")[0] == 0
 
 
+MARKED = "text~label\n" + "".join(f"{text}~positive\n" for text in TEXTS)
+
+
+@pytest.mark.parametrize("name", ["in.csv", "in.tsv.gz", "in.txt", "-"])
+def test_predict_tells_the_delimiter_and_what_it_left_out(name, call, artifact, tmp_path):
+    text = MARKED + "text~label\n"
+    if name != "-":
+        (tmp_path / name).write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    where = "stdin" if name == "-" else str(tmp_path / name)
+    status, out, err = call("predict", artifact, "-" if name == "-" else tmp_path / name, stdin=text)
+    assert status == 0
+    assert [row["text"] for row in csv.DictReader(io.StringIO(out))] == TEXTS
+    assert err.splitlines() == [
+        f'note: {where}: cells are taken to be separated by "~". Name another character with --delimiter.',
+        f"note: {where}: 1 row repeats the header, as in files that were joined, and was left out (row 4).",
+    ]
+    status, out, err = call("predict", artifact, where if name != "-" else "-", "--delimiter", "~", stdin=text)
+    assert [row["text"] for row in csv.DictReader(io.StringIO(out))] == TEXTS
+    assert len(err.splitlines()) == 1
+
+
+def test_evaluate_and_out_of_scope_take_a_delimiter_and_a_sheet(call, artifact, tmp_path):
+    (tmp_path / "test.csv").write_text(MARKED)
+    book = openpyxl.Workbook()
+    book.active.append(["text", "label"])
+    second = book.create_sheet("second")
+    for row in csv.reader(io.StringIO(MARKED), delimiter="~"):
+        second.append(row)
+    book.save(tmp_path / "book.xlsx")
+    found = []
+    for options in ((tmp_path, "--delimiter", "~"), (tmp_path / "book.xlsx", "--sheet", "second")):
+        status, out, err = call("evaluate", artifact, *options, "--metric", "accuracy", "--json")
+        assert (status, err) == (0, "")
+        found.append(json.loads(out))
+        assert found[-1]["accuracy"]["n"] == 3
+        assert call("out-of-scope", artifact, *options, "--ood-data", options[0])[0] == 0
+    assert found[0] == found[1]
+    status, _, err = call("evaluate", artifact, tmp_path / "test.csv", "--delimiter", ";")
+    assert status == 2
+    assert "say so with --delimiter" in err
+    status, _, err = call("evaluate", artifact, tmp_path / "book.xlsx", "--sheet", "third")
+    assert status == 2
+    assert "--sheet: expected a sheet of" in err
+    assert call("predict", artifact, tmp_path / "test.csv", "--delimiter", "ab")[0] == 2
+
+
+@pytest.mark.parametrize("command", ["advise", "compare", "rank"])
+def test_a_delimiter_becomes_an_override_where_a_command_takes_those(command, call, monkeypatch):
+    seen = []
+
+    def fail(*arguments, **_):
+        seen.append(arguments[-1])
+        raise StorageError("stopped here")
+
+    monkeypatch.setattr(f"nlp_transfer.evidence.{command}.{command}", fail)
+    assert call(command, "d.csv", "data.limit=5", "--delimiter", "tab")[0] == 1
+    assert seen == [["data.limit=5", "data.delimiter=tab"]]
+
+
 def test_evaluate_prints_a_table_or_json(call, artifact, tmp_path):
     predicted = Classifier.from_pretrained(artifact).predict(TEXTS)
     (tmp_path / "test.csv").write_text(
@@ -150,6 +213,21 @@ def test_evaluate_prints_a_table_or_json(call, artifact, tmp_path):
     status, out, err = call("evaluate", artifact, tmp_path)
     assert (status, out) == (2, "")
     assert "mixed" in err
+
+
+def test_texts_that_the_encoder_does_not_know_are_told_on_stderr(call, artifact, tmp_path):
+    (tmp_path / "test.csv").write_text(
+        "text,label\n\U0001f375,positive\nplain,negative\n\U0001f377,positive\n", "utf-8"
+    )
+    told = "nlp-transfer: warning: {}: 2 of 3 texts (66.7%) hold nothing that the encoder knows; "
+    for command in ("predict", "evaluate"):
+        status, out, err = call(command, artifact, tmp_path / "test.csv")
+        assert status == 0
+        assert "warning" not in out
+        assert err.count("warning") == 1
+        assert told.format(tmp_path / "test.csv") in err
+        assert "emoji" in err
+    assert call("predict", artifact, "-", stdin="plain hotel\n")[2] == ""
 
 
 def test_doctor_shows_the_machine(call):
@@ -261,7 +339,8 @@ def test_an_interrupted_run_says_how_to_go_on(tiny_encoder, tmp_path):
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert out == ""
-    assert err.endswith("nlp-transfer: stopped. The same command goes on from the last checkpoint.\n")
+    said = r"nlp-transfer: stopped at step [\d,]+, which is saved\. The same command goes on from there\.\n$"
+    assert re.search(said, err)
     assert "Traceback" not in err
     assert not (tmp_path / "run" / ".lock").exists()
 
@@ -296,6 +375,28 @@ def test_an_interrupt_of_a_command_without_checkpoints_only_says_so(call, monkey
     status, _, err = call("doctor", "-v")
     assert status == 130
     assert "Traceback" in err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_predictions_are_utf_8_on_stdout_and_stdin_whatever_the_terminal_speaks(encoding, artifact):
+    texts = ["ein schönes 旅館", "a room \U0001f600"]
+    command = [sys.executable, "-m", "nlp_transfer", "predict", str(artifact)]
+    done = subprocess.run(
+        command,
+        input="\n".join(texts).encode(),
+        cwd=ROOT,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert [row["text"] for row in csv.DictReader(io.StringIO(done.stdout.decode("utf-8")))] == texts
+
+
+def test_an_encoding_of_stdin_that_is_none_is_named(call, artifact):
+    status, _, err = call("predict", artifact, "--encoding", "utf-99", stdin=io.TextIOWrapper(io.BytesIO(b"fine")))
+    assert status == 2
+    assert "--encoding: expected the name of a text encoding, came 'utf-99'" in err
 
 
 def test_a_mistake_is_a_message_and_v_adds_the_traceback(call):
@@ -342,6 +443,26 @@ def test_trouble_of_the_machine_exits_with_one(call, monkeypatch):
     status, _, err = call("doctor", "-v")
     assert status == 1
     assert "Traceback" in err
+
+
+@pytest.mark.parametrize(
+    ("command", "step", "is_done", "status", "said"),
+    [
+        ("run", None, False, 143, "stopped. The same command goes on from the last checkpoint."),
+        ("run", 1234, False, 143, "stopped at step 1,234, which is saved. The same command goes on from there."),
+        ("run", None, True, 0, "the run was finished when it was to stop."),
+        ("compare", 7, False, 143, "stopped at step 7, which is saved. The same command goes on with what is missing."),
+    ],
+)
+def test_a_stopped_command_says_how_it_goes_on(command, step, is_done, status, said, call, monkeypatch):
+    def stop(*_, **__):
+        error = Stopped(signal.SIGTERM, is_done=is_done)
+        error.step = step
+        raise error
+
+    monkeypatch.setattr("nlp_transfer.pipeline.run", stop)
+    monkeypatch.setattr("nlp_transfer.evidence.compare.compare", stop)
+    assert call(command, "quickstart") == (status, "", f"nlp-transfer: {said}\n")
 
 
 def test_what_nobody_foresaw_is_one_line(capsys):

@@ -1,12 +1,18 @@
 """A launched command's size is its own, and what it says and how it ends come through."""
 
+import os
 import resource
+import signal
 import subprocess
 import sys
+import threading
+import time
 
+import psutil
 import pytest
 
 from nlp_transfer.benchmarks.launch import read_peak
+from nlp_transfer.benchmarks.runners import _call
 
 MEASURE = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
 LAUNCH = [sys.executable, "-m", "nlp_transfer.benchmarks.launch"]
@@ -35,3 +41,24 @@ def test_what_a_command_says_and_how_it_ends_come_through():
     killed = ask(*LAUNCH, sys.executable, "-c", "import os; os.kill(os.getpid(), 9)")
     assert killed.returncode == 137
     assert read_peak("nothing of the kind") is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_contender_ends_with_the_benchmark(tmp_path):
+    place = tmp_path / "pid"
+    code = f"import os, time; open({str(place)!r}, 'w').write(str(os.getpid())); time.sleep(100)"
+
+    def interrupt():
+        until = time.monotonic() + 60
+        while time.monotonic() < until and not (place.is_file() and place.read_text()):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Thread(target=interrupt).start()
+        with pytest.raises(KeyboardInterrupt):
+            _call([sys.executable, "-c", code], "contender")
+    finally:
+        signal.signal(signal.SIGINT, earlier)
+    assert not psutil.pid_exists(int(place.read_text()))

@@ -2,7 +2,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from nlp_transfer.data.checks import count_conflicts, count_leaks, find_long_texts, hash_texts
+from nlp_transfer.data.checks import (
+    check_texts,
+    count_conflicts,
+    count_leaks,
+    find_long_texts,
+    find_visible,
+    hash_texts,
+    name_invisible,
+)
+from nlp_transfer.errors import DataError
 
 
 def keys_of(*texts, other=None):
@@ -60,3 +69,59 @@ def test_conflicts_are_rows_whose_text_has_another_label_too():
 def test_long_texts_are_counted():
     assert find_long_texts(pa.table({"text": ["a", "b" * 1_000_001], "text_b": ["c", "d"]})) == (1, 1_000_001)
     assert find_long_texts(pa.table({"text": ["a", "b" * 1_000_000]})) == (0, 1_000_000)
+
+
+# Default_Ignorable_Code_Point as Unicode 16 lists it, unassigned numbers included.
+IGNORABLE = [
+    *(0xAD, 0x34F, 0x61C, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810), *range(0x200B, 0x2010)),
+    *(*range(0x202A, 0x202F), *range(0x2060, 0x2070), 0x3164, *range(0xFE00, 0xFE10), 0xFEFF, 0xFFA0),
+    *(*range(0xFFF0, 0xFFF9), *range(0x1BCA0, 0x1BCA4), *range(0x1D173, 0x1D17B), *range(0xE0000, 0xE1000)),
+]
+
+
+def test_what_a_screen_leaves_out_is_nothing_to_see():
+    assert len(IGNORABLE) == 4174
+    assert not find_visible(pa.array([chr(number) for number in IGNORABLE])).any()
+    others = ["", " ", "\n\t", "\u00a0", "\u3000", "\u2028", "\x00", "\x1b\x7f", "\ufff9\ufffb", "\u2800", None]
+    assert not find_visible(pa.array(others)).any()
+    assert not find_visible(pa.chunked_array([["\u200b \ufeff\ufe0f"], ["\U000e0067"]])).any()
+
+
+def test_whatever_is_drawn_is_seen():
+    drawn = [
+        "a",
+        "!",
+        "0",
+        "\u0301",
+        "😀",
+        "❤\ufe0f",
+        "\u200bx",
+        "สระ",
+        "\u0600",
+        "\u06dd",
+        "\ufffd",
+        "\ue000",
+        "\uac00",
+    ]
+    assert find_visible(pa.array(drawn)).all()
+    letters = [chr(number) for number in range(0x21, 0x3000) if chr(number).isalnum() and number not in IGNORABLE]
+    assert len(letters) > 4000
+    assert find_visible(pa.array(letters)).all()
+
+
+def test_what_is_not_seen_is_named_by_its_numbers():
+    assert name_invisible(["\u200b \u200b", None, "\ufeff\u00ad\u2060"]) == "U+200B, U+FEFF, U+00AD"
+    assert name_invisible([" ", None]) == ""
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["fine", "\u200b"], r"item 1 is empty: nothing to see but U\+200B"),
+        (["fine", "\n"], r"item 1 is empty\. Leave it out"),
+        (["fine", "\ud83d"], "half of a surrogate pair"),
+    ],
+)
+def test_texts_with_nothing_to_see_are_refused(texts, message):
+    with pytest.raises(DataError, match=message):
+        check_texts(texts, "texts")

@@ -1,8 +1,10 @@
+import numpy as np
 import pytest
 from datasets import Dataset
 
 from nlp_transfer.data.columns import (
     build_columns,
+    describe_empty,
     find_empty_rows,
     find_label_columns,
     find_text_columns,
@@ -120,6 +122,17 @@ def test_empty_texts_are_found_in_either_text_of_a_pair():
     assert find_empty_rows(table.data.table).tolist() == [False, True, True, True, True]
 
 
+def test_texts_without_a_visible_character_are_empty():
+    texts = ["a\u200b", "\u200b", "\ufeff \u00ad", "\ufe0f", "❤\ufe0f", "\x00\x0b"]
+    table = Dataset.from_dict({"text": texts}).data.table
+    empty = find_empty_rows(table)
+    assert empty.tolist() == [False, True, True, True, False, True]
+    assert describe_empty(table, np.flatnonzero(empty)) == "none that can be seen (U+200B, U+FEFF, U+00AD)"
+    pair = Dataset.from_dict({"text": ["\u2060", "a"], "text_b": ["b", " "]}).data.table
+    assert describe_empty(pair, np.array([0, 1])) == "none that can be seen (U+2060)"
+    assert describe_empty(pair, np.array([1])) == "none"
+
+
 def test_inference_keeps_rows_and_other_columns():
     table = make_table("review", "label", stars=[5, 1])
     ready = prepare_inference_table(table, is_pair=False, where="new.csv")
@@ -136,6 +149,7 @@ def test_inference_refuses_what_the_artefact_cannot_read():
         (make_table("premise", "hypothesis"), {"is_pair": False}, "came the pair 'premise' and 'hypothesis'"),
         (make_table("text", "b"), {"is_pair": False, "text_b": "b"}, "data.text_b"),
         (make_table(text=["a", " "]), {"is_pair": False}, "new.csv, row 2: expected a text, came none; so in 1 of 2"),
+        (make_table(text=["a", "\u200d"]), {"is_pair": False}, r"row 2: expected a text, came none .* \(U\+200D\); so"),
     ]
     for table, options, expected in cases:
         with pytest.raises(DataError, match=expected):

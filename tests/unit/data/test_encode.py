@@ -427,7 +427,7 @@ def test_labels_become_arrays_of_every_task():
     label = [0, 2, 1]
     assert read_labels(make_table(["a"] * 3, label=label)).dtype == np.int64
     numbers = read_labels(make_table(["a"] * 3, label=[0.5, 1.0, -2.0]))
-    assert (numbers.dtype, numbers.tolist()) == (np.float32, [0.5, 1.0, -2.0])
+    assert (numbers.dtype, numbers.tolist()) == (np.float64, [0.5, 1.0, -2.0])
     lists = read_labels(make_table(["a"] * 3, label=[[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]]).select([2, 1]))
     assert (lists.dtype, lists.tolist()) == (np.float32, [[0.0, 0.0], [1.0, 1.0]])
     with pytest.raises(DataError, match=r"lists of one length, got lengths \[1, 2\]"):

@@ -6,7 +6,7 @@ import torch
 from nlp_transfer.engine.average import Average
 from nlp_transfer.errors import RecipeError
 from nlp_transfer.recipe.load import load_recipe
-from tests.training import Breaker, Watcher, adapt, copy_weights, find_largest_gap, fit, make_recipe, prepare
+from tests.training import Breaker, Killed, Watcher, adapt, copy_weights, find_largest_gap, fit, make_recipe, prepare
 
 STEPS = 15
 
@@ -107,7 +107,7 @@ def test_a_broken_run_ends_in_the_same_mean(settings, broken_at, half, tmp_path)
     recipe = make_recipe(**settings, training__ema_share=10 / STEPS)
     splits, prepared = prepare(recipe, n=36)
     model, log = fit(recipe, splits, prepared, evaluate=evaluate, half=half)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Killed):
         fit(recipe, splits, prepared, evaluate=evaluate, folder=tmp_path, hooks=(Breaker(broken_at),), half=half)
     again, resumed = fit(recipe, splits, prepared, evaluate=evaluate, folder=tmp_path, half=half)
     assert resumed.resumed_at == [(broken_at - 1) // 2 * 2]

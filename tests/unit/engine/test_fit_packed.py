@@ -8,7 +8,7 @@ from nlp_transfer.engine.precision import Precision
 from nlp_transfer.errors import RecipeError
 from nlp_transfer.methods.fit import fit_model
 from tests.tiny import make_splits
-from tests.training import Breaker, copy_weights, find_largest_gap, make_recipe, prepare
+from tests.training import Breaker, Killed, copy_weights, find_largest_gap, make_recipe, prepare
 
 STEPS = {"training.max_steps": 4, "training.batch_size": 8, "evaluation.tfidf": False}
 
@@ -76,7 +76,7 @@ def test_a_packed_run_that_broke_off_goes_on_bit_for_bit(tiny_encoder, tmp_path)
     settings = {"training.packing": "on", "training.checkpoint_every": 2, "encoder.dropout": 0.1}
     whole = run(tiny_encoder("bert"), **settings)
     assert whole.log.packing.endswith("attention dropout of 0.1 is left out")
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Killed):
         run(tiny_encoder("bert"), hooks=(Breaker(3),), checkpoints=tmp_path, **settings)
     resumed = run(tiny_encoder("bert"), checkpoints=tmp_path, **settings)
     assert resumed.log.resumed_at == [2]

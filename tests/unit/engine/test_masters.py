@@ -13,7 +13,7 @@ from nlp_transfer.methods.fit import fit_model
 from tests.contracts.variants import make_recipe
 from tests.contracts.variants import prepare as prepare_variant
 from tests.tiny import make_splits
-from tests.training import Breaker, adapt, copy_weights, find_largest_gap, fit, prepare
+from tests.training import Breaker, Killed, adapt, copy_weights, find_largest_gap, fit, prepare
 from tests.training import make_recipe as make_plain_recipe
 
 HALF = Precision("bf16", "asked for")
@@ -88,7 +88,7 @@ def test_a_broken_run_in_bf16_ends_in_the_same_weights(tiny_encoder, tmp_path):
 
     model, log = fit(recipe, splits, prepared, evaluate=score, half=True)
     unbroken = copy_weights(model)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Killed):
         fit(recipe, splits, prepared, evaluate=score, folder=tmp_path, hooks=(Breaker(7),), half=True)
     model, resumed = fit(recipe, splits, prepared, evaluate=score, folder=tmp_path, half=True)
     assert resumed.resumed_at == [4]

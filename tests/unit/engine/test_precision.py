@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nlp_transfer.engine import machine
-from nlp_transfer.engine.precision import choose_device, choose_precision
+from nlp_transfer.engine.precision import choose_device, choose_precision, keep_measured
 from nlp_transfer.errors import RecipeError
 
 
@@ -73,3 +73,15 @@ def test_what_was_measured_on_a_busy_machine_is_not_kept(monkeypatch, tmp_path):
     monkeypatch.setattr(machine.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     assert machine.compare_formats.__wrapped__() == 1.5
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_run_that_goes_on_computes_in_the_format_in_which_it_began(monkeypatch, tmp_path):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    place, other = tmp_path / "machine.json", tmp_path / "inner.json"
+    for gain in (1.5, 0.5):  # another process measures another gain
+        monkeypatch.setattr("nlp_transfer.engine.precision.compare_formats", lambda gain=gain: gain)
+        with keep_measured(place), keep_measured(other):
+            assert choose_precision("auto", "cpu").format == "bf16"
+    assert choose_precision("auto", "cpu").format == "fp32"
+    assert place.is_file()
+    assert not other.exists()

@@ -9,7 +9,7 @@ from nlp_transfer.engine import vocabulary
 from nlp_transfer.engine.forward import Feeder
 from nlp_transfer.engine.vocabulary import ReachedVocabulary, find_embedding, reach_vocabulary
 from tests.tiny import FAMILIES
-from tests.training import Breaker, adapt, copy_weights, find_largest_gap, fit, make_recipe, prepare
+from tests.training import Breaker, Killed, adapt, copy_weights, find_largest_gap, fit, make_recipe, prepare
 
 SETTINGS: dict[str, object] = {
     "training__max_steps": 50,
@@ -89,7 +89,7 @@ def test_best_weights_and_resumed_runs_decay_the_rest_as_far(tiny_encoder, narro
     assert log.best_step == 20
     assert float(find_embedding_of(model).detach().norm()) == norms[3]
     unbroken = copy_weights(model)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Killed):
         fit(recipe, splits, prepared, evaluate=score, folder=tmp_path, hooks=(Breaker(33),))
     model, resumed = fit(recipe, splits, prepared, evaluate=score, folder=tmp_path)
     assert resumed.resumed_at == [32]

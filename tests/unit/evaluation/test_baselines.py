@@ -43,6 +43,16 @@ def test_tfidf_learns_every_task_and_beats_the_majority(kind: str) -> None:
     assert (ours < theirs) == (metric == "mse")
 
 
+@pytest.mark.parametrize(("factor", "shift"), [(100.0, 0.0), (2e5, 1e5), (1e-6, 0.0), (1e-2, 1e6)])
+def test_tfidf_of_numbers_does_not_depend_on_their_unit(factor: float, shift: float) -> None:
+    texts, labels, space = draw_task("regression")
+    expected = score_tfidf(texts, labels, space)["test"]
+    found = score_tfidf(texts, {s: own.astype(float) * factor + shift for s, own in labels.items()}, space)["test"]
+    assert expected.std() > 0.1
+    # The solver stops at a ten-thousandth, a step earlier or later by the rounding of a number.
+    assert np.abs((found - shift) / factor - expected).max() < 1e-3 * expected.std()
+
+
 @pytest.mark.parametrize("kind", sorted(METRICS))
 def test_tfidf_is_deterministic_and_mutates_nothing(kind: str) -> None:
     texts, labels, space = draw_task(kind, 30)

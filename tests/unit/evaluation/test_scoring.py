@@ -55,7 +55,7 @@ def test_every_metric_of_every_task_is_scored_with_its_n_and_an_interval(kind: s
 
 def test_every_report_key_has_a_statistic() -> None:
     assert set(STATISTICS) == {key for keys in METRICS.values() for key in keys}
-    assert len(STATISTICS) == 26
+    assert len(STATISTICS) == 28
 
 
 @pytest.mark.parametrize("num_outputs", [2, 3])
@@ -199,4 +199,4 @@ def test_better_follows_the_direction_of_the_metric() -> None:
         assert not is_better(metric, math.nan, 0.1)
         assert is_better(metric, 0.1, math.nan)
         checked += 1
-    assert checked == 26
+    assert checked == 28

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 import nlp_transfer as nt
 from nlp_transfer.cli import app
 from nlp_transfer.data.load import load_splits
+from nlp_transfer.data.unseen import ENCODERS
 from nlp_transfer.errors import ArtifactError, DataError, OutputError, RecipeError
 from nlp_transfer.evidence.advice import Advice
 from nlp_transfer.evidence.sample import FEWEST_ROWS, draw_sample, read_vectors, time_passes
@@ -160,6 +161,43 @@ def test_pairs_are_advised_on_without_the_names_of_labels(tiny_encoder):
 def test_a_masked_head_is_asked(tiny_encoder):
     found = nt.advise(make_tables(60), encoder=str(tiny_encoder("roberta", "masked_lm")))
     assert found.record["distance"]["masked_loss"]["data"] > 0
+
+
+def make_drinks(form):
+    """A table whose labels hang on emoji alone, in texts of the given form."""
+    drinks = {"cold": "\U0001f379\U0001f9ca", "hot": "\U0001f375\U00002615"}
+    names = ["cold", "hot"] * 30
+    texts = [form.format(n=n, drink=drinks[name][n // 2 % 2] + drinks[name]) for n, name in enumerate(names)]
+    return pd.DataFrame({"text": [f"{text}{drinks[name][n // 4 % 2] * (n // 8 % 4)}" for n, (text, name)
+                                  in enumerate(zip(texts, names, strict=True))], "label": names})  # fmt: skip
+
+
+@pytest.mark.parametrize(("form", "is_all"), [("{drink}", True), ("the hotel {n} was {drink}", False)])
+def test_what_the_encoder_cannot_see_is_said_and_ranked_with(form, is_all, tiny_encoder):
+    found = nt.advise(make_drinks(form), encoder=str(tiny_encoder("bert")))
+    unseen = found.record["unseen"]
+    assert found.record["distance"]["fragmentation"]["data"]["unknown_share"] == unseen["unknown_share"] > 0.1
+    assert (unseen["unseen"], unseen["blind_share"]) == (unseen["texts"] if is_all else 0, 1.0)
+    assert unseen["score"] == 1.0
+    assert unseen["encoder"] == ENCODERS["symbols"][0]
+    ranked = {c["kind"]: c for c in found.candidates}
+    assert all(ranked[kind]["gain"] <= 0 for kind in ("full", "lora", "layerwise", "features"))
+    assert ENCODERS["symbols"][0] in found.candidates[0]["reasons"][0]
+    assert "tokens unknown" in str(found)
+    assert any("carries the labels" in note for note in found.record["notes"])
+    if is_all:
+        assert unseen["alike"] > 0
+        assert found.record["outlook"]["ceiling"] < 0.8
+        assert found.record["data"]["language"] is None
+        assert "no letters" in str(found)
+
+
+def test_an_encoder_that_reads_bytes_is_not_blamed(tiny_encoder):
+    found = nt.advise(make_drinks("{drink}"), encoder=str(tiny_encoder("roberta")))
+    unseen = found.record["unseen"]
+    assert (unseen["unseen"], unseen["unknown_share"], unseen["encoder"], unseen["alike"]) == (0, 0.0, None, 0)
+    assert not any("unknown to the encoder" in note for note in found.record["notes"])
+    assert found.record["outlook"]["blind"] == 0.0
 
 
 @pytest.mark.parametrize(

@@ -140,3 +140,41 @@ def test_the_rule_of_thumb_is_said_in_words():
 def test_every_candidate_is_a_strategy_and_has_a_cost():
     assert set(COSTS) <= set(STRATEGY_CONFIGS)
     assert all(dataclasses.astuple(cost) >= (0.0, 0.0) for cost in COSTS.values())
+
+
+def test_nothing_is_promised_of_what_the_encoder_cannot_see():
+    seen = rank_candidates(make_outlook(64, probe=0.5))
+    blind = make_outlook(64, probe=0.5, blind=1.0, is_carried=True, reader="owner/reads-it")
+    half = {c.kind: c for c in rank_candidates(dataclasses.replace(blind, blind=0.5))}
+    found = {c.kind: c for c in rank_candidates(blind)}
+    num_gains = 0
+    for candidate in seen:
+        if candidate.gain > 0 and candidate.kind not in ("zero_shot", "features"):
+            num_gains += 1
+            assert half[candidate.kind].gain == pytest.approx(candidate.gain / 2)
+            assert found[candidate.kind].gain == 0.0
+            assert "No training brings back what the tokenizer does not know." in found[candidate.kind].reasons
+        elif candidate.gain < 0 and candidate.kind != "zero_shot":
+            assert found[candidate.kind].gain == candidate.gain
+    assert num_gains >= 2
+    assert found["zero_shot"].expected == 0.6
+    lead = found["full"].reasons[0]
+    assert "the encoder does not know what tells the classes apart in 100% of the texts" in lead
+    assert "owner/reads-it would read them" in lead
+    unseen = rank_candidates(dataclasses.replace(blind, is_carried=False))[0].reasons[0]
+    assert "does not know any token of 100% of the texts" in unseen
+
+
+def test_no_candidate_passes_the_ceiling():
+    found = rank_candidates(make_outlook(20_000, probe=0.5, ceiling=0.52))
+    assert max(c.expected for c in found) <= 0.52 + 1e-9
+    assert max(c.expected for c in rank_candidates(make_outlook(20_000, probe=0.5))) > 0.55
+    # A probe that is above it by chance stays as it is.
+    assert max(c.expected for c in rank_candidates(make_outlook(20_000, probe=0.5, ceiling=0.4))) == 0.5
+
+
+def test_advice_of_before_is_ranked_as_it_was():
+    written = write_outlook(make_outlook())
+    for key in ("blind", "is_carried", "reader", "ceiling"):
+        del written["outlook"][key]
+    assert read_outlook(json.loads(json.dumps(written))) == make_outlook()

@@ -4,6 +4,7 @@ from scipy.stats import entropy
 
 from nlp_transfer.errors import ShapeError
 from nlp_transfer.evidence.facts import (
+    bound_accuracy,
     count_repeats,
     describe_classes,
     describe_lengths,
@@ -50,6 +51,16 @@ def test_a_language_is_named_only_where_it_is_sure(text, language, script):
     assert found == language
     assert next(iter(scripts)) == script
     assert sum(scripts.values()) == pytest.approx(1.0)
+
+
+def test_rows_that_look_alike_bound_the_accuracy():
+    keys = np.array([5, 5, 5, 9, 9, 3], dtype=np.uint64)
+    assert bound_accuracy(keys, np.array([0, 0, 1, 2, 1, 0])) == pytest.approx(4 / 6)
+    assert bound_accuracy(keys, np.zeros(6, dtype=int)) == 1.0
+    assert bound_accuracy(np.full(4, 2**63, dtype=np.uint64), np.array([0, 1, 2, 3])) == 0.25
+    # Rows without a number are like no other.
+    assert bound_accuracy(np.zeros(3, dtype=np.uint64), np.array([0, 1, 0])) == 1.0
+    assert bound_accuracy(np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=int)) == 1.0
 
 
 def test_texts_without_letters_have_no_language():

@@ -74,6 +74,7 @@ def test_a_folder_of_safetensors_is_an_encoder_and_comes_before_an_alias(tmp_pat
     monkeypatch.chdir(tmp_path)
     source = resolve("minilm-l6")
     assert (source.kind, source.location, source.hub_id) == ("folder", str(tmp_path / "minilm-l6"), None)
+    assert "comes before the bundled encoder" in source.notes[0]
     assert not source.is_artifact
 
 

@@ -9,15 +9,26 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from nlp_transfer.contracts import LabelSpace
-from nlp_transfer.errors import ArtifactError, EncoderError, StorageError
+from nlp_transfer.errors import ArtifactError, DamageError, EncoderError, StorageError
 from nlp_transfer.models.encoder import load_encoder, load_tokenizer
 from nlp_transfer.publishing import artifact
-from nlp_transfer.publishing.artifact import find_artifact, load_artifact, save_artifact, write_atomically
-from nlp_transfer.recipe.schema import EncoderConfig, FullConfig, LoraConfig
+from nlp_transfer.publishing.artifact import (
+    amend_artifact,
+    find_artifact,
+    load_artifact,
+    save_artifact,
+    write_atomically,
+)
+from nlp_transfer.recipe.schema import EncoderConfig, FeaturesConfig, FullConfig, LoraConfig
 from nlp_transfer.strategies import STRATEGIES
+from tests.records import reseal, unseal
 
 LABELS = LabelSpace("classification", ("no", "yes", "naïve"))
-SECTIONS = {"full": FullConfig(kind="full"), "lora": LoraConfig(kind="lora")}
+SECTIONS = {
+    "full": FullConfig(kind="full"),
+    "lora": LoraConfig(kind="lora"),
+    "features": FeaturesConfig(kind="features"),
+}
 
 
 def save(encoder, folder, kind="full", labels=LABELS, metadata=None, seed=0):
@@ -46,7 +57,9 @@ def adapter(tiny_encoder, tmp_path):
 
 
 def edit(path: Path, **changes):
+    """Change a file as a user does who means it."""
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+    unseal(path.parent)
 
 
 def list_bytes(folder: Path) -> dict[str, bytes]:
@@ -156,6 +169,7 @@ def test_a_missing_head_is_refused(plain):
     weights = load_file(plain / "model.safetensors")
     del weights["classifier.weight"]
     save_file(weights, plain / "model.safetensors", metadata={"format": "pt"})
+    reseal(plain)
     with pytest.raises(ArtifactError, match=r"classifier\.weight is missing"):
         load_artifact(plain)
 
@@ -165,6 +179,7 @@ def test_a_missing_head_of_an_adapter_is_refused(adapter):
     gone = [name for name in weights if "classifier" in name]
     assert gone
     save_file({k: v for k, v in weights.items() if k not in gone}, adapter / "adapter_model.safetensors")
+    reseal(adapter)
     with pytest.raises(ArtifactError, match="classifier"):
         load_artifact(adapter)
 
@@ -236,3 +251,90 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 def test_a_moved_artifact_loads_where_it_is_now(plain, tmp_path):
     moved = shutil.move(plain, tmp_path / "elsewhere")
     assert load_artifact(moved).labels == LABELS
+
+
+def read_digests(folder: Path) -> dict:
+    return json.loads((folder / "nlp_transfer.json").read_text(encoding="utf-8"))["digests"]
+
+
+def turn_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def test_every_file_but_the_card_has_its_digest(plain):
+    names = {path.name for path in plain.iterdir()}
+    assert set(read_digests(plain)["files"]) == names - {"nlp_transfer.json"}
+    (plain / "README.md").write_text("# a card of my own")
+    (plain / "notes.txt").write_text("files may be added")
+    assert load_artifact(plain).labels == LABELS
+
+
+def test_a_turned_bit_of_the_weights_is_named_and_the_way_out_holds(plain):
+    turn_bit(plain / "model.safetensors")
+    with pytest.raises(DamageError, match=r'model\.safetensors: is damaged.*take the entry "digests" out') as caught:
+        load_artifact(plain)
+    assert str(plain / "nlp_transfer.json") in str(caught.value)
+    unseal(plain)
+    assert load_artifact(plain).labels == LABELS
+
+
+def test_an_artifact_of_before_digests_loads(plain):
+    expected = load_artifact(plain)
+    unseal(plain)
+    found = load_artifact(plain)
+    assert found.metadata == expected.metadata
+    assert "digests" not in found.metadata
+
+
+def test_what_transformers_saves_again_elsewhere_loads(plain, tmp_path):
+    AutoModelForSequenceClassification.from_pretrained(plain).save_pretrained(tmp_path / "again")
+    AutoTokenizer.from_pretrained(plain).save_pretrained(tmp_path / "again")
+    assert load_artifact(tmp_path / "again").labels.names == LABELS.names
+
+
+def test_amending_a_record_renews_its_digest_and_keeps_those_of_the_files(plain):
+    files = read_digests(plain)["files"]
+    amend_artifact(plain, {"temperature": 2.0})
+    assert load_artifact(plain).metadata["temperature"] == 2.0
+    assert read_digests(plain)["files"] == files
+    turn_bit(plain / "model.safetensors")
+    amend_artifact(plain, {"temperature": 3.0})
+    with pytest.raises(DamageError, match=r"model\.safetensors"):
+        load_artifact(plain)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("kind", ["lora", "features"])
+def test_an_encoder_beside_an_artifact_that_is_another_now_is_noticed(kind, name, tiny_encoder, tmp_path):
+    encoder = tmp_path / "encoder"
+    shutil.copytree(tiny_encoder("bert"), encoder)
+    folder = save(encoder, tmp_path / "run" / "model", kind)
+    assert set(read_digests(folder)["encoder"]) == {"config.json", "model.safetensors"}
+    assert load_artifact(folder).labels == LABELS
+    if name == "config.json":
+        settings = json.loads((encoder / name).read_text())
+        (encoder / name).write_text(json.dumps(settings | {"hidden_act": "relu"}))
+    else:
+        turn_bit(encoder / name)
+    with pytest.raises(ArtifactError, match=rf"model: its encoder is not the one.*encoder/{name}: is damaged"):
+        load_artifact(folder)
+    unseal(folder)
+    assert load_artifact(folder).labels == LABELS
+
+
+def test_a_damaged_base_under_an_adapter_is_named_where_the_next_run_starts(tiny_encoder, tmp_path):
+    encoder = tmp_path / "encoder"
+    shutil.copytree(tiny_encoder("bert"), encoder)
+    folder = save(encoder, tmp_path / "run" / "model", "lora")
+    load_encoder(EncoderConfig(name=str(folder)), LABELS, seed=0)
+    turn_bit(encoder / "model.safetensors")
+    with pytest.raises(ArtifactError, match=r"encoder/model\.safetensors: is damaged"):
+        load_encoder(EncoderConfig(name=str(folder)), LABELS, seed=0)
+
+
+def test_a_damaged_artifact_is_no_encoder_to_start_from(plain):
+    turn_bit(plain / "tokenizer.json")
+    with pytest.raises(DamageError, match=r"tokenizer\.json"):
+        load_encoder(EncoderConfig(name=str(plain)), LABELS, seed=0)

@@ -230,6 +230,15 @@ def test_card_counts_labels_and_says_what_was_cut_dropped_and_how_it_was_made(ma
     assert "from random weights" in card
 
 
+def test_card_says_what_the_encoder_did_not_see(make):
+    record, _ = make()
+    record["data"] |= {"unseen": {"train": 7, "test": 0}, "unknown_share": {"train": 0.25, "test": 0.001}, "alike": 12}
+    card = render_card(record, format="transformers", kind="classification", labels=("negative", "positive"))
+    assert "Texts of which the encoder knows no token: train 7." in card
+    assert "Tokens that the encoder does not know: train 25.0%." in card
+    assert "Train rows that become the same tokens as a different text with another label: 12." in card
+
+
 def test_card_of_the_hub_names_the_repository_with_a_report_with_a_card_and_with_neither(make):
     record, _ = make()
     own = render_card(record, format="transformers", kind="classification", labels=("no", "yes"), path="/home/x/model")

@@ -1,3 +1,4 @@
+import json
 import shlex
 import subprocess
 import sys
@@ -71,7 +72,7 @@ def test_the_folder_of_another_recipe_is_refused_with_what_differs(finish, tmp_p
         claim_folder(make_recipe(tmp_path / "run", **{"training.seed": 1, "training.epochs": 9})),
     ):
         pass
-    assert "training.seed: 0 -> 1; there -> now)" in str(caught.value)
+    assert "training.seed: 0 -> 1; its recipe.yaml -> now)" in str(caught.value)
     assert caught.value.exit_status == 2
     assert sorted(path.name for path in (tmp_path / "run").rglob("*")) == before
 
@@ -214,3 +215,21 @@ def test_a_run_that_failed_after_it_left_something_keeps_it(tmp_path):
 def test_differences_name_the_dotted_key():
     assert list_differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": None}) == ["a.c: 2 -> 3"]
     assert list_differences({"a": 1}, {"a": 1}) == []
+
+
+def test_a_recipe_changed_in_the_folder_of_its_finished_run_is_refused(tmp_path):
+    start(tmp_path / "run", finish=True)
+    ran = make_recipe(tmp_path / "run")
+    (tmp_path / "run" / "report.json").write_text(json.dumps({"recipe": ran.model_dump(mode="json")}))
+    path = tmp_path / "run" / "recipe.yaml"
+    content = path.read_text()
+    assert content.count("  epochs: 3.0\n") == 1
+    path.write_text(content.replace("  epochs: 3.0\n", "  epochs: 2.0\n"))
+    with (
+        pytest.raises(OutputError, match=r"run/recipe\.yaml is not the recipe.*training\.epochs: 3\.0 -> 2\.0.*run-2"),
+        claim_folder(load_recipe(path)),
+    ):
+        pass
+    path.write_text(content)
+    with claim_folder(load_recipe(path)) as found:
+        assert found.path == tmp_path / "run-2"

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from nlp_transfer.contracts import Score
-from nlp_transfer.errors import ArtifactError, StorageError
+from nlp_transfer.errors import ArtifactError, DamageError, StorageError
 from nlp_transfer.publishing.report import Report
 
 
@@ -145,3 +145,20 @@ def test_failing_disk_leaves_the_earlier_report_and_no_half_file(make, tmp_path,
         Report(record, tmp_path / "run").save()
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
     assert len(before) == 3
+
+
+def test_a_turned_digit_of_the_report_is_noticed_and_so_are_other_predictions(make, tmp_path):
+    save(make, tmp_path / "run")
+    path = tmp_path / "run" / "report.json"
+    content = path.read_text()
+    assert content.count("0.872") >= 1
+    path.write_text(content.replace("0.872", "0.972"))
+    with pytest.raises(DamageError, match=r"report\.json: is damaged"):
+        Report.load(tmp_path / "run")
+    path.write_text(content)
+    report = Report.load(tmp_path / "run")
+    assert "digests" not in report.record
+    predictions = tmp_path / "run" / "predictions.parquet"
+    predictions.write_bytes(predictions.read_bytes()[:-1] + b"X")
+    with pytest.raises(DamageError, match=r"predictions\.parquet: is damaged"):
+        _ = report.predictions

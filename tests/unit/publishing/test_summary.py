@@ -59,7 +59,7 @@ def test_headline_takes_test_before_validation_and_says_the_spread_over_seeds(ma
     assert choose_split(record) == "test"
     record["scores"]["test"]["accuracy"] |= {"spread": 0.004, "per_seed": [0.87, 0.88, 0.866]}
     assert write_headline(record) == (
-        "Accuracy 0.872 [0.835, 0.905] on 330 test examples, mean of 3 seeds, spread 0.004"
+        "Accuracy 0.872 [0.835, 0.905] on 330 test examples, mean of 3 seeds, spread 0.0040"
     )
     del record["scores"]["test"]
     assert choose_split(record) == "validation"

@@ -141,3 +141,26 @@ ANY_VALUE = st.recursive(
 @given(st.dictionaries(ANY_TEXT, ANY_VALUE, max_size=4))
 def test_what_dump_writes_parse_reads_back_equal(mapping):
     assert parse_yaml(dump_yaml(mapping)) == mapping
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("training:\n\tepochs: 2\n", "line 2, column 1"),
+        ("training:\n  epochs: 2\n\tseed: 1\n", "line 3, column 1"),
+        ("training:\n  epochs:\t\t2\n\t\tseed: 1\n", "line 2, column 10"),
+        ("data:\n  splits:\n  \ttrain: a\n", "line 3, column 3"),
+    ],
+)
+def test_a_tab_is_named_where_it_stands(text, place):
+    with pytest.raises(RecipeError) as caught:
+        parse_yaml(text, source="my.yaml")
+    assert str(caught.value).startswith(f"my.yaml: {place}: expected spaces, came a tab")
+    assert "Replace it by spaces" in str(caught.value)
+    assert parse_yaml(text.replace("\t\t", "\t").replace("\t", "  "))
+
+
+def test_other_mistakes_are_not_called_tabs():
+    with pytest.raises(RecipeError) as caught:
+        parse_yaml("text: 'a\tb'\nother: [1\n")
+    assert "tab" not in str(caught.value)

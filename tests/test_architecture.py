@@ -131,7 +131,7 @@ def test_planted_import_that_does_not_go_downward_is_refused(tmp_path, path, lin
 def run_python(code: str, *arguments: str) -> SimpleNamespace:
     """Run a program in a new interpreter."""
     command = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     return SimpleNamespace(out=done.stdout, err=done.stderr, status=done.returncode)
 
 

@@ -5,23 +5,13 @@ changes on the disk, and how many calls of functions later. The answer is the nu
 how the last child ended. Beside the recipe of a child that came to its end lies the count of its changes.
 """
 
-import gc
 import os
 import signal
 import sys
 from pathlib import Path
 
-# What a run imports late is imported here once, not in every child.
-import evaluate  # noqa: F401
-import matplotlib.figure  # noqa: F401
-import peft  # noqa: F401
-import scipy.stats  # noqa: F401
-import sklearn.linear_model  # noqa: F401
-from markupsafe import Markup
-from transformers import BertForSequenceClassification  # noqa: F401
-
 from nlp_transfer.pipeline import run
-from nlp_transfer.publishing import page
+from tests.invariants.forking import prepare_to_fork
 
 CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate")
 """Audit events of Python that change what is on the disk, beside those of opening a file to write."""
@@ -62,10 +52,7 @@ class Reaper:
 
 def main() -> None:
     """Serve until stdin ends."""
-    page._draw_pictures = lambda *_: dict.fromkeys(page.PICTURES, Markup(""))
-    # A child that collected garbage among all of this would copy the pages that it shares.
-    gc.collect()
-    gc.freeze()
+    prepare_to_fork()
     child = 0
     for line in sys.stdin:
         if line.strip():

@@ -11,6 +11,7 @@ import sys
 from nlp_transfer import cli
 from nlp_transfer.engine.machine import compare_formats
 from nlp_transfer.evidence import compare, tune
+from tests.invariants.forking import prepare_to_fork
 
 
 def call(arguments: list[str]) -> int:
@@ -29,6 +30,7 @@ def main() -> None:
     assert tune is not None
     # Measured once: on a busy machine every child would measure again, and two might compute in two formats.
     compare_formats()
+    prepare_to_fork()
     child = 0
     for line in sys.stdin:
         if line.strip():

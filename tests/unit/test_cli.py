@@ -330,13 +330,13 @@ def test_run_hands_the_guard_on(call, monkeypatch):
 def test_an_interrupted_run_says_how_to_go_on(tiny_encoder, tmp_path):
     steps = ("training.max_steps=100000", "training.checkpoint_every=2", "evaluation.tfidf=false")
     process = start(make_run(tiny_encoder("bert"), tmp_path, *steps))
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while not list(tmp_path.glob("run/checkpoints/step-*/manifest.json")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < until
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert out == ""
     said = r"nlp-transfer: stopped at step [\d,]+, which is saved\. The same command goes on from there\.\n$"
@@ -352,7 +352,7 @@ def test_a_reader_that_goes_away_is_no_failure(command):
     os.close(reading)
     process = start(command, stdout=writing)
     os.close(writing)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (0, "")
 
 

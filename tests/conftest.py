@@ -41,7 +41,7 @@ torch.set_num_threads(1)
 os.fsync = lambda descriptor: None
 # In which format this processor is faster is a matter of the clock: the tests are told, also those in other processes,
 # so that they do the same on every machine however busy it is. Those that want bf16 ask for it.
-machine._write(machine._find_place(), dict.fromkeys(map(machine._name_key, ("training", "prediction")), 1.0))
+machine.write_measured(machine._find_place(), dict.fromkeys(map(machine._name_key, ("training", "prediction")), 1.0))
 datasets.disable_progress_bars()
 transformers.utils.logging.disable_progress_bar()
 transformers.utils.logging.set_verbosity_error()

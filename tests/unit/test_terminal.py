@@ -21,7 +21,7 @@ terminal.prepare_streams()
 def run_writer(code, encoding, **streams):
     command = [sys.executable, "-c", WRITER.format(code)]
     environment = os.environ | {"PYTHONIOENCODING": encoding, "COLUMNS": "60"}
-    return subprocess.run(command, env=environment, check=False, timeout=60, **(streams or {"capture_output": True}))
+    return subprocess.run(command, env=environment, check=False, timeout=300, **(streams or {"capture_output": True}))
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-16", "utf-8:strict"])

@@ -16,6 +16,7 @@ from nlp_transfer.data.checks import hash_texts
 from nlp_transfer.data.tokens import tokenize_texts
 
 __all__ = [
+    "FEWEST_ROWS",
     "MOST_UNKNOWN",
     "TokenCounter",
     "Unseen",
@@ -271,7 +272,8 @@ def _make_classes(labels: np.ndarray) -> np.ndarray:
         combined: np.ndarray = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
         return combined
     if labels.dtype.kind == "f":
-        return (labels > np.median(labels)).astype(np.int64)
+        above: np.ndarray = np.asarray(labels > np.median(labels), dtype=np.int64)
+        return above
     return labels
 
 

@@ -16,7 +16,7 @@ from nlp_transfer.data.encode import resolve_max_length
 from nlp_transfer.data.labels import map_labels
 from nlp_transfer.data.tables import read_table
 from nlp_transfer.data.target_scale import TargetScale
-from nlp_transfer.data.unseen import UnseenTally, describe_unseen
+from nlp_transfer.data.unseen import FEWEST_ROWS, UnseenTally, describe_unseen
 from nlp_transfer.engine.precision import choose_device
 from nlp_transfer.engine.texts import Reading, TextScorer
 from nlp_transfer.errors import DataError, TransferWarning
@@ -146,7 +146,7 @@ class Classifier:
     ) -> np.ndarray:
         """Give the probability of every label.
 
-        A `TransferWarning` says where the encoder knows no token of some texts, or too few of all.
+        A `TransferWarning` says where the encoder knows no token of some texts, or, of twenty texts or more, too few.
 
         Args:
             texts: N texts.
@@ -423,9 +423,11 @@ class Classifier:
         logits = self._texts.score(
             texts, batch_size=batch_size, max_tokens=most, progress=progress, is_exact=is_exact, notice=tally.add
         )
-        for message in describe_unseen(
-            tally.find(), self._texts.tokenizer, where=where, way="train with it as encoder.name"
-        ):
-            warnings.warn(message, TransferWarning, stacklevel=3)
+        found = tally.find()
+        # Of a few texts a large share of unknown tokens says little: one emoji makes it.
+        if found.unseen or found.texts >= FEWEST_ROWS:
+            way = "train with it as encoder.name"
+            for message in describe_unseen(found, self._texts.tokenizer, where=where, way=way):
+                warnings.warn(message, TransferWarning, stacklevel=3)
         probabilities = to_probabilities(logits, self.space)
         return probabilities if self._calibrator is None else self._calibrator.apply(probabilities)

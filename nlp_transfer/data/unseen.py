@@ -16,6 +16,7 @@ from nlp_transfer.data.checks import hash_texts
 from nlp_transfer.data.tokens import tokenize_texts
 
 __all__ = [
+    "FEWEST_ROWS",
     "MOST_UNKNOWN",
     "TokenCounter",
     "Unseen",

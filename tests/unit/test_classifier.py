@@ -225,6 +225,13 @@ def test_texts_that_the_encoder_does_not_know_are_warned_of_once(classifier, pai
         )
 
 
+def test_many_texts_with_much_unknown_in_them_are_warned_of(classifier):
+    texts = [f"{text} \U0001f375" for text in TEXTS]
+    classifier.predict(texts)
+    with pytest.warns(TransferWarning, match=r"^texts: \d+\.\d% of the tokens are unknown to the encoder \(emoji"):
+        classifier.predict(texts * 5)
+
+
 def test_a_table_with_an_empty_text_names_the_row(classifier):
     with pytest.raises(DataError, match=r"mine\.csv.*row 2"):
         classifier.predict_table(Dataset.from_dict({"text": ["a", " ", "b"]}), where="mine.csv")

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,11 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
 
+from nlp_transfer.data.arrow_types import join_tables
 from nlp_transfer.data.columns import PAIR_NAMES, TEXT_NAMES
 from nlp_transfer.data.delimited import OpenText, choose_delimiter, fits_header, parse_delimited
 from nlp_transfer.data.examples import find_example
 from nlp_transfer.data.sources import open_source
 from nlp_transfer.data.tables import TABLE_SUFFIXES, get_arrow_table, read_table
+from nlp_transfer.data.textfiles import parse_json_lines
 from nlp_transfer.errors import DataError, OutputError, StorageError
 from nlp_transfer.recipe.schema import DataConfig
 
@@ -106,7 +108,8 @@ def read_stdin(stream: TextIO, *, columns: Sequence[str | None] = ()) -> Dataset
         raise DataError("stdin: expected texts, got nothing. Pipe a file in, or name one.")
     first = next(iter(filled.values()))
     if first.lstrip().startswith("{"):
-        return _parse_json_lines(filled)
+        batches = parse_json_lines(filled.items(), where="stdin")
+        return Dataset(join_tables([pa.Table.from_batches([batch]) for batch in batches]))
 
     def open_text() -> TextIO:
         return io.StringIO(content, newline="")
@@ -130,31 +133,6 @@ def _starts_table(first: str, open_text: OpenText, columns: set[str]) -> bool:
     if has_spaces and has_words:
         return False  # As in "Nice phone, review, later".
     return not (has_spaces or has_words) or fits_header(open_text, delimiter, num_rows=ROWS_TO_FIT)
-
-
-def _parse_json_lines(lines: Mapping[int, str]) -> Dataset:
-    """Parse one object a line."""
-    rows = []
-    for number, line in lines.items():
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(
-                f"stdin: line {number}: expected a JSON object: {error}. Write every row as one object on one line."
-            ) from error
-        if not isinstance(row, dict):
-            raise DataError(
-                f"stdin: line {number}: expected a JSON object, got {type(row).__name__}. "
-                'Write every row as {"text": ...} on one line.'
-            )
-        rows.append(row)
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    try:
-        return Dataset.from_dict({name: [row.get(name) for row in rows] for name in names})
-    except (ValueError, TypeError, OverflowError) as error:
-        raise DataError(
-            f"stdin: a column holds values of several types: {error}. Write all values of a column alike."
-        ) from error
 
 
 def read_split(path: str, split: str, *, encoding: str = "utf-8") -> tuple[Dataset, str]:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Dataset, Features
 
+from nlp_transfer.data.arrow_types import hold_columns, join_tables, make_text_column
 from nlp_transfer.data.delimited import read_delimited
 from nlp_transfer.data.textfiles import find_mixed_value, read_json_lines
 from nlp_transfer.errors import DataError, StorageError
@@ -117,7 +118,7 @@ def _refuse_bomb(path: Path, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.R
     for batch in batches:
         for column in batch.columns:
             size += column.nbytes
-            if pa.types.is_dictionary(column.type):
+            if pa.types.is_dictionary(column.type) and pa.types.is_string(column.type.value_type):
                 lengths = pc.take(pc.binary_length(column.dictionary), column.indices)
                 size += pc.sum(lengths, min_count=0).as_py()
         if size > limit:
@@ -153,7 +154,7 @@ def _read_binary(path: Path, suffix: str) -> pa.Table:
             return _read_arrow(path)
         except pa.ArrowInvalid:
             return _simplify_types(pa.ipc.open_stream(pa.memory_map(str(path))).read_all())
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, TypeError) as error:  # TypeError: of an extension type that reads itself.
         if isinstance(error, OSError) and error.errno is not None:
             raise
         reason = str(error).splitlines()[0].rstrip(".")
@@ -172,19 +173,23 @@ def _convert_frame(frame: pd.DataFrame) -> pa.Table:
     twice = sorted({str(name) for name in frame.columns[frame.columns.duplicated()]})
     if twice:
         raise DataError(f"data: expected different column names, came twice: {', '.join(twice)}. Rename one.")
-    arrays, names = [], []
+    arrays, fields = [], []
     for name in frame.columns:
         try:
-            arrays.append(pa.Array.from_pandas(frame[name]))
+            array = pa.Array.from_pandas(frame[name])
+            field = pa.field(str(name), array.type)
         except (pa.ArrowException, OverflowError, UnicodeError, ValueError, TypeError) as error:
-            place = find_mixed_value(None if pd.api.types.is_scalar(v) and pd.isna(v) else v for v in frame[name])
+            values = [None if pd.api.types.is_scalar(v) and pd.isna(v) else v for v in frame[name]]
+            place = find_mixed_value(values)
             where = f"data, row {place[0] + 1}" if place else "data"
-            raise DataError(
+            problem = (
                 f"{where}: expected one type of value in column {str(name)!r}, came "
                 f"{place[1] if place else error}. Make all its values alike, with astype(str) for instance."
-            ) from None
-        names.append(str(name))
-    return _simplify_types(pa.table([pa.chunked_array(_as_chunks(array)) for array in arrays], names=names))
+            )
+            field, array = make_text_column(str(name), values, kind="mixed values", problem=problem)
+        arrays.append(pa.chunked_array(_as_chunks(array), field.type))
+        fields.append(field)
+    return _simplify_types(pa.table(arrays, schema=pa.schema(fields)))
 
 
 def _as_chunks(array: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
@@ -194,6 +199,7 @@ def _as_chunks(array: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
 
 def _simplify_types(table: pa.Table, *, nested: bool = False) -> pa.Table:
     """Turn dictionaries and other ways to store texts into plain ones, inside of lists and objects where asked."""
+    table = hold_columns(table)
     fields = [field.with_type(_simplify_type(field.type, nested=nested)) for field in table.schema]
     target = pa.schema(fields, metadata=table.schema.metadata)
     if target.equals(table.schema):
@@ -256,7 +262,7 @@ def _collect(batches: Iterable[pa.RecordBatch], *, schema: pa.Schema | None = No
 
 def _join(tables: list[pa.Table]) -> pa.Table:
     """Put tables below each other, in one schema."""
-    return pa.concat_tables(tables, promote_options="permissive")
+    return join_tables(tables)
 
 
 def _spill(table: pa.Table) -> pa.Table:

@@ -6,16 +6,17 @@ column of texts.
 
 import codecs
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from numbers import Number
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from nlp_transfer.data.arrow_types import LARGE_NUMBERS, make_text_column
 from nlp_transfer.errors import DataError
 
-__all__ = ["BATCH_ROWS", "check_encoding", "find_mixed_value", "read_json_lines"]
+__all__ = ["BATCH_ROWS", "check_encoding", "find_mixed_value", "name_rows", "parse_json_lines", "read_json_lines"]
 
 BATCH_ROWS = 20_000
 """Rows a batch holds; chosen: large enough to be fast, small enough for long texts."""
@@ -95,36 +96,60 @@ def read_json_lines(path: Path, *, encoding: str = "utf-8") -> Iterator[pa.Recor
         encoding: Its character encoding.
 
     Yields:
+        Batches, as `parse_json_lines` makes them.
+
+    Raises:
+        DataError: A line is no JSON object; names the line.
+    """
+    codec = check_encoding(path, encoding)
+    with path.open(encoding=codec) as file:
+        yield from parse_json_lines(enumerate(file, 1), where=str(path))
+
+
+def parse_json_lines(lines: Iterable[tuple[int, str]], *, where: str) -> Iterator[pa.RecordBatch]:
+    """Parse one JSON object a line; blank lines are skipped.
+
+    ``NaN``, which JSON does not have and pandas and Python write all the same, is a missing value as ``null`` is. A key
+    with values of several types becomes text: that is an error only for whoever reads it.
+
+    Args:
+        lines: Number and text of every line.
+        where: The file, for messages.
+
+    Yields:
         Batches; a key that a line lacks is null there.
 
     Raises:
-        DataError: A line is no JSON object, or a key holds values of several types; names the line.
+        DataError: A line is no JSON object; names the line.
     """
-    codec = check_encoding(path, encoding)
     kinds: dict[str, str] = {}
     rows: list[dict[str, Any]] = []
-    lines: list[int] = []
+    numbers: list[int] = []
     empty = True
-    with path.open(encoding=codec) as file:
-        for number, line in enumerate(file, 1):
-            if line.isspace():
-                continue
-            rows.append(_parse_object(path, number, line))
-            lines.append(number)
-            if len(rows) == BATCH_ROWS:
-                yield _make_json_batch(path, rows, lines, kinds)
-                rows, lines, empty = [], [], False
+    for number, line in lines:
+        if not line or line.isspace():
+            continue
+        rows.append(_parse_object(where, number, line))
+        numbers.append(number)
+        if len(rows) == BATCH_ROWS:
+            yield _make_json_batch(where, rows, numbers, kinds)
+            rows, numbers, empty = [], [], False
     if rows:
-        yield _make_json_batch(path, rows, lines, kinds)
+        yield _make_json_batch(where, rows, numbers, kinds)
     elif empty:
-        raise DataError(f"{path}: expected one JSON object a line, came an empty file. Fill it, or name another file.")
+        raise DataError(f"{where}: expected one JSON object a line, came an empty file. Fill it, or name another file.")
 
 
-def _parse_object(path: Path, number: int, line: str) -> dict[str, Any]:
+def _parse_constant(name: str) -> float | None:
+    """What JSON has no word for: NaN is a missing value, infinity a number."""
+    return None if name == "NaN" else float(name)
+
+
+def _parse_object(path: str, number: int, line: str) -> dict[str, Any]:
     """Read one line."""
     where = f"{path}, line {number}"
     try:
-        row = json.loads(line)
+        row = json.loads(line, parse_constant=_parse_constant)
     except json.JSONDecodeError as error:
         raise DataError(
             f"{where}: expected one JSON object, came text that is no JSON ({error.msg}, column {error.colno}). "
@@ -132,6 +157,10 @@ def _parse_object(path: Path, number: int, line: str) -> dict[str, Any]:
         ) from None
     except RecursionError:
         raise DataError(f"{where}: expected one JSON object, came values nested too deep. Flatten it.") from None
+    except ValueError:
+        raise DataError(
+            f"{where}: expected one JSON object, came a number of more than 4,300 digits. Write it as text."
+        ) from None
     if not isinstance(row, dict):
         raise DataError(
             f"{where}: expected one JSON object, came {_name_kind(row)}. "
@@ -140,38 +169,40 @@ def _parse_object(path: Path, number: int, line: str) -> dict[str, Any]:
     return row
 
 
-def _make_json_batch(path: Path, rows: list[dict[str, Any]], lines: list[int], kinds: dict[str, str]) -> pa.RecordBatch:
+def _make_json_batch(where: str, rows: list[dict[str, Any]], lines: list[int], kinds: dict[str, str]) -> pa.RecordBatch:
     """Turn objects into a batch; ``kinds`` remembers what each key held in earlier batches."""
-    names = list(dict.fromkeys(key for row in rows for key in row))
-    columns = []
+    # A key with half of a surrogate pair is the name of no column, so nobody can ask for it.
+    names = [name for name in dict.fromkeys(key for row in rows for key in row) if _is_encodable(name)]
+    fields, columns = [], []
     for name in names:
-        if not _is_encodable(name):
-            line = next(line for line, row in zip(lines, rows, strict=True) if name in row)
-            raise DataError(
-                f"{path}, line {line}: expected keys of text, came half a surrogate pair: {name!r}. Rename it."
-            )
         values = [row.get(name) for row in rows]
-        kind = kinds.get(name)
-        try:
-            column = pa.array(values)
-        except (pa.ArrowException, OverflowError, UnicodeError, ValueError) as error:
-            place = find_mixed_value(values, kind)
-            where = f"{path}, line {lines[place[0]]}" if place else f"{path}, lines {lines[0]} to {lines[-1]}"
-            came = place[1] if place else str(error)
-            raise DataError(
-                f"{where}: expected one type of value in {name!r}, came {came}. Write all its values alike."
-            ) from None
-        place = find_mixed_value(values, kind, only_first=True)
-        if place and kind:
-            raise DataError(
-                f"{path}, line {lines[place[0]]}: expected one type of value in {name!r}, came {place[1]}. "
-                "Write all its values alike."
-            )
-        kinds.setdefault(name, next((_name_kind(value) for value in values if value is not None), ""))
-        if not kinds[name]:
-            del kinds[name]
+        field, column = _make_json_column(name, values, where, lines, kinds.get(name))
+        kind = next((_name_kind(value) for value in values if value is not None), "")
+        if kind:
+            kinds.setdefault(name, kind)
+        fields.append(field)
         columns.append(column)
-    return pa.RecordBatch.from_arrays(columns, names=names)
+    return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
+
+
+def _make_json_column(
+    name: str, values: list[Any], where: str, lines: list[int], kind: str | None
+) -> tuple[pa.Field, pa.Array]:
+    """One column of a batch; as text that says what is wrong with it where its values are of several types."""
+    try:
+        column = pa.array(values)
+        place = find_mixed_value(values, kind, only_first=True) if kind else None
+        if place is None:
+            return pa.field(name, column.type), column
+        came = place[1]
+    except (pa.ArrowException, OverflowError, UnicodeError, ValueError, TypeError) as error:
+        place = find_mixed_value(values, kind)
+        came = place[1] if place else str(error).splitlines()[0].rstrip(".")
+        if all(value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in values):
+            return make_text_column(name, values, kind=LARGE_NUMBERS, problem=None)
+    line = f"line {lines[place[0]]}" if place else f"lines {lines[0]} to {lines[-1]}"
+    problem = f"{where}, {line}: expected one type of value in {name!r}, came {came}. Write all its values alike."
+    return make_text_column(name, values, kind="mixed values", problem=problem)
 
 
 def find_mixed_value(values: Any, kind: str | None = None, *, only_first: bool = False) -> tuple[int, str] | None:
@@ -222,3 +253,43 @@ def _is_encodable(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def name_rows(where: str, rows: Sequence[int], *, most: int = 5) -> str:
+    """Name some rows for a message: by their line where a file of JSON lines holds them, else by their number.
+
+    Args:
+        where: The table, as messages name it.
+        rows: Row indices from 0, ascending, at least one.
+        most: How many are named.
+
+    Returns:
+        ``row 3``, ``rows 1, 2``, or ``line 4``.
+
+    Example:
+        >>> name_rows("frame", [0, 6])
+        'rows 1, 7'
+    """
+    shown = [int(row) for row in rows[:most]]
+    lines = _find_lines(Path(where), shown)
+    what, numbers = ("row", [row + 1 for row in shown]) if lines is None else ("line", lines)
+    more = ", ..." if len(rows) > most else ""
+    return f"{what}{'s' if len(rows) > 1 else ''} {', '.join(map(str, numbers))}{more}"
+
+
+def _find_lines(path: Path, rows: Sequence[int]) -> list[int] | None:
+    """The lines that hold some rows of a file of JSON lines; None where that is none, or cannot be told."""
+    if path.suffix.lower() not in (".jsonl", ".ndjson", ".json"):
+        return None
+    wanted = max(rows)
+    lines: list[int] = []
+    try:
+        with path.open(encoding="utf-8", errors="strict") as file:
+            for number, line in enumerate(file, 1):
+                if len(lines) > wanted:
+                    break
+                if not line.isspace():
+                    lines.append(number)
+    except (OSError, UnicodeError):  # No file of that name, or one in another encoding.
+        return None
+    return [lines[row] for row in rows] if len(lines) > wanted else None

@@ -130,6 +130,11 @@ def read_texts(column: pa.Array, name: str, where: str, *, blank: bool = False) 
     Raises:
         DataError: The type has no names or numbers, or bytes are no text.
     """
+    kind = column.type
+    if not blank and (pa.types.is_string(kind) or pa.types.is_integer(kind) or pa.types.is_float64(kind)):
+        column = column.dictionary_encode()  # Labels are few: each is looked at once.
+        values = _clear_blank(spell_column(column.dictionary)).take(column.indices)
+        return values.cast(pa.string())
     try:
         values = spell_column(column)
     except TypeError:
@@ -140,8 +145,11 @@ def read_texts(column: pa.Array, name: str, where: str, *, blank: bool = False) 
         raise DataError(
             f"{where}, row {error}: expected text in {name!r}, came bytes that are no UTF-8. Convert the column."
         ) from None
-    if blank:
-        return values
+    return values if blank else _clear_blank(values)
+
+
+def _clear_blank(values: pa.Array) -> pa.Array:
+    """Texts, null in place of an empty one and of white space."""
     is_blank = pc.equal(pc.binary_length(pc.utf8_trim_whitespace(values)), 0)
     return pc.if_else(is_blank, pa.scalar(None, pa.string()), values)
 

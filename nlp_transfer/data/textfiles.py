@@ -145,11 +145,15 @@ def _parse_constant(name: str) -> float | None:
     return None if name == "NaN" else float(name)
 
 
+DECODER = json.JSONDecoder(parse_constant=_parse_constant)
+"""Made once: `json.loads` would make one for every line."""
+
+
 def _parse_object(path: str, number: int, line: str) -> dict[str, Any]:
     """Read one line."""
     where = f"{path}, line {number}"
     try:
-        row = json.loads(line, parse_constant=_parse_constant)
+        row = DECODER.decode(line)
     except json.JSONDecodeError as error:
         raise DataError(
             f"{where}: expected one JSON object, came text that is no JSON ({error.msg}, column {error.colno}). "

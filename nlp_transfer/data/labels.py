@@ -13,7 +13,7 @@ from nlp_transfer.contracts import LabelSpace, TaskKind
 from nlp_transfer.data.columns import find_label_columns
 from nlp_transfer.data.label_names import BOOLEANS, INTEGER, RawLabels, combine_chunks, list_unique, map_unique
 from nlp_transfer.data.label_values import is_unlabelled, read_labels
-from nlp_transfer.data.spelling import read_order
+from nlp_transfer.data.spelling import MISSING_WORDS, read_order
 from nlp_transfer.data.tables import get_arrow_table
 from nlp_transfer.data.textfiles import name_rows
 from nlp_transfer.errors import DataError, LabelError
@@ -190,9 +190,11 @@ def encode_labels(raw: RawLabels, space: LabelSpace) -> np.ndarray:
         counts = {str(item["values"].as_py()): item["counts"].as_py() for item in pc.value_counts(strange)}
         first = strange[0].as_py()
         others = f", and {len(counts) - 1} more unknown labels" if len(counts) > 1 else ""
+        hint = " If it means that the label is missing, leave the cell empty." if first in MISSING_WORDS else ""
         raise LabelError(
             f"{raw.where}, row {rows[unknown[0]] + 1}: expected one of the labels {list_names(space.names)}, came "
             f'"{first}" (in {counts[str(first)]} rows{others}). Correct the labels, or train with rows of that class.'
+            f"{hint}"
         )
     if not is_list:
         return ids

@@ -6,7 +6,7 @@ the same spelling, so that all of them are one label.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -22,6 +22,7 @@ __all__ = [
     "spell_alike",
     "spell_column",
     "spell_interval",
+    "spell_values",
 ]
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -83,6 +84,30 @@ def spell_alike(texts: Iterable[str]) -> dict[str, str]:
     if len(kinds) > 1 or "" in kinds:
         return {text: text for text in found}
     return {text: spelled for text, (_, spelled) in found.items()}
+
+
+def spell_values(values: Sequence[object]) -> list[str | None]:
+    """Write Python values, as a column of groups has them, as text.
+
+    Args:
+        values: Texts or others; None and NaN are missing.
+
+    Returns:
+        Texts as `spell_alike` spells them, other values as `spell` does; None where missing.
+
+    Example:
+        >>> spell_values([True, 2.0, None]), spell_values(["2.0", "1.10"])
+        (['True', '2', None], ['2.0', '1.10'])
+    """
+    texts = spell_alike({value for value in values if isinstance(value, str) and value.strip()})
+    return [
+        None
+        if value is None or value != value
+        else texts.get(value, value)
+        if isinstance(value, str)
+        else spell(str(value))
+        for value in values
+    ]
 
 
 def _read_value(text: str) -> tuple[str, str]:

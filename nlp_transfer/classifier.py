@@ -194,6 +194,8 @@ class Classifier:
         text: str | None = None,
         text_b: str | None = None,
         encoding: str = "utf-8",
+        delimiter: str | None = None,
+        sheet: str | None = None,
         batch_size: int = 64,
         progress: Callable[[int], None] | None = None,
         where: str | None = None,
@@ -202,10 +204,13 @@ class Classifier:
         """Add predictions to a table.
 
         Args:
-            table: A file (csv, tsv, jsonl, parquet, arrow), a `datasets.Dataset` or a pandas frame.
+            table: A file (csv, tsv, xlsx, jsonl, parquet, arrow, ...), a `datasets.Dataset`, a pandas or polars frame,
+                an Arrow table, a dictionary of columns, or a list of dictionaries.
             text: Column of the text; that of the training data, else found by the usual names, where absent.
             text_b: Column of the second text, likewise.
             encoding: Character encoding of text files.
+            delimiter: What stands between cells of a csv, tsv or txt file; told from its rows where absent.
+            sheet: Sheet of an Excel workbook; the first where absent.
             batch_size: Texts in one forward pass.
             progress: Called with the count of rows done since the last call.
             where: How messages name the table.
@@ -218,7 +223,7 @@ class Classifier:
             DataError: The table cannot be read, has no text column, or has a column that would be overwritten.
         """
         check_abstention(abstain_below, self.space)
-        rows = read_table(table, encoding=encoding)
+        rows = read_table(table, encoding=encoding, delimiter=delimiter, sheet=sheet)
         where = where or (str(table) if isinstance(table, str | Path) else "table")
         text, text_b = self._recall_texts(rows, text, text_b)
         added = ["predicted"]
@@ -245,6 +250,8 @@ class Classifier:
         label_separator: str | None = None,
         metrics: Sequence[str] | None = None,
         encoding: str = "utf-8",
+        delimiter: str | None = None,
+        sheet: str | None = None,
         batch_size: int = 64,
         progress: Callable[[int], None] | None = None,
         where: str | None = None,
@@ -252,13 +259,15 @@ class Classifier:
         """Score the classifier on a labelled table whose labels must fit the label contract.
 
         Args:
-            table: A file, a `datasets.Dataset` or a pandas frame.
+            table: As for `predict_table`.
             text: Column of the text; that of the training data, else found by the usual names, where absent.
             text_b: Column of the second text, likewise.
             label: Column of the label, or several 0/1 columns, likewise.
             label_separator: What stands between labels in one text cell; as in the training data where absent.
             metrics: Report keys; by kind of task where absent.
             encoding: Character encoding of text files.
+            delimiter: What stands between cells of a csv, tsv or txt file; told from its rows where absent.
+            sheet: Sheet of an Excel workbook; the first where absent.
             batch_size: Texts in one forward pass.
             progress: Called with the count of rows done since the last call.
             where: How messages name the table.
@@ -270,7 +279,7 @@ class Classifier:
             LabelError: The table has a label that the classifier does not know, or another mapping.
             DataError: The table cannot be used.
         """
-        rows = read_table(table, encoding=encoding)
+        rows = read_table(table, encoding=encoding, delimiter=delimiter, sheet=sheet)
         where = where or (str(table) if isinstance(table, str | Path) else "table")
         text, text_b = self._recall_texts(rows, text, text_b)
         ready = prepare_inference_table(rows, text=text, text_b=text_b, is_pair=self._reads_pairs(text_b), where=where)

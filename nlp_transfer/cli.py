@@ -159,14 +159,19 @@ def schema() -> None:
 def predict(
     artifact: Annotated[str, typer.Argument(help="The model/ folder of a run, the run's folder, or a Hub id.")],
     table: Annotated[
-        str, typer.Argument(metavar="INPUT", help="csv, tsv, jsonl or parquet; - reads lines, csv or jsonl from stdin.")
+        str,
+        typer.Argument(metavar="INPUT", help="csv, xlsx, jsonl, parquet, ...; - reads lines, csv or jsonl from stdin."),
     ] = "-",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="csv, tsv, jsonl or parquet; csv to stdout where absent.")
     ] = None,
     text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
     text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
-    encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv and jsonl files.")] = "utf-8",
+    encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv, txt and jsonl files.")] = "utf-8",
+    delimiter: Annotated[
+        str | None, typer.Option(help="Character between cells, or tab; told from the rows where absent.")
+    ] = None,
+    sheet: Annotated[str | None, typer.Option(help="Sheet of an Excel workbook; the first where absent.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts in one forward pass.")] = 64,
     precision: Annotated[
         str, typer.Option(help="Number format: auto, fp32 or bf16; labels are those of fp32.")
@@ -186,8 +191,11 @@ def predict(
     from nlp_transfer.data.exchange import read_stdin
     from nlp_transfer.data.tables import read_table
 
-    with name_options():
-        rows = read_stdin(sys.stdin, columns=(text, text_b)) if table == "-" else read_table(table, encoding=encoding)
+    with name_options() as findings:
+        if table == "-":
+            rows = read_stdin(sys.stdin, columns=(text, text_b), delimiter=delimiter, findings=findings)
+        else:
+            rows = read_table(table, encoding=encoding, delimiter=delimiter, sheet=sheet, findings=findings)
     classifier = Classifier.from_pretrained(artifact, precision=precision)
     with name_options(), show_progress("predicting", rows.num_rows) as advance:
         found = classifier.predict_table(
@@ -219,7 +227,11 @@ def evaluate(
         list[str] | None, typer.Option(help="Column of the label; given several times, the 0/1 columns of the labels.")
     ] = None,
     metric: Annotated[list[str] | None, typer.Option(help="Report key; may be given several times.")] = None,
-    encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv and jsonl files.")] = "utf-8",
+    encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv, txt and jsonl files.")] = "utf-8",
+    delimiter: Annotated[
+        str | None, typer.Option(help="Character between cells, or tab; told from the rows where absent.")
+    ] = None,
+    sheet: Annotated[str | None, typer.Option(help="Sheet of an Excel workbook; the first where absent.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts in one forward pass.")] = 64,
     precision: Annotated[
         str, typer.Option(help="Number format: auto is fp32 here; or bf16, which is near it.")
@@ -234,8 +246,8 @@ def evaluate(
     from nlp_transfer.data.exchange import read_split
     from nlp_transfer.publishing.tables import scores_table
 
-    with name_options():
-        rows, where = read_split(data, split, encoding=encoding)
+    with name_options() as findings:
+        rows, where = read_split(data, split, encoding=encoding, delimiter=delimiter, sheet=sheet, findings=findings)
     classifier = Classifier.from_pretrained(artifact, precision=precision)
     with name_options(), show_progress("scoring", rows.num_rows) as advance:
         scores = classifier.evaluate(

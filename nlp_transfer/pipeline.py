@@ -51,8 +51,8 @@ def run(
     Args:
         recipe: Shipped name (``sentiment/lora``), file, mapping, or a loaded recipe.
         overrides: ``["training.epochs=2"]`` or ``{"training.epochs": 2}``.
-        data: In place of ``data.path``: a path or Hub id, a `datasets.Dataset` or `DatasetDict`, a pandas frame, or a
-            mapping of those by split name.
+        data: In place of ``data.path``: a path or Hub id, a `datasets.Dataset` or `DatasetDict`, a pandas or polars
+            frame, an Arrow table, a dictionary of columns, a list of dictionaries, or a mapping of those by split name.
         output_dir: In place of ``report.output_dir``.
         progress: Whether to show what is loaded and how training goes.
         console: Where that is shown; stderr, or the notebook's cell, where absent.

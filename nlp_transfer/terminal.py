@@ -13,6 +13,7 @@ __all__ = [
     "ReaderGone",
     "complain",
     "name_reader",
+    "note",
     "quiet_imports",
     "quiet_libraries",
     "say",
@@ -98,3 +99,8 @@ def show_record(found: object, record: Mapping[str, Any], *, as_json: bool) -> N
 def complain(message: str) -> None:
     """Write to stderr."""
     sys.stderr.write(f"nlp-transfer: {message}\n")
+
+
+def note(message: str) -> None:
+    """Write to stderr what went well, and is good to know."""
+    sys.stderr.write(f"note: {message}\n")

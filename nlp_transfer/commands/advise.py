@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from nlp_transfer.commands.naming import add_delimiter
 from nlp_transfer.recipe.schema import EncoderConfig
 from nlp_transfer.terminal import quiet_libraries, say, show, show_progress
 
@@ -18,6 +19,9 @@ def advise(
     text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
     text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
+    delimiter: Annotated[
+        str | None, typer.Option(help="Character between cells, or tab; told from the rows where absent.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="First N rows of the shuffled train.")] = None,
     shots: Annotated[int | None, typer.Option(min=1, help="K rows of every class.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of draws and folds.")] = 0,
@@ -39,7 +43,7 @@ def advise(
 
     advice = give_advice(
         data,
-        overrides or [],
+        add_delimiter(overrides, delimiter),
         encoder=encoder,
         text=text,
         text_b=text_b,

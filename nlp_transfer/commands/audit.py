@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nlp_transfer.commands.naming import name_options
+from nlp_transfer.commands.naming import name_options, tell_notes
 from nlp_transfer.errors import DataError
 from nlp_transfer.terminal import quiet_libraries, say, show, show_progress
 
@@ -23,7 +23,11 @@ def audit(
     text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
     text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
-    encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv and jsonl files.")] = "utf-8",
+    encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv, txt and jsonl files.")] = "utf-8",
+    delimiter: Annotated[
+        str | None, typer.Option(help="Character between cells, or tab; told from the rows where absent.")
+    ] = None,
+    sheet: Annotated[str | None, typer.Option(help="Sheet of an Excel workbook; the first where absent.")] = None,
     rename: Annotated[
         list[str] | None, typer.Option(help="DATA_LABEL=LABEL, where labels go by another name; several times.")
     ] = None,
@@ -54,6 +58,8 @@ def audit(
             text_b=text_b,
             label=label,
             encoding=encoding,
+            delimiter=delimiter,
+            sheet=sheet,
             positive=positive,
             threshold=threshold,
             rename=_read_renames(rename or []),
@@ -66,6 +72,7 @@ def audit(
             output_dir=out,
             track=show_progress,
         )
+    tell_notes(found.record["data"]["notes"])
     _show(found, out, as_json=as_json)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from nlp_transfer.commands.naming import add_delimiter
 from nlp_transfer.terminal import quiet_libraries, show_record
 
 __all__ = ["compare"]
@@ -26,6 +27,9 @@ def compare(
     text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
     text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="Column of the label; several for several labels.")] = None,
+    delimiter: Annotated[
+        str | None, typer.Option(help="Character between cells, or tab; told from the rows where absent.")
+    ] = None,
     task: Annotated[str, typer.Option(help="classification, ordinal, multi_label or regression.")] = "classification",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; runs/compare-DATA where absent.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")] = False,
@@ -41,7 +45,7 @@ def compare(
 
     comparison = compare_table(
         data,
-        overrides or [],
+        add_delimiter(overrides, delimiter),
         encoder=encoder,
         budget=budget,
         seeds=seeds,

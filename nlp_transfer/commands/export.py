@@ -1,10 +1,11 @@
 """The command that writes an artefact for another engine."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from nlp_transfer.commands.naming import name_options
 from nlp_transfer.terminal import quiet_libraries, say
 
 __all__ = ["export"]
@@ -27,6 +28,11 @@ def export(
         str | None, typer.Option(help="File, or folder of splits, of texts on which the export is checked too.")
     ] = None,
     split: Annotated[str, typer.Option(help="Which split of a folder.")] = "validation",
+    encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv, txt and jsonl files.")] = "utf-8",
+    delimiter: Annotated[
+        str | None, typer.Option(help="Character between cells, or tab; told from the rows where absent.")
+    ] = None,
+    sheet: Annotated[str | None, typer.Option(help="Sheet of an Excel workbook; the first where absent.")] = None,
     text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
     text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
 ) -> None:
@@ -35,7 +41,11 @@ def export(
     from nlp_transfer.data.exchange import read_split
     from nlp_transfer.publishing.export import export_artifact
 
-    table = None if data is None else read_split(data, split)[0]
+    table = None
+    if data is not None:
+        with name_options() as findings:
+            reading: dict[str, Any] = {"encoding": encoding, "delimiter": delimiter, "sheet": sheet}
+            table, _ = read_split(data, split, **reading, findings=findings)
     done = export_artifact(
         artifact,
         to=to,

@@ -24,7 +24,11 @@ def out_of_scope(
     text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
     text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the label, for mahalanobis.")] = None,
-    encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv and jsonl files.")] = "utf-8",
+    encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv, txt and jsonl files.")] = "utf-8",
+    delimiter: Annotated[
+        str | None, typer.Option(help="Character between cells, or tab; told from the rows where absent.")
+    ] = None,
+    sheet: Annotated[str | None, typer.Option(help="Sheet of an Excel workbook; the first where absent.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts in one forward pass.")] = 64,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Fit mahalanobis again where it is fitted.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of sentences.")] = False,
@@ -50,19 +54,20 @@ def out_of_scope(
         )
     record: dict[str, Any] = {"method": method, "fitted_rows": None}
     columns = {"text": text, "text_b": text_b}
-    with name_options():
+    with name_options() as findings:
+        reading: dict[str, Any] = {"encoding": encoding, "delimiter": delimiter, "sheet": sheet, "findings": findings}
         if is_fitting:
-            rows, _ = read_split(data, fit_split, encoding=encoding)
+            rows, _ = read_split(data, fit_split, **reading)
             record |= {"file": str(fit_scope(classifier, rows, label=label, **columns)), "fitted_rows": rows.num_rows}
         if ood_data is not None:
             inside, outside = (
                 score_scope(classifier, table, method=method, batch_size=batch_size, **columns)
-                for table in (read_split(source, split, encoding=encoding)[0] for source in (data, ood_data))
+                for table in (read_split(source, split, **reading)[0] for source in (data, ood_data))
             )
             record |= measure_scope(inside, outside, method=method).to_json()
         elif not is_fitting:
             # What cannot be read is told, though energy asks nothing of it yet.
-            read_split(data, split, encoding=encoding)
+            read_split(data, split, **reading)
     _say_found(record, as_json=as_json)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from nlp_transfer.commands.naming import add_delimiter
 from nlp_transfer.evidence.rank_options import (
     ALL,
     DEFAULT_ESTIMATOR,
@@ -37,6 +38,9 @@ def rank(
     ] = DEFAULT_LAYERS,
     limit: Annotated[int, typer.Option(min=2, help="Most train rows that are looked at.")] = DEFAULT_LIMIT,
     pooling: Annotated[str, typer.Option(help="How tokens become one vector: mean, first or max.")] = "mean",
+    delimiter: Annotated[
+        str | None, typer.Option(help="Character between cells, or tab; told from the rows where absent.")
+    ] = None,
     verify: Annotated[int, typer.Option(min=0, help="Fine-tune this many of the best, for a short while.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of the rows, and of verification.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
@@ -57,7 +61,7 @@ def rank(
     ranking = rank_encoders(
         data,
         encoder or [],
-        overrides or [],
+        add_delimiter(overrides, delimiter),
         estimators=estimators,
         layers=which,
         limit=limit,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from nlp_transfer.commands.naming import name_options
+from nlp_transfer.commands.naming import name_options, tell_notes
 from nlp_transfer.terminal import quiet_libraries, say, show, show_progress
 
 if TYPE_CHECKING:
@@ -34,7 +34,11 @@ def suspects(
     text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
     truth: Annotated[str | None, typer.Option(help="Column of trusted labels, to score the list against.")] = None,
-    encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv and jsonl files.")] = "utf-8",
+    encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv, txt and jsonl files.")] = "utf-8",
+    delimiter: Annotated[
+        str | None, typer.Option(help="Character between cells, or tab; told from the rows where absent.")
+    ] = None,
+    sheet: Annotated[str | None, typer.Option(help="Sheet of an Excel workbook; the first where absent.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Look at this many rows of train only.")] = None,
     drop_invalid: Annotated[
         bool, typer.Option("--drop-invalid", help="Leave out rows without a text or a label.")
@@ -55,15 +59,27 @@ def suspects(
     quiet_libraries()
     import json
 
+    from nlp_transfer.data.tables import check_delimiter
     from nlp_transfer.evidence.suspects import find_suspects
     from nlp_transfer.recipe.schema import DataConfig
 
     invalid: Literal["error", "drop"] = "drop" if drop_invalid else "error"
+    with name_options():
+        delimiter = check_delimiter(delimiter)
     config = DataConfig(
-        path=data, text=text, text_b=text_b, label=label, limit=limit, invalid=invalid, encoding=encoding
+        path=data,
+        text=text,
+        text_b=text_b,
+        label=label,
+        limit=limit,
+        invalid=invalid,
+        encoding=encoding,
+        delimiter=delimiter,
+        sheet=sheet,
     )
     with name_options(drops_invalid=True):
         found = find_suspects(config, encoder=encoder, top=top, truth=truth, seed=seed, track=show_progress)
+    tell_notes(found.notes)
     if out is not None:
         found.save(out, overwrite=overwrite)
     if as_json:

@@ -5,30 +5,21 @@ text, and its field remembers what it was, for the message of whoever does read 
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
-from datasets import Features
 
 from nlp_transfer.data.spelling import spell_column, spell_interval
 
-__all__ = [
-    "LARGE_NUMBERS",
-    "describe_column",
-    "explain_column",
-    "hold_columns",
-    "join_tables",
-    "make_text_column",
-    "read_category_order",
-]
+__all__ = ["UNUSABLE", "describe_column", "explain_column", "hold_columns", "join_orders", "read_category_order"]
 
-ORDER, KIND, PROBLEM = b"nlp_transfer.order", b"nlp_transfer.kind", b"nlp_transfer.problem"
-"""Keys in the metadata of a field: the order of ordered categories, what the column was, why it cannot be read."""
+ORDER, KIND = b"nlp_transfer.order", b"nlp_transfer.kind"
+"""Keys in the metadata of a field: the order of ordered categories, and what a column of text was before."""
 
-LARGE_NUMBERS = "numbers of more than 64 bits"
+UNUSABLE = b"nlp_transfer.unusable"
+"""Likewise: why a column is neither text nor label, though it is kept as text."""
 
 EXTENSION, EXTENSION_SETTINGS = b"ARROW:extension:name", b"ARROW:extension:metadata"
 """Where Arrow keeps an extension type that nobody has registered."""
@@ -42,7 +33,7 @@ def read_category_order(field: pa.Field) -> tuple[str, ...] | None:
 
 def explain_column(field: pa.Field) -> str | None:
     """Say why a column cannot be read as texts or labels; None where it can."""
-    found = (field.metadata or {}).get(PROBLEM)
+    found = (field.metadata or {}).get(UNUSABLE)
     return None if found is None else str(found.decode())
 
 
@@ -52,41 +43,10 @@ def describe_column(field: pa.Field) -> str | None:
     return None if found is None else str(found.decode())
 
 
-def make_text_column(name: str, values: Sequence[Any], *, kind: str, problem: str | None) -> tuple[pa.Field, pa.Array]:
-    """Store values of no common type as text: texts as they are, others as JSON.
-
-    Args:
-        name: The column.
-        values: Python values.
-        kind: What they are, in words.
-        problem: What is said to whoever reads the column as texts or labels; None where it may be read as labels.
-
-    Returns:
-        The field, which remembers both, and the column.
-    """
-    metadata = {KIND: kind.encode(), **({} if problem is None else {PROBLEM: problem.encode()})}
-    return pa.field(name, pa.string(), metadata=metadata), pa.array(
-        [_write_value(value) for value in values], pa.string()
-    )
-
-
-def _write_value(value: Any) -> str | None:
-    """A value as text; half of a surrogate pair, which no file can hold, by its number."""
-    if value is None or value is pd.NA or (isinstance(value, float) and value != value):
-        return None
-    if not isinstance(value, str):
-        try:
-            value = json.dumps(value, ensure_ascii=False, default=str)
-        except (ValueError, TypeError, RecursionError):
-            value = str(value)
-    return str(value).encode("utf-8", "backslashreplace").decode()
-
-
 def hold_columns(table: pa.Table) -> pa.Table:
-    """Bring columns that `datasets` cannot hold into a form that it can, and note the order of ordered categories.
+    """Read columns of extension types as what they mean, and note the order of ordered categories.
 
-    Periods and intervals are spelled as pandas spells them, small decimals grow, other ways to store a list or a
-    repeated value are unpacked, and whatever is left becomes JSON text.
+    Periods and intervals are spelled as pandas spells them; any other extension type is what it is stored as.
 
     Args:
         table: Any table.
@@ -115,28 +75,7 @@ def _hold_column(field: pa.Field, column: pa.ChunkedArray) -> tuple[pa.Field, pa
     extension = _read_extension(field)
     if extension is not None:
         return _hold_extension(field, column, *extension)
-    if pa.types.is_decimal32(kind) or pa.types.is_decimal64(kind):
-        wide = pa.decimal128(kind.precision, kind.scale)
-        return field.with_type(wide), column.cast(wide)
-    if pa.types.is_run_end_encoded(kind):
-        decoded = pa.chunked_array([pc.run_end_decode(chunk) for chunk in column.chunks], kind.value_type)
-        return _hold_column(pa.field(field.name, kind.value_type), decoded)
-    if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
-        plain = pa.large_list(kind.value_field)
-        return _hold_column(pa.field(field.name, plain), column.cast(plain))
-    if _is_held(kind):
-        return field, column
-    held, text = make_text_column(field.name, column.to_pylist(), kind=f"values of type {kind}", problem=None)
-    return held, pa.chunked_array([text])
-
-
-def _is_held(kind: pa.DataType) -> bool:
-    """Whether `datasets` has a type for it."""
-    try:
-        Features.from_arrow_schema(pa.schema([pa.field("column", kind)]))
-    except (ValueError, TypeError, NotImplementedError):
-        return False
-    return True
+    return field, column
 
 
 def _hold_dictionary(field: pa.Field, column: pa.ChunkedArray) -> tuple[pa.Field, pa.ChunkedArray]:
@@ -233,80 +172,25 @@ def _read_settings(settings: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def join_tables(tables: Sequence[pa.Table]) -> pa.Table:
-    """Put tables below each other in one schema; a column whose types do not go together becomes text.
+def join_orders(joined: pa.Table, parts: Sequence[pa.Table]) -> pa.Table:
+    """Keep the order of ordered categories in a table that was put together, where all of its parts go with one.
 
     Args:
-        tables: Parts of one table.
+        joined: The whole.
+        parts: What it was put together from.
 
     Returns:
-        All rows. What a field says of its column in any of the parts, it says in the whole.
+        The same rows; the very same table where no part has such a column.
     """
-    fields: dict[str, list[pa.Field]] = {}
-    for table in tables:
-        for field in table.schema:
-            fields.setdefault(field.name, []).append(field)
-    mixed = {name: found for name, found in fields.items() if not _go_together(found)}
-    parts = [_write_columns(table, mixed) for table in tables]
-    try:
-        joined = pa.concat_tables(parts, promote_options="permissive")
-    except pa.ArrowInvalid:  # A whole number that is too large for the numbers with a point beside it.
-        wide = {name: found for name, found in fields.items() if len({field.type for field in found}) > 1}
-        joined = pa.concat_tables([_write_columns(table, wide) for table in tables], promote_options="permissive")
     for index, field in enumerate(joined.schema):
-        metadata = _join_metadata([found.metadata or {} for found in fields[field.name]], field)
-        if field.name in mixed and PROBLEM not in metadata and not _hold_numbers(mixed[field.name]):
-            came = " and ".join(sorted({str(found.type) for found in mixed[field.name]}))
-            metadata[PROBLEM] = (
-                f"expected one type of value in {field.name!r}, came {came}. Write its values alike.".encode()
-            )
-        if metadata != (field.metadata or {}):
-            joined = joined.set_column(index, field.with_metadata(metadata), joined.column(index))
-    return joined
-
-
-def _join_metadata(found: Sequence[dict[bytes, bytes]], field: pa.Field) -> dict[bytes, bytes]:
-    """What the parts of a column say of it; an order has to be the same in all."""
-    joined: dict[bytes, bytes] = {}
-    for metadata in found:
-        joined = {**metadata, **joined}
-    if ORDER in joined:
-        orders = [read_category_order(field.with_metadata(metadata)) for metadata in found]
-        order = _join_orders([None if known is None else list(known) for known in orders])
-        joined.pop(ORDER)
-        if order is not None:
-            joined[ORDER] = json.dumps(order).encode()
-    return joined
-
-
-def _hold_numbers(fields: Iterable[pa.Field]) -> bool:
-    """Whether a column that became text holds nothing but numbers, some too large to be stored as such."""
-    return all(
-        describe_column(field) == LARGE_NUMBERS or pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-        for field in fields
-    )
-
-
-def _go_together(fields: Iterable[pa.Field]) -> bool:
-    """Whether columns can be one."""
-    kinds = list(dict.fromkeys(field.type for field in fields))
-    if len(kinds) == 1:
-        return True
-    try:
-        pa.unify_schemas([pa.schema([pa.field("column", kind)]) for kind in kinds], promote_options="permissive")
-    except (pa.ArrowTypeError, pa.ArrowInvalid):
-        return False
-    return True
-
-
-def _write_columns(table: pa.Table, names: Iterable[str]) -> pa.Table:
-    """The table with some of its columns as text."""
-    for name in names:
-        index = table.schema.get_field_index(name)
-        if index < 0 or pa.types.is_string(table.schema.field(index).type):
+        orders = [
+            read_category_order(part.schema.field(field.name)) for part in parts if field.name in part.column_names
+        ]
+        if all(order is None for order in orders):
             continue
-        field = table.schema.field(index)
-        held, text = make_text_column(name, table.column(index).to_pylist(), kind="mixed values", problem=None)
-        metadata = {**(held.metadata or {}), **(field.metadata or {})}
-        table = table.set_column(index, held.with_metadata(metadata), pa.chunked_array([text]))
-    return table
+        order = _join_orders([None if known is None else list(known) for known in orders])
+        metadata = {key: value for key, value in (field.metadata or {}).items() if key != ORDER}
+        if order is not None:
+            metadata[ORDER] = json.dumps(order).encode()
+        joined = joined.set_column(index, field.with_metadata(metadata), joined.column(index))
+    return joined

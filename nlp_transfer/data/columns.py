@@ -9,10 +9,12 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, Value
 
 from nlp_transfer.contracts import TaskKind
-from nlp_transfer.data.arrow_types import describe_column, explain_column
+from nlp_transfer.data.arrow_types import describe_column
+from nlp_transfer.data.delimited import offer_delimiter
 from nlp_transfer.data.spelling import is_bytes, spell_column
-from nlp_transfer.data.tables import get_arrow_table, store_table
+from nlp_transfer.data.tables import explain_unusable, get_arrow_table, store_table
 from nlp_transfer.data.textfiles import name_rows
+from nlp_transfer.data.usual_names import ID_NAMES, LABEL_NAMES, PAIR_NAMES, TEXT_NAMES
 from nlp_transfer.errors import DataError
 
 __all__ = [
@@ -23,20 +25,6 @@ __all__ = [
     "prepare_inference_table",
 ]
 
-TEXT_NAMES = (
-    "sentence", "review", "content", "tweet", "comment", "comment_text", "question", "utterance", "headline", "body",
-    "document", "query", "message", "title", "abstract", "post", "article", "description", "phrase", "texts",
-)  # fmt: skip
-PAIR_NAMES = (
-    ("text", "text_b"), ("text_a", "text_b"), ("text1", "text2"), ("text_1", "text_2"), ("sentence1", "sentence2"),
-    ("sentence_1", "sentence_2"), ("sentence_a", "sentence_b"), ("premise", "hypothesis"), ("question1", "question2"),
-    ("question", "sentence"),
-)  # fmt: skip
-LABEL_NAMES = (
-    "target", "class", "category", "sentiment", "intent", "emotion", "stars", "rating", "score", "topic", "y", "tag",
-    "tags", "classes", "categories", "emotions", "gold_label", "coarse_label", "airline_sentiment", "polarity",
-)  # fmt: skip
-ID_NAMES = ("id", "idx", "index", "uid", "guid", "unnamed_0", "unnamed: 0", "__index_level_0__")
 RESERVED = ("id", "text", "text_b", "label")
 
 
@@ -86,11 +74,12 @@ def find_text_columns(
         return (strings or found)[0], text_b, []
     labels = ("label", "labels", "label_text", *LABEL_NAMES)
     left = [names[n] for n in names if n not in labels and n not in ID_NAMES and _holds_strings(table, names[n])]
+    left = [name for name in left if explain_unusable(table, name) is None] or left
     if len(left) == 1:
         return left[0], text_b, [f'The texts are taken from "{left[0]}", the only column of texts.']
     raise DataError(
         f"{where}: expected a column of texts (text, sentence, review, ...), came the columns: "
-        f"{_list_columns(table)}. Name it with data.text."
+        f"{_list_columns(table)}. Name it with data.text.{offer_delimiter(where)}"
     )
 
 
@@ -123,6 +112,7 @@ def find_label_columns(
             raise DataError(f"data.label: expected different columns, came {columns}. Name each once.")
         for name in columns:
             _require_column(table, name, key="data.label", where=where)
+            _require_usable(table, name)
             if name in texts:
                 raise DataError(f"data.label: expected another column than the texts, came {name!r}. Name another.")
         return columns
@@ -132,6 +122,7 @@ def find_label_columns(
         if len(found) > 1:
             raise DataError(_explain_several(where, "column of labels", found, "data.label"))
         if found:
+            _require_usable(table, found[0])
             return found
     return []
 
@@ -147,7 +138,17 @@ def _require_column(table: Dataset, name: str, *, key: str, where: str) -> None:
         near = difflib.get_close_matches(name.lower(), [other.lower() for other in table.column_names], n=1)
         actual = next((other for other in table.column_names if near and other.lower() == near[0]), None)
         hint = f' Did you mean "{actual}"?' if actual else " Name one of those."
-        raise DataError(f"{key}: expected a column of {where}, came {name!r}; there are: {_list_columns(table)}.{hint}")
+        raise DataError(
+            f"{key}: expected a column of {where}, came {name!r}; there are: {_list_columns(table)}.{hint}"
+            f"{offer_delimiter(where)}"
+        )
+
+
+def _require_usable(table: Dataset, name: str) -> None:
+    """Refuse a column that was kept as text because its values are of several types."""
+    reason = explain_unusable(table, name)
+    if reason is not None:
+        raise DataError(reason)
 
 
 def _list_columns(table: Dataset) -> str:
@@ -214,10 +215,8 @@ def _build_ids(table: Dataset, arrow: pa.Table, id_column: str | None, where: st
     if id_column is None:
         return pa.chunked_array([pa.array(np.arange(arrow.num_rows)).cast(pa.string())])
     _require_column(table, id_column, key="data.id", where=where)
+    _require_usable(table, id_column)
     column = arrow[id_column]
-    problem = explain_column(arrow.schema.field(id_column))
-    if problem is not None:
-        raise DataError(problem)
     try:
         ids = pa.chunked_array([spell_column(chunk) for chunk in column.chunks], pa.string())
     except (TypeError, ValueError):
@@ -235,10 +234,8 @@ def _build_ids(table: Dataset, arrow: pa.Table, id_column: str | None, where: st
 def _read_texts(table: Dataset, arrow: pa.Table, name: str, *, key: str, where: str) -> pa.ChunkedArray:
     """A column of texts, refused where it holds something else."""
     _require_column(table, name, key=key, where=where)
+    _require_usable(table, name)
     column, field = arrow[name], arrow.schema.field(name)
-    problem = explain_column(field)
-    if problem is not None:
-        raise DataError(problem)
     if pa.types.is_null(column.type):
         return column.cast(pa.string())
     if is_bytes(column.type):
@@ -322,7 +319,7 @@ def prepare_inference_table(
     if is_pair and second is None:
         raise DataError(
             f"{where}: expected two texts a row, as the artefact reads, came the columns: {_list_columns(table)}. "
-            "Name the second with data.text_b."
+            f"Name the second with data.text_b.{offer_delimiter(where)}"
         )
     if not is_pair and second is not None:
         raise DataError(

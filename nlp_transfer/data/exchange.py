@@ -1,10 +1,8 @@
 """Tables that come in and go out around a prediction: one split of a folder, stdin, and files written whole."""
 
 import csv
-import io
 import json
 import math
-import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,29 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
 
-from nlp_transfer.data.arrow_types import join_tables
-from nlp_transfer.data.columns import PAIR_NAMES, TEXT_NAMES
-from nlp_transfer.data.delimited import OpenText, choose_delimiter, fits_header, parse_delimited
-from nlp_transfer.data.examples import find_example
-from nlp_transfer.data.sources import open_source
-from nlp_transfer.data.tables import TABLE_SUFFIXES, get_arrow_table, read_table
-from nlp_transfer.data.textfiles import parse_json_lines
+from nlp_transfer.data.findings import Findings
+from nlp_transfer.data.sources import open_split
+from nlp_transfer.data.tables import check_delimiter, get_arrow_table, read_text
+from nlp_transfer.data.textfiles import STDIN, TextSource
 from nlp_transfer.errors import DataError, OutputError, StorageError
+from nlp_transfer.recipe.formats import WRITTEN_SUFFIXES
 from nlp_transfer.recipe.schema import DataConfig
 
 __all__ = ["FORMULA", "check_output", "read_split", "read_stdin", "write_table"]
-
-FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
-
-KNOWN_COLUMNS = {"text", *TEXT_NAMES, *(name for pair in PAIR_NAMES for name in pair)}
-COLUMN_NAME = re.compile(r"([\w.,:#()/%&+*@$-]+( [\w.,:#()/%&+*@$-]+){0,3})?")
-"""A column's name, of four words at most; pandas leaves that of an index empty."""
-
-MAX_NAME_LENGTH = 40
-"""Characters of such a name; chosen."""
-
-ROWS_TO_FIT = 10
-"""Rows below a line that may be a header or a text, which are to have as many cells; chosen."""
 
 FORMULA = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 """What a text begins with that a spreadsheet takes for a formula, the wide forms of the four signs included."""
@@ -68,8 +52,9 @@ def check_output(out: Path | None, source: str, *, overwrite: bool) -> None:
     """
     if out is None:
         return
-    if out.suffix.lower() not in FORMATS:
-        raise OutputError(f"--out: {out}: expected a file ending in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}.")
+    if out.suffix.lower() not in WRITTEN_SUFFIXES:
+        *most, last = WRITTEN_SUFFIXES
+        raise OutputError(f"--out: {out}: expected a file ending in {', '.join(most)} or {last}.")
     if out.is_dir():
         raise OutputError(f"--out: {out}: is a folder. Name a file in it.")
     if out.exists() and source != "-" and Path(source).exists() and out.samefile(source):
@@ -80,12 +65,20 @@ def check_output(out: Path | None, source: str, *, overwrite: bool) -> None:
         raise OutputError(f"--out: {out}: there is no folder {out.parent}. Make it first.")
 
 
-def read_stdin(stream: TextIO, *, columns: Sequence[str | None] = ()) -> Dataset:
+def read_stdin(
+    stream: TextIO,
+    *,
+    columns: Sequence[str | None] = (),
+    delimiter: str | None = None,
+    findings: Findings | None = None,
+) -> Dataset:
     r"""Read a table from a stream: jsonl, csv or tsv with a header that names a text column, or one text a line.
 
     Args:
         stream: Text.
         columns: Further names that make a first line a header, where they are not None: ``--text`` and ``--text-b``.
+        delimiter: What stands between cells: with it the text is a table. Told from the rows where absent.
+        findings: Gets what was decided and left out.
 
     Returns:
         A table; lines become its column ``text``.
@@ -98,50 +91,32 @@ def read_stdin(stream: TextIO, *, columns: Sequence[str | None] = ()) -> Dataset
         ['a joy to watch', 'a bore']
     """
     try:
-        content = stream.read().removeprefix("\ufeff")
+        content = stream.read()
     except UnicodeDecodeError as error:
         raise DataError(f"stdin: is not {error.encoding} text. Convert it first.") from error
-    # Not splitlines(), which also breaks at characters that belong to a text, such as U+2028.
-    lines = content.replace("\r\n", "\n").split("\n")
-    filled = {number: line for number, line in enumerate(lines, start=1) if line.strip()}
-    if not filled:
-        raise DataError("stdin: expected texts, got nothing. Pipe a file in, or name one.")
-    first = next(iter(filled.values()))
-    if first.lstrip().startswith("{"):
-        batches = parse_json_lines(filled.items(), where="stdin")
-        return Dataset(join_tables([pa.Table.from_batches([batch]) for batch in batches]))
-
-    def open_text() -> TextIO:
-        return io.StringIO(content, newline="")
-
-    if _starts_table(first, open_text, {name.strip().lower() for name in columns if name}):
-        return Dataset(pa.Table.from_batches(list(parse_delimited(open_text, where="stdin"))))
-    return Dataset.from_dict({"text": list(filled.values())})
+    return read_text(
+        TextSource.from_text(content, where=STDIN), columns=columns, delimiter=delimiter, findings=findings
+    )
 
 
-def _starts_table(first: str, open_text: OpenText, columns: set[str]) -> bool:
-    """Whether a first line is the header of a table, not a text that happens to hold commas."""
-    delimiter = choose_delimiter(first)
-    cells = next(csv.reader([first], delimiter=delimiter))
-    names = [name.strip() for name in next(csv.reader([first], delimiter=delimiter, skipinitialspace=True))]
-    if not {name.lower() for name in names} & (KNOWN_COLUMNS | columns):
-        return False
-    if not all(COLUMN_NAME.fullmatch(name) and len(name) <= MAX_NAME_LENGTH for name in names):
-        return False
-    has_spaces = any(cell != name for cell, name in zip(cells, names, strict=False))
-    has_words = any(" " in name for name in names)
-    if has_spaces and has_words:
-        return False  # As in "Nice phone, review, later".
-    return not (has_spaces or has_words) or fits_header(open_text, delimiter, num_rows=ROWS_TO_FIT)
-
-
-def read_split(path: str, split: str, *, encoding: str = "utf-8") -> tuple[Dataset, str]:
+def read_split(
+    path: str,
+    split: str,
+    *,
+    encoding: str = "utf-8",
+    delimiter: str | None = None,
+    sheet: str | None = None,
+    findings: Findings | None = None,
+) -> tuple[Dataset, str]:
     """Read one labelled table to evaluate on.
 
     Args:
         path: A file, a folder of splits, a bundled name or a Hub id.
         split: Which split; a file is read whole.
-        encoding: Character encoding of csv, tsv and jsonl files.
+        encoding: Character encoding of csv, tsv, txt and jsonl files.
+        delimiter: What stands between cells of csv, tsv and txt files; told from their rows where absent.
+        sheet: Sheet of an Excel workbook; the first where absent.
+        findings: Gets what was decided and left out.
 
     Returns:
         The table and how messages name it.
@@ -149,23 +124,17 @@ def read_split(path: str, split: str, *, encoding: str = "utf-8") -> tuple[Datas
     Raises:
         DataError: There is no such table.
     """
-    place = Path(path).expanduser()
-    # Unlike Path's own, these raise no error for a name that is too long for the file system.
-    is_folder, is_there = os.path.isdir(place), os.path.exists(place)
-    if is_folder or (not is_there and find_example(path) is not None):
-        folder = place if is_folder else find_example(path)
-        assert folder is not None
-        found = sorted(file for file in folder.iterdir() if file.stem == split and file.is_file())
-        if len(found) == 1:
-            return read_table(found[0], encoding=encoding), str(found[0])
-        if len(found) > 1:
-            raise DataError(f"{path}: has {found[0].name} and {found[1].name}. Name the file.")
-    elif is_there or place.suffix.lower() in TABLE_SUFFIXES:
-        return read_table(place, encoding=encoding), path
-    source = open_source(DataConfig.model_validate({"path": path, "encoding": encoding}))
-    if split not in source.tables:
-        raise DataError(f"{path}: expected a split {split!r}, came: {', '.join(source.tables)}. Use --split.")
-    return source.tables[split], source.where[split]
+    if not path:
+        raise DataError(
+            "data.path: expected a file, a folder of splits, a bundled name or a Hub id, came an empty name."
+        )
+    data = DataConfig(path=path, encoding=encoding, sheet=sheet or None, delimiter=check_delimiter(delimiter))
+    found = open_split(data, split)
+    if findings is not None:
+        findings.take(found.findings)
+    else:
+        found.findings.warn()
+    return found.tables[split], found.where[split]
 
 
 def write_table(table: Dataset, out: Path | None, stream: TextIO) -> None:

@@ -11,6 +11,7 @@ from datasets import Dataset
 
 from nlp_transfer.contracts import LabelSpace, TaskKind
 from nlp_transfer.data.columns import find_label_columns
+from nlp_transfer.data.delimited import offer_delimiter
 from nlp_transfer.data.label_names import BOOLEANS, INTEGER, RawLabels, combine_chunks, list_unique, map_unique
 from nlp_transfer.data.label_values import is_unlabelled, read_labels
 from nlp_transfer.data.spelling import MISSING_WORDS, read_order
@@ -257,6 +258,7 @@ def map_labels(
     if not columns:
         raise DataError(
             f"{where}: expected a column of labels, came {', '.join(table.column_names)}. Name it with data.label."
+            f"{offer_delimiter(where)}"
         )
     raw = read_labels(table, columns, space.kind, separator=label_separator, where=where, names=space.names)
     check_order(raw, space)

@@ -9,6 +9,7 @@ from datasets import Dataset, Features, List, Value
 from nlp_transfer.contracts import SPLITS, DataFacts, LabelSpace, Splits
 from nlp_transfer.data.balance import add_rows
 from nlp_transfer.data.checks import count_conflicts, count_leaks, hash_texts
+from nlp_transfer.data.findings import Findings
 from nlp_transfer.data.labels import (
     build_label_space,
     check_declared,
@@ -26,8 +27,13 @@ from nlp_transfer.recipe.schema import DataConfig, TaskConfig
 
 __all__ = ["load_splits"]
 
+SHOWN_RARE = 5
+"""Classes of one text that a warning names; chosen."""
 
-def load_splits(data: DataConfig, task: TaskConfig, *, seed: int, source: object | None = None) -> Splits:
+
+def load_splits(
+    data: DataConfig, task: TaskConfig, *, seed: int, source: object | None = None, findings: Findings | None = None
+) -> Splits:
     """Load a labelled source as train, validation and test.
 
     Rows stay in their order. Missing splits are drawn from train. Whatever is decided, dropped or found is counted
@@ -37,8 +43,9 @@ def load_splits(data: DataConfig, task: TaskConfig, *, seed: int, source: object
         data: What to read.
         task: What the labels are.
         seed: ``training.seed``; chooses the rows of ``data.shots`` and nothing else.
-        source: Tables in memory instead of ``data.path``: a `datasets.Dataset` or `DatasetDict`, a pandas frame, or
-            a mapping of those by split name.
+        source: What is in memory, instead of ``data.path``: a table in any form that `read_table` takes, such as a
+            pandas or polars frame or a dictionary of columns, or a mapping of those by split name.
+        findings: Gets what was decided and left out while the tables were read, which the facts say too.
 
     Returns:
         Three tables, the label contract, and the facts. Test has no ``label`` column where it has no labels.
@@ -56,7 +63,10 @@ def load_splits(data: DataConfig, task: TaskConfig, *, seed: int, source: object
         (('bad', 'good'), {'train': 14, 'validation': 2, 'test': 4})
     """
     opened = open_source(data, source)
-    facts = DataFacts(source=opened.name, notes=list(opened.notes))
+    facts = DataFacts(source=opened.name)
+    opened.findings.add_to(facts)
+    if findings is not None:
+        findings.take(opened.findings)
     texts, columns = find_columns(opened, data, task, facts)
     parts = build_parts(opened, data, task, texts, columns, facts)
     space = _encode_parts(parts, task, columns, facts)
@@ -137,12 +147,15 @@ def _draw_missing(parts: dict[str, Part], data: DataConfig, space: LabelSpace, f
     """Draw the splits that the source does not have."""
     shares = {"test": data.test_share, "validation": data.validation_share}
     shares = {split: share for split, share in shares.items() if split not in parts}
-    if not shares:
-        return
     train = parts["train"]
     assert train.labels is not None
+    if not shares:
+        if space.is_categorical:
+            counts = np.bincount(train.labels, minlength=space.num_outputs)
+            _warn_rare(train, np.flatnonzero(counts == 1).tolist(), space, facts, is_numbered=data.id is None)
+        return
     strata = train.labels if space.is_categorical else np.zeros(len(train.labels), dtype=np.int64)
-    drawn, num_kept = draw_splits(train.keys[1], strata, shares, seed=data.seed, where=train.where)
+    drawn, bare = draw_splits(train.keys[1], strata, shares, seed=data.seed, where=train.where)
     for split, rows in drawn.items():
         parts[split] = train.take(rows)
     facts.drawn = [split for split in SPLITS if split in shares]
@@ -151,8 +164,28 @@ def _draw_missing(parts: dict[str, Part], data: DataConfig, space: LabelSpace, f
         facts.notes.append(
             f"The source has no {split} split: {len(drawn[split])} rows were drawn from train ({how}seed {data.seed})."
         )
-    if num_kept and space.is_categorical:
-        facts.notes.append(f"{num_kept} class{'es' if num_kept > 1 else ''} with one text stayed in train as a whole.")
+    if space.is_categorical:
+        _warn_rare(train, bare, space, facts, is_numbered=data.id is None)
+
+
+def _warn_rare(train: Part, classes: Sequence[int], space: LabelSpace, facts: DataFacts, *, is_numbered: bool) -> None:
+    """Name the classes of a single text: a mistyped label, a header among the rows, or too few rows."""
+    assert train.labels is not None
+    if not classes or len(classes) == len(np.unique(train.labels)):
+        return
+    shown = []
+    for label in classes[:SHOWN_RARE]:
+        rows = np.flatnonzero(train.labels == label)
+        key = train.table["id"][int(rows[0])].as_py()
+        # Numbers of rows begin with 0 in a table, and with 1 in messages.
+        place = f"row {int(key) + 1}" if is_numbered else f"id {key}"
+        shown.append(f'"{space.names[label]}" ({f"{len(rows)} rows from" if len(rows) > 1 else "1 row:"} {place})')
+    more = f" and {len(classes) - len(shown)} more" if len(classes) > len(shown) else ""
+    what = f"{len(classes)} classes have one text each" if len(classes) > 1 else "a class has one text only"
+    facts.warnings.append(
+        f"{train.where}: {what}, which stays in train: {', '.join(shown)}{more}. It can hardly be learned, and no "
+        "score tells of it. Correct the label, or add rows."
+    )
 
 
 def _count_leaks(parts: dict[str, Part]) -> dict[str, dict[str, int]]:

@@ -12,6 +12,7 @@ from datasets import Features
 from nlp_transfer.contracts import DataFacts
 from nlp_transfer.data.checks import find_long_texts
 from nlp_transfer.data.columns import build_columns, find_empty_rows, find_label_columns, find_text_columns
+from nlp_transfer.data.delimited import offer_delimiter
 from nlp_transfer.data.label_names import RawLabels
 from nlp_transfer.data.label_values import (
     is_unlabelled,
@@ -86,7 +87,7 @@ def find_columns(
     if not columns:
         raise DataError(
             f"{where}: expected a column of labels (label, target, class, ...), came the columns: "
-            f"{', '.join(train.column_names)}. Name it with data.label."
+            f"{', '.join(train.column_names)}. Name it with data.label.{offer_delimiter(where)}"
         )
     return (text, text_b), columns
 

@@ -56,7 +56,7 @@ def select_shots(labels: np.ndarray, shots: int, seed: int) -> np.ndarray:
 
 def draw_splits(
     groups: np.ndarray, strata: np.ndarray, shares: Mapping[str, float], *, seed: int, where: str
-) -> tuple[dict[str, np.ndarray], int]:
+) -> tuple[dict[str, np.ndarray], list[int]]:
     """Draw splits from train, with equal shares of every class, and equal texts on one side.
 
     Every split takes its share of each class (largest remainders fill it up); rows of one group, which is one text,
@@ -70,7 +70,7 @@ def draw_splits(
         where: The source, for messages.
 
     Returns:
-        Split name, ``train`` included, to row indices in ascending order; and the count of classes whose rows all
+        Split name, ``train`` included, to row indices in ascending order; and the classes of one text, whose rows all
         had to stay in train.
 
     Raises:
@@ -109,11 +109,11 @@ def draw_splits(
                     break
     rows_side = side[group_of]
     drawn = {split: np.flatnonzero(rows_side == split) for split in ("train", *shares)}
-    num_bare = sum(len(groups_) == 1 for groups_ in members.values())
+    bare = [stratum for stratum, groups_ in members.items() if len(groups_) == 1]
     for split in shares:
-        if not len(drawn[split]) and num_bare == len(members) > 1:
+        if not len(drawn[split]) and len(bare) == len(members) > 1:
             raise DataError(
-                f"{where}: expected classes of several texts to draw a {split} split, came {num_bare} classes of one "
+                f"{where}: expected classes of several texts to draw a {split} split, came {len(bare)} classes of one "
                 f"text each. Add rows, name another column with data.label, or add a {split} file."
             )
         if not len(drawn[split]):
@@ -121,7 +121,7 @@ def draw_splits(
                 f"{where}: expected enough rows to draw a {split} split of share {shares[split]:g}, came {num_rows}. "
                 f"Add rows, or a {split} file."
             )
-    return drawn, num_bare
+    return drawn, bare
 
 
 def _share_out(counts: Mapping[int, int], share: float) -> dict[int, int]:

@@ -5,23 +5,25 @@ import os
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import datasets
 import huggingface_hub
-import pandas as pd
 import pyarrow as pa
 from datasets import Dataset
 
 from nlp_transfer.contracts import SPLITS
 from nlp_transfer.data.examples import find_example, list_examples
-from nlp_transfer.data.tables import TABLE_SUFFIXES, read_table
+from nlp_transfer.data.findings import Findings
+from nlp_transfer.data.tables import holds_table, read_table, read_tables
 from nlp_transfer.errors import DataError
+from nlp_transfer.recipe.formats import TABLE_SUFFIXES, is_table_name, split_table_name
 from nlp_transfer.recipe.schema import DataConfig
 
-__all__ = ["SPLIT_NAMES", "Source", "open_source"]
+__all__ = ["SPLIT_NAMES", "Source", "open_source", "open_split"]
 
 SPLIT_NAMES = {
     "train": ("train", "training"),
@@ -30,6 +32,15 @@ SPLIT_NAMES = {
 }
 """What sources call the splits."""
 
+SHARD = re.compile(r"(?P<split>.+?)-(?P<number>\d{4,6})-of-(?P<count>\d{4,6})(-[0-9a-fA-F]+)?")
+"""A shard's name as the Hub has it: ``train-00000-of-00002``, and in earlier days a hash behind that."""
+
+PART_FOLDER = "data"
+"""Where repositories of the Hub keep their shards."""
+
+SHOWN_FILES = 8
+"""Files of a folder that a message lists; chosen."""
+
 HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 # Which library speaks HTTP differs between releases of huggingface_hub; its own errors name the base class.
 HTTP_ERROR: type[Exception] = getattr(huggingface_hub.errors, "HTTPError", OSError)
@@ -37,21 +48,36 @@ PROBE_SECONDS = 5.0
 """How long the Hub may take to answer before it counts as out of reach; chosen."""
 
 
+@dataclass
 class Source:
     """The tables of a source, by split, before anything was done to them.
 
-    Args:
+    Attributes:
         name: The source as the user would name it.
         tables: Split name to table.
         where: Split name to the place that messages name.
-        notes: What was decided for the user.
+        findings: What was decided for the user, and what was left out.
     """
 
-    def __init__(self, name: str, tables: Mapping[str, Dataset], where: Mapping[str, str], notes: list[str]) -> None:
-        self.name = name
-        self.tables = dict(tables)
-        self.where = dict(where)
-        self.notes = notes
+    name: str
+    tables: dict[str, Dataset]
+    where: dict[str, str]
+    findings: Findings = field(default_factory=Findings)
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The files of one split: one, or all shards.
+
+    Attributes:
+        paths: In their order.
+        name: How messages name them.
+        format: Their ending.
+    """
+
+    paths: tuple[Path, ...]
+    name: str
+    format: str
 
 
 def open_source(data: DataConfig, source: object | None = None) -> Source:
@@ -61,8 +87,8 @@ def open_source(data: DataConfig, source: object | None = None) -> Source:
 
     Args:
         data: The recipe's section.
-        source: Tables in memory, instead of ``data.path``: a `datasets.Dataset` or `DatasetDict`, a pandas frame,
-            or a mapping of those by split name.
+        source: What is in memory, instead of ``data.path``: a table in any form that `read_table` takes, or a
+            `DatasetDict` or other mapping of those by split name.
 
     Returns:
         At least the train split.
@@ -70,29 +96,47 @@ def open_source(data: DataConfig, source: object | None = None) -> Source:
     Raises:
         DataError: There is nothing of that name, it holds no train split, or a table cannot be read.
     """
-    if source is not None:
-        found = _open_memory(data, source)
-    else:
-        path = Path(data.path).expanduser()
-        example = find_example(data.path)
-        if _exists(path) and path.is_dir():
-            found = _open_folder(data, path, str(path))
-        elif _exists(path):
-            found = _open_file(data, path)
-        elif example:
-            found = _open_folder(data, example, data.path)
-        elif (
-            HUB_ID.fullmatch(data.path) and path.suffix.lower() not in TABLE_SUFFIXES and not data.path.startswith(".")
-        ):
-            found = _open_hub(data)
-        else:
-            raise DataError(_explain_missing(data.path, path))
+    found = _open_memory(data, source) if source is not None else _open_path(data, None)
     if "train" not in found.tables:
         raise DataError(
             f"{found.name}: expected a train split, came: {', '.join(found.tables) or 'none'}. "
             "Add train.csv (or tsv, jsonl, parquet, arrow), or name the split with data.splits."
         )
     return found
+
+
+def open_split(data: DataConfig, split: str) -> Source:
+    """Find and read one split of a source; a file is read whole.
+
+    Args:
+        data: Names the source; its columns do not matter here.
+        split: ``train``, ``validation`` or ``test``, or what the files of a folder are called.
+
+    Returns:
+        That split.
+
+    Raises:
+        DataError: There is no such split, or it cannot be read.
+    """
+    found = _open_path(data, split)
+    if split not in found.tables:
+        raise DataError(f"{data.path}: expected a split {split!r}, came: {', '.join(found.tables)}. Use --split.")
+    return found
+
+
+def _open_path(data: DataConfig, split: str | None) -> Source:
+    """Open what ``data.path`` names: all splits of it, or one."""
+    path = Path(data.path).expanduser()
+    example = find_example(data.path)
+    if _exists(path) and path.is_dir():
+        return _open_folder(data, path, str(path), split)
+    if _exists(path):
+        return _open_file(data, path, split or "train")
+    if example:
+        return _open_folder(data, example, data.path, split)
+    if HUB_ID.fullmatch(data.path) and not is_table_name(path) and not data.path.startswith("."):
+        return _open_hub(data)
+    raise DataError(_explain_missing(data.path, path))
 
 
 def _exists(path: Path) -> bool:
@@ -168,47 +212,156 @@ def _note_left(left: list[str]) -> list[str]:
     return [f"Not used: {', '.join(left)}."] if left else []
 
 
-def _open_file(data: DataConfig, path: Path) -> Source:
-    """Read a single file as train."""
+def _open_file(data: DataConfig, path: Path, split: str) -> Source:
+    """Read a single file as one split."""
     if data.splits:
         raise DataError(
             f"data.splits: expected a source with several splits, came the single file {path}. Remove data.splits."
         )
-    return Source(str(path), {"train": read_table(path, encoding=data.encoding)}, {"train": str(path)}, [])
+    found = Source(str(path), {}, {split: str(path)})
+    shard = SHARD.fullmatch(split_table_name(path).stem)
+    if shard and int(shard["count"]) > 1:
+        found.findings.notes.append(
+            f"{path} is one of {int(shard['count'])} shards. Name its folder to read all of them."
+        )
+    found.tables[split] = _read([path], data, str(path), found.findings)
+    return found
 
 
-def _open_folder(data: DataConfig, folder: Path, name: str) -> Source:
-    """Read a folder that holds one file a split."""
-    try:
-        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    except PermissionError:
-        raise DataError(
-            f"{name}: expected a readable folder, came: permission denied. Change its permissions."
-        ) from None
+def _read(paths: Sequence[Path], data: DataConfig, where: str, findings: Findings) -> Dataset:
+    """Read the files of a table as the recipe says."""
+    return read_tables(
+        paths,
+        where=where,
+        encoding=data.encoding,
+        delimiter=data.delimiter,
+        sheet=data.sheet,
+        findings=findings,
+    )
+
+
+def _open_folder(data: DataConfig, folder: Path, name: str, only: str | None) -> Source:
+    """Read a folder that holds the files of each split; all of them, or one."""
+    entries = _list_entries(folder, name)
     if {"dataset_dict.json", "dataset_info.json"} & {entry.name for entry in entries}:
         return _open_saved(data, folder, name)
-    files: dict[str, list[Path]] = {}
-    for entry in entries:
-        if entry.suffix.lower() in TABLE_SUFFIXES and entry.is_file():
-            files.setdefault(entry.stem, []).append(entry)
-    chosen, left = _choose_splits(data, list(files), name)
+    files, name = _find_files(folder, entries, name)
+    # A split may be asked for by the name of its files.
+    chosen, left = ({only: only}, []) if only in files else _choose_splits(data, list(files), name)
     if not chosen:
-        held = ", ".join(entry.name for entry in entries[:8]) + (", ..." if len(entries) > 8 else "")
-        what = "a file, came a folder without" if folder.suffix.lower() in TABLE_SUFFIXES else "a folder with"
-        raise DataError(
-            f"{name}: expected {what} train, validation and test files ({', '.join(TABLE_SUFFIXES)}), "
-            f"came: {held or 'nothing'}. Name the file itself, or rename the files to train.csv and so on."
-        )
+        raise DataError(_explain_folder(folder, entries, name))
+    if only is not None:
+        if only not in chosen:
+            raise DataError(f"{name}: expected a split {only!r}, came: {', '.join(chosen)}. Use --split.")
+        chosen, left = {only: chosen[only]}, []
     for split, stem in chosen.items():
         if len(files[stem]) > 1:
             raise DataError(
                 f"{name}: expected one {split} file, came several: "
-                f"{', '.join(file.name for file in files[stem])}. Keep one."
+                f"{', '.join(found.name for found in files[stem])}. Keep one, or name the file itself."
             )
-    paths = {split: files[stem][0] for split, stem in chosen.items()}
-    tables = {split: read_table(path, encoding=data.encoding) for split, path in paths.items()}
-    where = {split: f"{name}/{path.name}" for split, path in paths.items()}
-    return Source(name, tables, where, _note_left(left))
+    found = Source(name, {}, {}, Findings(notes=_note_left(left)))
+    for split, stem in chosen.items():
+        held = files[stem][0]
+        found.where[split] = f"{name}/{held.name}"
+        found.tables[split] = _read(held.paths, data, found.where[split], found.findings)
+    return found
+
+
+def _list_entries(folder: Path, name: str) -> list[Path]:
+    """What a folder shows."""
+    try:
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith((".", "_")))
+    except PermissionError:
+        raise DataError(
+            f"{name}: expected a readable folder, came: permission denied. Change its permissions."
+        ) from None
+
+
+def _find_files(folder: Path, entries: Sequence[Path], name: str) -> tuple[dict[str, list[_Files]], str]:
+    """Find the files of every split: in the folder, in folders that are called as splits, or in ``data/``."""
+    files = _group_files([entry for entry in entries if entry.is_file()], name)
+    known = {alias for aliases in SPLIT_NAMES.values() for alias in aliases}
+    for entry in entries:
+        if entry.name.lower() in known and entry.is_dir():
+            held = _find_parts(entry, f"{name}/{entry.name}")
+            if held is not None:
+                files.setdefault(entry.name, []).append(held)
+    inner = folder / PART_FOLDER
+    if not any(stem.lower() in known for stem in files) and inner.is_dir():
+        deeper, _ = _find_files(inner, _list_entries(inner, f"{name}/{PART_FOLDER}"), f"{name}/{PART_FOLDER}")
+        if any(stem.lower() in known for stem in deeper):
+            return deeper, f"{name}/{PART_FOLDER}"
+    return files, name
+
+
+def _group_files(entries: Sequence[Path], name: str) -> dict[str, list[_Files]]:
+    """Put the shards of a table together; every other table is one file."""
+    found: dict[str, list[_Files]] = {}
+    shards: dict[tuple[str, int, str], dict[int, list[Path]]] = {}
+    known = {alias for aliases in SPLIT_NAMES.values() for alias in aliases}
+    for entry in entries:
+        table = split_table_name(entry)
+        shard = SHARD.fullmatch(table.stem)
+        if table.kind is None:
+            continue
+        if shard:
+            key = (shard["split"], int(shard["count"]), table.suffix + table.compression)
+            shards.setdefault(key, {}).setdefault(int(shard["number"]), []).append(entry)
+        # Beside tables, .txt files are notes and licences.
+        elif table.kind != "lines" or table.stem.lower() in known:
+            found.setdefault(table.stem, []).append(_Files((entry,), entry.name, table.suffix + table.compression))
+    for (split, count, ending), numbers in shards.items():
+        found.setdefault(split, []).append(_join_shards(numbers, split, count, ending, name))
+    return found
+
+
+def _join_shards(numbers: dict[int, list[Path]], split: str, count: int, ending: str, name: str) -> _Files:
+    """All shards of a table in their order, refused where one is missing or there twice."""
+    pattern = f"{split}-*-of-{count:05d}{ending}"
+    twice = [paths for paths in numbers.values() if len(paths) > 1]
+    if twice:
+        raise DataError(
+            f"{name}: expected each shard of {pattern} once, came {' and '.join(path.name for path in twice[0])}. "
+            "Keep one."
+        )
+    missing = [number for number in range(count) if number not in numbers]
+    beyond = [paths[0].name for number, paths in numbers.items() if number >= count]
+    if beyond:
+        raise DataError(f"{name}: expected {count} shards of {split}, came {beyond[0]} too. Remove it, or rename it.")
+    if missing:
+        shown = ", ".join(f"{split}-{number:05d}-of-{count:05d}{ending}" for number in missing[:SHOWN_FILES])
+        raise DataError(
+            f"{name}: expected {count} shards of {split}, came {len(numbers)}: missing {shown}"
+            f"{', ...' if len(missing) > SHOWN_FILES else ''}. Fetch what is missing."
+        )
+    paths = tuple(numbers[number][0] for number in range(count))
+    return _Files(paths, paths[0].name if count == 1 else pattern, ending)
+
+
+def _find_parts(folder: Path, name: str) -> _Files | None:
+    """The files of a split that has a folder of its own, all of one format; None where no table is in it."""
+    held = _group_files([entry for entry in _list_entries(folder, name) if entry.is_file()], name)
+    sets = [found for several in held.values() for found in several]
+    if not sets:
+        return None
+    endings = sorted({found.format for found in sets})
+    if len(endings) > 1:
+        raise DataError(f"{name}: expected files of one format, came {', '.join(endings)}. Keep one.")
+    paths = tuple(path for found in sets for path in found.paths)
+    shown = paths[0].name if len(paths) == 1 else f"*{endings[0]}"
+    return _Files(paths, f"{folder.name}/{shown}", endings[0])
+
+
+def _explain_folder(folder: Path, entries: Sequence[Path], name: str) -> str:
+    """Say that a folder holds no splits."""
+    held = ", ".join(entry.name for entry in entries[:SHOWN_FILES]) + (", ..." if len(entries) > SHOWN_FILES else "")
+    what = "a file, came a folder without" if is_table_name(folder) else "a folder with"
+    return (
+        f"{name}: expected {what} train, validation and test files ({', '.join(TABLE_SUFFIXES)}, or shards such as "
+        f"train-00000-of-00002.parquet), came: {held or 'nothing'}. Name the file itself, or rename the files to "
+        "train.csv and so on."
+    )
 
 
 def _open_saved(data: DataConfig, folder: Path, name: str) -> Source:
@@ -224,16 +377,31 @@ def _open_saved(data: DataConfig, folder: Path, name: str) -> Source:
 
 def _open_memory(data: DataConfig, source: object, *, name: str = "data") -> Source:
     """Wrap tables that are in memory already."""
-    if isinstance(source, Dataset | pd.DataFrame | pa.Table | str | os.PathLike):
+    if holds_table(source):
         source = {"train": source}
     if not isinstance(source, Mapping):
         raise DataError(
-            f"{name}: expected a datasets.Dataset, a DatasetDict, a pandas frame or a mapping of these, "
-            f"came {type(source).__name__}. Convert it to one of these."
+            f"{name}: expected a datasets.Dataset, a pandas or polars frame, an Arrow table, a dictionary of columns, "
+            f"or a mapping of these by split, came {type(source).__name__}. Convert it to one of these."
         )
     chosen, left = _choose_splits(data, [str(split) for split in source], name)
-    tables = {split: read_table(source[other], encoding=data.encoding) for split, other in chosen.items()}
-    return Source(name, tables, {split: f"{name}, {other}" for split, other in chosen.items()}, _note_left(left))
+    if not chosen:
+        held = ", ".join(f"{split}: {type(table).__name__}" for split, table in list(source.items())[:SHOWN_FILES])
+        raise DataError(
+            f"{name}: expected columns, each a list of values, or tables by split, came a mapping of "
+            f'{held or "nothing"}. Write {{"text": [...], "label": [...]}}, or {{"train": table}}.'
+        )
+    found = Source(name, {}, {}, Findings(notes=_note_left(left)))
+    for split, other in chosen.items():
+        found.where[split] = f"{name}, {other}"
+        found.tables[split] = read_table(
+            source[other],
+            encoding=data.encoding,
+            delimiter=data.delimiter,
+            sheet=data.sheet,
+            findings=found.findings,
+        )
+    return found
 
 
 def _open_hub(data: DataConfig) -> Source:

@@ -110,8 +110,8 @@ def advise(
     interval, an expected cost on this machine, reasons, and the recipe to run.
 
     Args:
-        data: Bundled name, file, folder of splits, Hub id, `datasets.Dataset` or `DatasetDict`, pandas frame, or a
-            mapping of those by split name.
+        data: Bundled name, file, folder of splits, Hub id, `datasets.Dataset` or `DatasetDict`, pandas or polars frame,
+            Arrow table, dictionary of columns, or a mapping of those by split name.
         overrides: Further dotted keys of ``data``, as ``["data.invalid=drop"]`` or a mapping; the advised recipes get
             them too.
         encoder: Alias, folder, earlier run or Hub id.

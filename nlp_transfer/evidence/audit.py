@@ -14,6 +14,7 @@ from nlp_transfer.contracts import LabelSpace, Track, track_nothing
 from nlp_transfer.data.balance import split_groups
 from nlp_transfer.data.columns import find_label_columns, prepare_inference_table
 from nlp_transfer.data.exchange import read_split
+from nlp_transfer.data.findings import Findings
 from nlp_transfer.data.identity_terms import TermList, read_terms
 from nlp_transfer.data.label_values import read_labels
 from nlp_transfer.data.labels import map_labels
@@ -45,6 +46,7 @@ class _Table:
     texts: list[list[str]]
     labels: np.ndarray
     columns: Dataset
+    notes: tuple[str, ...]
 
 
 def audit(
@@ -56,6 +58,8 @@ def audit(
     text_b: str | None = None,
     label: str | None = None,
     encoding: str = "utf-8",
+    delimiter: str | None = None,
+    sheet: str | None = None,
     positive: str | None = None,
     threshold: float | None = None,
     rename: Mapping[str, str] | None = None,
@@ -72,13 +76,15 @@ def audit(
 
     Args:
         classifier: A loaded classifier, or the ``model/`` folder of a run, the run's folder, or a Hub id.
-        data: A file, a folder of splits, a bundled name or a Hub id; or a `datasets.Dataset` or pandas frame.
+        data: A file, a folder of splits, a bundled name or a Hub id; or a table in memory, as `read_table` takes.
         group: Column of the groups, several in a cell with ``;`` or ``|`` between; the identity terms of the texts
             where absent.
         text: Column of the text; that of the training data, else found by the usual names, where absent.
         text_b: Column of the second text of a pair, likewise.
         label: Column of the label, likewise.
-        encoding: Character encoding of csv, tsv and jsonl files.
+        encoding: Character encoding of csv, tsv, txt and jsonl files.
+        delimiter: What stands between cells of csv, tsv and txt files; told from their rows where absent.
+        sheet: Sheet of an Excel workbook; the first where absent.
         positive: The label whose rates are looked at; of two classes the second, or the one that is not a negation.
         threshold: Probability of the positive label from which it is said; as the classifier decides where absent.
         rename: Labels of the data to the classifier's, where they go by other names.
@@ -104,7 +110,8 @@ def audit(
     words = read_terms(None if terms is None else Path(terms))
     loaded = classifier if isinstance(classifier, Classifier) else Classifier.from_pretrained(classifier)
     column = find_positive(loaded.space, positive)
-    table = _read(loaded, data, split, text=text, text_b=text_b, label=label, encoding=encoding, rename=rename or {})
+    reading: dict[str, Any] = {"encoding": encoding, "delimiter": delimiter, "sheet": sheet}
+    table = _read(loaded, data, split, text=text, text_b=text_b, label=label, rename=rename or {}, reading=reading)
     folder = None if output_dir is None else claim_audit(Path(output_dir), table.name)
     named = [list(dict.fromkeys(t for each in row for t in words.find(each))) for row in zip(*table.texts, strict=True)]
     # What cannot be grouped is told before the model runs.
@@ -117,7 +124,13 @@ def audit(
     record: dict[str, Any] = {
         "format": FORMAT,
         "artifact": _name_artifact(loaded.artifact.folder),
-        "data": {"source": table.name, "rows": len(table.labels), "ungrouped": ungrouped, "group": group},
+        "data": {
+            "source": table.name,
+            "rows": len(table.labels),
+            "ungrouped": ungrouped,
+            "group": group,
+            "notes": list(table.notes),
+        },
         "positive": loaded.labels[column],
         "threshold": threshold,
         "labels": loaded.labels,
@@ -204,14 +217,15 @@ def _read(
     text: str | None,
     text_b: str | None,
     label: str | None,
-    encoding: str,
     rename: Mapping[str, str],
+    reading: Mapping[str, Any],
 ) -> _Table:
     """Read texts and labels as the classifier knows them."""
+    findings = Findings()
     if isinstance(data, str | Path):
-        rows, where = read_split(str(data), split, encoding=encoding)
+        rows, where = read_split(str(data), split, **reading, findings=findings)
     else:
-        rows, where = read_table(data), f"in-memory {type(data).__name__}"
+        rows, where = read_table(data, findings=findings), f"in-memory {type(data).__name__}"
     metadata = classifier.artifact.metadata
     is_pair, trained = bool(metadata.get("reading", {}).get("is_pair")), metadata.get("recipe", {}).get("data", {})
     if text is None and text_b is None:
@@ -227,7 +241,8 @@ def _read(
         rows = _rename(rows, columns[0], rename, where)
     mapped = map_labels(rows, classifier.space, label=columns[0] if len(columns) == 1 else None, where=where)
     texts = [list(ready[name][:]) for name in ("text", "text_b") if name in ready.column_names]
-    return _Table(where, texts, np.asarray(mapped.with_format("numpy")["label"][:]), rows)
+    notes = (*findings.list_notes(), *findings.warnings)
+    return _Table(where, texts, np.asarray(mapped.with_format("numpy")["label"][:]), rows, notes)
 
 
 def _rename(rows: Dataset, column: str, rename: Mapping[str, str], where: str) -> Dataset:

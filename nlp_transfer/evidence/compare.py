@@ -75,7 +75,8 @@ def compare(
     with more seeds or rungs adds to it.
 
     Args:
-        data: A path or Hub id, a `datasets.Dataset` or `DatasetDict`, a pandas frame, or a mapping of those by split.
+        data: A path or Hub id, a `datasets.Dataset` or `DatasetDict`, a pandas or polars frame, an Arrow table, a
+            dictionary of columns, or a mapping of those by split.
         overrides: Further dotted keys of ``data`` and ``task``, as ``["data.invalid=drop"]`` or a mapping.
         encoder: Alias, folder, earlier artefact, or Hub id.
         budget: Wall time for everything, as ``"10m"``, ``"90s"``, or seconds; what does not fit is left out, and said.

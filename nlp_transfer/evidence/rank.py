@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from nlp_transfer.contracts import Splits, Track, track_nothing
+from nlp_transfer.data.findings import Findings
 from nlp_transfer.data.identity import hash_tables
 from nlp_transfer.data.load import load_splits
 from nlp_transfer.engine.hooks import track_work
@@ -83,8 +84,8 @@ def rank(
     by short fine-tunes; then the one that does best on validation is named.
 
     Args:
-        data: A path, bundled name or Hub id, a `datasets.Dataset` or `DatasetDict`, a pandas frame, or a mapping of
-            those by split name; one class a row.
+        data: A path, bundled name or Hub id, a `datasets.Dataset` or `DatasetDict`, a pandas or polars frame, an Arrow
+            table, a dictionary of columns, or a mapping of those by split name; one class a row.
         encoders: Two or more of: alias, folder, Hub id, or an earlier run, whose head is dropped.
         overrides: Dotted recipe keys, ``["data.text=body"]`` or a mapping: how the table is read, and how
             verification trains.
@@ -116,7 +117,10 @@ def rank(
     for name in names:
         # A name that leads nowhere is told before the first encoder runs.
         resolve_encoder(recipe.encoder.model_copy(update={"name": name}))
-    splits = load_splits(recipe.data, recipe.task, seed=seed, source=source)
+    findings = Findings()
+    splits = load_splits(recipe.data, recipe.task, seed=seed, source=source, findings=findings)
+    for note in (*findings.list_notes(), *findings.warnings):
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     folder = None if output_dir is None else claim_ranking(Path(output_dir), splits.facts.source)
     rows = narrow_splits(splits, limit, seed)
     track = track_nothing if console.quiet else lambda label, total: track_work(console, label, total)

@@ -11,6 +11,7 @@ from datasets import Dataset
 
 from nlp_transfer.contracts import Splits, Track, track_nothing
 from nlp_transfer.data.exchange import FORMULA, check_output, write_table
+from nlp_transfer.data.findings import Findings
 from nlp_transfer.data.label_values import read_labels
 from nlp_transfer.data.load import load_splits
 from nlp_transfer.engine.vectors import extract_vectors
@@ -18,6 +19,7 @@ from nlp_transfer.errors import DataError
 from nlp_transfer.evaluation.suspects import Ranking, estimate_held_out, rank_suspects
 from nlp_transfer.evidence.embedding import open_encoder
 from nlp_transfer.models.vectors import find_layers
+from nlp_transfer.recipe.formats import split_table_name
 from nlp_transfer.recipe.schema import DataConfig, EncoderConfig, TaskConfig
 
 __all__ = ["Suspects", "embed_splits", "find_suspects", "neutralize_cell"]
@@ -41,6 +43,7 @@ class Suspects:
             tell apart, and far more rows are flagged than are wrong.
         precision: Share of the rows listed whose label differs from the trusted column; None without one.
         noise: Share of all rows whose label differs from it; None without one.
+        notes: What reading the data decided and left out, one sentence each.
     """
 
     rows: list[dict[str, Any]]
@@ -49,6 +52,7 @@ class Suspects:
     agreement: float
     precision: float | None = None
     noise: float | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def flagged_share(self) -> float:
@@ -87,7 +91,7 @@ class Suspects:
 
         place = Path(out)
         check_output(place, "", overwrite=overwrite)
-        is_delimited = place.suffix.lower() in (".csv", ".tsv")
+        is_delimited = split_table_name(place).kind == "delimited"
         shown = [{k: neutralize_cell(v) if is_delimited else v for k, v in row.items()} for row in self.rows]
         columns = {name: [row[name] for row in shown] for name in shown[0]}
         write_table(Dataset.from_dict(columns), place, sys.stdout)
@@ -153,7 +157,9 @@ def find_suspects(
             f"suspects: expected rows of one class each, came task.kind={kind}. Review one label at a time."
         )
     config = data if isinstance(data, DataConfig) else DataConfig(path=str(data))
-    splits = load_splits(config, TaskConfig(kind=kind), seed=seed, source=source)  # type: ignore[arg-type]
+    findings = Findings()
+    task = TaskConfig(kind=kind)  # type: ignore[arg-type]
+    splits = load_splits(config, task, seed=seed, source=source, findings=findings)
     labelled = [name for name in splits.tables if splits.is_labelled(name)]
     vectors_ND = embed_splits(splits, labelled, config, encoder=encoder, device=device, track=track)
     labels_N = np.concatenate([np.asarray(splits.tables[name].with_format("numpy")["label"][:]) for name in labelled])
@@ -170,7 +176,8 @@ def find_suspects(
         precision = float(np.nanmean(seen)) if not np.isnan(seen).all() else None
     rows = _lay_out(splits, labelled, labels_N, found_NC, ranking, listed)
     agreement = float((found_NC.argmax(axis=1) == labels_N).mean())
-    return Suspects(rows, len(labels_N), int(ranking.flagged.sum()), agreement, precision, noise)
+    notes = (*findings.list_notes(), *findings.warnings)
+    return Suspects(rows, len(labels_N), int(ranking.flagged.sum()), agreement, precision, noise, notes)
 
 
 def embed_splits(

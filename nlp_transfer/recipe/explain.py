@@ -135,7 +135,7 @@ def _explain(path: Path, details: ErrorDetails, data: Mapping[str, Any]) -> str:
         return f"{where}: {_BOUNDS[kind](details.get('ctx', {}))}, got {describe_value(value)}."
     if kind.endswith("_type") or kind in ("literal_error", "int_from_float"):
         return _explain_type(path, value, _find_annotation(path))
-    return f"{where}: {details['msg']}, got {describe_value(value)}."
+    return f"{where}: {details['msg'].removeprefix('Value error, ')}, got {describe_value(value)}."
 
 
 def _explain_unknown(path: Path, data: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from nlp_transfer.errors import RecipeError
 from nlp_transfer.recipe.conflicts import find_conflicts
 from nlp_transfer.recipe.explain import describe_value, explain_errors, locate_errors
 from nlp_transfer.recipe.fields import guess_names
+from nlp_transfer.recipe.formats import is_table_name
 from nlp_transfer.recipe.overrides import apply_changes, copy_plain, describe_dropped, read_changes
 from nlp_transfer.recipe.schema import Recipe
 from nlp_transfer.recipe.shipped import (
@@ -23,10 +24,6 @@ from nlp_transfer.recipe.shipped import (
 from nlp_transfer.recipe.yaml12 import dump_yaml, parse_yaml
 
 __all__ = ["export_json_schema", "list_dropped", "load_recipe", "recipe_to_yaml"]
-
-
-TABLES = (".csv", ".tsv", ".jsonl", ".parquet", ".arrow", ".xlsx")
-"""Endings that no recipe has, and that data has."""
 
 
 def load_recipe(
@@ -131,7 +128,7 @@ def _read_source(source: str | Path | Mapping[str, Any] | Recipe) -> tuple[Any, 
         if not _is_path(source):
             raise RecipeError(explain_unknown_name(source))
     file = expand_path(source)
-    if file.suffix.lower() in TABLES:
+    if is_table_name(file):
         problem = f"expected a recipe, a YAML file; this is a table. Name a recipe, and this as data.path={source}."
         raise RecipeError(f"{problem} See nlp-transfer copy quickstart my.yaml.", source=str(source))
     content = parse_yaml(read_recipe_file(file), source=str(source))

@@ -26,7 +26,9 @@ Change = tuple[tuple[str, ...], Any]
 
 _BOUND_KEYS: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {
     # Columns, splits and versions belong to the source they were written for.
-    ("data", "path"): tuple(("data", key) for key in ("name", "revision", "text", "text_b", "label", "id", "splits")),
+    ("data", "path"): tuple(
+        ("data", key) for key in ("name", "revision", "text", "text_b", "label", "id", "splits", "delimiter", "sheet")
+    ),
     ("encoder", "name"): (("encoder", "revision"),),
     # A rate that suits LoRA ruins full fine-tuning; the new strategy's own default is the safe one.
     ("strategy", "kind"): (("training", "learning_rate"), ("training", "head_learning_rate")),
@@ -131,6 +133,9 @@ def _split_path(key: str) -> tuple[str, ...] | None:
 
 def _read_value(path: tuple[str, ...], text: str) -> Any:
     """Read the text behind ``=`` as the key takes it."""
+    if path == ("data", "delimiter") and text not in ("", "null"):
+        # YAML's null is a tilde, and strip() takes tabs away: here each is a character like any other.
+        return text[1] if len(text) == 3 and text[0] == text[2] and text[0] in "'\"" else text
     members = _list_members(path)
     stripped = text.strip()
     takes_text = any(member is str or get_origin(member) is Literal for member in members)

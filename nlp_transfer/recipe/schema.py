@@ -7,8 +7,9 @@ every figure it used.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from nlp_transfer.recipe.formats import read_delimiter
 from nlp_transfer.recipe.section import Section
 from nlp_transfer.recipe.strategies import (
     LEARNING_RATES,
@@ -141,6 +142,7 @@ BY_TERMS = "shipped_terms"
 PositiveInt = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 OpenShare = Annotated[float, Field(ge=0.0, lt=1.0)]
+Delimiter = Annotated[str, AfterValidator(read_delimiter)]
 
 
 class TaskConfig(Section):
@@ -179,7 +181,12 @@ class DataConfig(Section):
     splits: dict[Literal["train", "validation", "test"], str] | None = Field(
         None, description="Split names of the source, such as validation: validation_matched."
     )
-    encoding: str = Field("utf-8", description="Character encoding of csv, tsv and jsonl files.")
+    encoding: str = Field("utf-8", description="Character encoding of csv, tsv, txt and jsonl files.")
+    delimiter: Delimiter | None = Field(
+        None,
+        description="Character between the cells of csv, tsv and txt files, or tab; told from their rows if absent.",
+    )
+    sheet: str | None = Field(None, min_length=1, description="Sheet of an Excel workbook; the first one where absent.")
     label_separator: str = Field(",", min_length=1, description="Splits a text cell that holds several labels.")
     permute_labels: bool = Field(
         False,

@@ -180,7 +180,7 @@ def _match_labels(name: str, theirs: LabelSpace, ours: LabelSpace) -> list[int]:
 def _read_unlabelled(place: str, material: Material) -> Any:
     """Read the table of further texts."""
     data = material.recipe.data
-    table = read_table(place, encoding=data.encoding)
+    table = read_table(place, encoding=data.encoding, delimiter=data.delimiter)
     has_columns = {column for column in (data.text, data.text_b) if column} <= set(table.column_names)
     text, text_b = (data.text, data.text_b) if has_columns else (None, None)
     try:

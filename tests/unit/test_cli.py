@@ -1,4 +1,5 @@
 import csv
+import gzip
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import openpyxl
 import pytest
 
 from nlp_transfer import Classifier, cli
@@ -131,6 +133,65 @@ def test_predict_names_its_own_options_in_messages(call, artifact, tmp_path):
     assert "--text" in err
     assert "data.text" not in err
     assert call("predict", artifact, tmp_path / "in.csv", "--text", "b")[0] == 0
+
+
+MARKED = "text~label\n" + "".join(f"{text}~positive\n" for text in TEXTS)
+
+
+@pytest.mark.parametrize("name", ["in.csv", "in.tsv.gz", "in.txt", "-"])
+def test_predict_tells_the_delimiter_and_what_it_left_out(name, call, artifact, tmp_path):
+    text = MARKED + "text~label\n"
+    if name != "-":
+        (tmp_path / name).write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    where = "stdin" if name == "-" else str(tmp_path / name)
+    status, out, err = call("predict", artifact, "-" if name == "-" else tmp_path / name, stdin=text)
+    assert status == 0
+    assert [row["text"] for row in csv.DictReader(io.StringIO(out))] == TEXTS
+    assert err.splitlines() == [
+        f'note: {where}: cells are taken to be separated by "~". Name another character with --delimiter.',
+        f"note: {where}: 1 row repeats the header, as in files that were joined, and was left out (row 4).",
+    ]
+    status, out, err = call("predict", artifact, where if name != "-" else "-", "--delimiter", "~", stdin=text)
+    assert [row["text"] for row in csv.DictReader(io.StringIO(out))] == TEXTS
+    assert len(err.splitlines()) == 1
+
+
+def test_evaluate_and_out_of_scope_take_a_delimiter_and_a_sheet(call, artifact, tmp_path):
+    (tmp_path / "test.csv").write_text(MARKED)
+    book = openpyxl.Workbook()
+    book.active.append(["text", "label"])
+    second = book.create_sheet("second")
+    for row in csv.reader(io.StringIO(MARKED), delimiter="~"):
+        second.append(row)
+    book.save(tmp_path / "book.xlsx")
+    found = []
+    for options in ((tmp_path, "--delimiter", "~"), (tmp_path / "book.xlsx", "--sheet", "second")):
+        status, out, err = call("evaluate", artifact, *options, "--metric", "accuracy", "--json")
+        assert (status, err) == (0, "")
+        found.append(json.loads(out))
+        assert found[-1]["accuracy"]["n"] == 3
+        assert call("out-of-scope", artifact, *options, "--ood-data", options[0])[0] == 0
+    assert found[0] == found[1]
+    status, _, err = call("evaluate", artifact, tmp_path / "test.csv", "--delimiter", ";")
+    assert status == 2
+    assert "say so with --delimiter" in err
+    status, _, err = call("evaluate", artifact, tmp_path / "book.xlsx", "--sheet", "third")
+    assert status == 2
+    assert "--sheet: expected a sheet of" in err
+    assert call("predict", artifact, tmp_path / "test.csv", "--delimiter", "ab")[0] == 2
+
+
+@pytest.mark.parametrize("command", ["advise", "compare", "rank"])
+def test_a_delimiter_becomes_an_override_where_a_command_takes_those(command, call, monkeypatch):
+    seen = []
+
+    def fail(*arguments, **_):
+        seen.append(arguments[-1])
+        raise StorageError("stopped here")
+
+    monkeypatch.setattr(f"nlp_transfer.evidence.{command}.{command}", fail)
+    assert call(command, "d.csv", "data.limit=5", "--delimiter", "tab")[0] == 1
+    assert seen == [["data.limit=5", "data.delimiter=tab"]]
 
 
 def test_evaluate_prints_a_table_or_json(call, artifact, tmp_path):

@@ -1,6 +1,7 @@
 import csv
 import datetime
 import errno
+import gzip
 import io
 import json
 from pathlib import Path
@@ -11,9 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
-from nlp_transfer.data.exchange import FORMATS, check_output, read_split, read_stdin, write_table
+from nlp_transfer.data.columns import prepare_inference_table
+from nlp_transfer.data.exchange import check_output, read_split, read_stdin, write_table
+from nlp_transfer.data.findings import Findings
 from nlp_transfer.data.tables import read_table
-from nlp_transfer.errors import DataError, OutputError, StorageError
+from nlp_transfer.errors import DataError, OutputError, StorageError, TransferWarning
+from nlp_transfer.recipe.formats import WRITTEN_SUFFIXES
 
 
 def read(text):
@@ -66,7 +70,7 @@ def test_stdin_is_lines_or_csv_or_json_lines(text, wanted):
         ('text\n"open\n', "quote"),
         ("text,text\na,b\n", "different column names"),
         ('{"text": "a"}\n{"text": \n', "line 2"),
-        ('{"text": "a"}\n[1]\n', "stdin, line 2: expected one JSON object, came a list"),
+        ('{"text": "a"}\n[1]\n', "line 2: expected one JSON object, came a list"),
     ],
 )
 def test_stdin_that_breaks_its_promise_is_refused(text, message):
@@ -91,7 +95,7 @@ def table():
     return Dataset.from_dict({"text": ["a, b", 'say "ü"'], "predicted": [["x"], []], "n": [1, 2]})
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("suffix", WRITTEN_SUFFIXES)
 def test_every_format_is_written_and_reads_back(suffix, table, tmp_path):
     out = tmp_path / f"out{suffix}"
     write_table(table, out, io.StringIO())
@@ -125,7 +129,7 @@ EXACT = {
 }
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("suffix", WRITTEN_SUFFIXES)
 def test_no_value_is_rounded_on_its_way_out(suffix, tmp_path):
     out = tmp_path / f"out{suffix}"
     table = Dataset.from_dict(EXACT)
@@ -168,7 +172,7 @@ def test_numbers_that_are_none_dates_and_single_precision_are_written(tmp_path):
 def test_what_is_written_reads_back_as_it_was(tmp_path):
     texts = ["two\nlines", 'say "hi"', '"open', "a;b, c", "", " spaced ", "1\t2", "a\rb", "-5", "+.5e-3"]
     table = Dataset.from_dict({"text": texts, "note": texts[::-1]})
-    for suffix in FORMATS:
+    for suffix in WRITTEN_SUFFIXES:
         write_table(table, tmp_path / f"o{suffix}", io.StringIO())
         assert read_table(tmp_path / f"o{suffix}").to_dict() == table.to_dict(), suffix
     write_table(table.select([2, 0]), tmp_path / "chosen.csv", io.StringIO())
@@ -178,7 +182,7 @@ def test_what_is_written_reads_back_as_it_was(tmp_path):
 def test_a_text_that_a_spreadsheet_would_run_is_disarmed_where_spreadsheets_read(tmp_path):
     armed = ["=1+1", "+cmd|'/c calc'!A0", "-2+3", "@SUM(1)", "\t=1", "\r=1", "\n=1", "\uff1d1+1"]
     table = Dataset.from_dict({"=head": armed, "n": range(len(armed))})
-    for suffix in FORMATS:
+    for suffix in WRITTEN_SUFFIXES:
         write_table(table, tmp_path / f"o{suffix}", io.StringIO())
         found = read_table(tmp_path / f"o{suffix}")
         mark = "'" if suffix in (".csv", ".tsv") else ""
@@ -193,7 +197,7 @@ def test_class_names_survive_in_parquet(tmp_path):
     assert read_table(tmp_path / "o.parquet").features["label"].names == ["b", "a"]
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("suffix", WRITTEN_SUFFIXES)
 def test_a_full_disk_leaves_the_earlier_file_and_nothing_else(suffix, table, tmp_path, monkeypatch):
     out = tmp_path / f"out{suffix}"
     out.write_text("earlier")
@@ -246,7 +250,7 @@ def test_a_split_of_a_folder_is_read(tmp_path):
     with pytest.raises(DataError, match="validation"):
         read_split(str(tmp_path), "validation")
     (tmp_path / "test.jsonl").write_text('{"text": "c"}\n')
-    with pytest.raises(DataError, match=r"test\.csv and test\.jsonl"):
+    with pytest.raises(DataError, match=r"test\.csv, test\.jsonl.*name the file itself"):
         read_split(str(tmp_path), "test")
 
 
@@ -261,3 +265,52 @@ def test_what_is_not_there_is_refused(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match="gone"):
         read_split(name, "test")
+
+
+def test_stdin_follows_a_directive_a_named_delimiter_and_what_its_rows_show():
+    findings = Findings()
+    assert read_stdin(io.StringIO("sep=|\nv|w\na,b|c\n"), findings=findings).to_dict() == {"v": ["a,b"], "w": ["c"]}
+    assert findings.delimiters == {"stdin": "|"}
+    assert read_stdin(io.StringIO("v^w\na^b\n"), delimiter="^").to_dict() == {"v": ["a"], "w": ["b"]}
+    findings = Findings()
+    text = "Text, full;Label\na, b;x\nText, full;Label\nc, d;y\n"
+    assert read_stdin(io.StringIO(text), findings=findings).to_dict() == {
+        "Text, full": ["a, b", "c, d"],
+        "Label": ["x", "y"],
+    }
+    assert findings.dropped == {"repeated_header": 1}
+
+
+def test_a_stream_of_json_lines_is_read_as_a_file_of_them():
+    table = read_stdin(io.StringIO('{"text": "a", "n": 1}\n{"text": "b", "n": "x"}\n'))
+    assert table.to_dict() == {"text": ["a", "b"], "n": ["1", "x"]}
+    table = read_stdin(io.StringIO('{"text": "a"}\n{"text": 3}\n'))
+    with pytest.raises(
+        DataError, match="stdin, line 2: expected one type of value in 'text', came a number after text"
+    ):
+        prepare_inference_table(table, is_pair=False, where="stdin")
+
+
+def test_a_split_is_read_by_the_options_that_are_given(tmp_path):
+    (tmp_path / "test.csv.gz").write_bytes(gzip.compress("text|label\ncafé|x\ntext|label\n".encode("latin-1")))
+    with pytest.raises(DataError, match=r"test\.csv\.gz, line 2: expected text in utf-8"):
+        read_split(str(tmp_path), "test")
+    findings = Findings()
+    rows, where = read_split(str(tmp_path), "test", encoding="latin-1", delimiter="|", findings=findings)
+    assert rows.to_dict() == {"text": ["café"], "label": ["x"]}
+    assert where == f"{tmp_path}/test.csv.gz"
+    assert findings.dropped == {"repeated_header": 1}
+    with pytest.warns(TransferWarning, match="repeats the header"):
+        read_split(str(tmp_path), "test", encoding="latin-1")
+    for settings, expected in (
+        ({"delimiter": "||"}, r"data\.delimiter: expected one"),
+        ({"path": ""}, "an empty name"),
+    ):
+        with pytest.raises(DataError, match=expected):
+            read_split(**{"path": str(tmp_path), "split": "test", **settings})
+
+
+@pytest.mark.parametrize("name", ["o.csv.gz", "o.xlsx", "o.jsonl.zst", "o.txt"])
+def test_what_is_read_but_not_written_is_refused_with_what_is(name, tmp_path):
+    with pytest.raises(OutputError, match=r"expected a file ending in \.csv, \.tsv, \.jsonl or \.parquet"):
+        check_output(tmp_path / name, "-", overwrite=False)

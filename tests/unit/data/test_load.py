@@ -407,3 +407,53 @@ def test_permuted_labels_keep_their_counts_and_lose_their_texts():
     assert any("permuted (seed 0)" in warning for warning in one.facts.warnings)
     assert any("permuted (seed 1)" in warning for warning in other.facts.warnings)
     assert not any("permuted" in warning for warning in plain.facts.warnings)
+
+
+def test_classes_of_one_text_are_named_with_their_rows(tmp_path):
+    frame = make_frame(40)
+    frame.loc[7, "label"] = "odd"
+    frame.loc[[9, 11], "label"] = "rare"
+    frame.loc[[9, 11], "text"] = "the same"
+    splits = load(frame)
+    assert [warning for warning in splits.facts.warnings if "one text" in warning] == [
+        'data, train: 2 classes have one text each, which stays in train: "odd" (1 row: row 8), "rare" (2 rows from '
+        "row 10). It can hardly be learned, and no score tells of it. Correct the label, or add rows."
+    ]
+    given = load({"train": frame, "validation": make_frame(4, 100), "test": make_frame(4, 200)})
+    assert len([warning for warning in given.facts.warnings if '"odd" (1 row: row 8).' in warning]) == 1
+    named = load(frame.assign(key=[f"k{n}" for n in range(40)]), id="key")
+    assert any('"odd" (1 row: id k7)' in warning for warning in named.facts.warnings)
+    many = frame.assign(label=[f"c{n}" if n < 7 else label for n, label in enumerate(frame["label"])])
+    assert any("and 4 more. It" in warning for warning in load(many).facts.warnings)
+    assert not any("one text" in warning for warning in load(make_frame()).facts.warnings)
+    # Where no class has two, that is the task, not a mistake.
+    ones = {"train": make_frame(2), "validation": make_frame(2, 10), "test": make_frame(2, 20)}
+    assert not any("one text" in warning for warning in load(ones).facts.warnings)
+
+
+def test_a_header_among_the_rows_is_counted_and_makes_no_class(tmp_path):
+    text = make_frame(20).to_csv(index=False)
+    (tmp_path / "d.csv").write_text(text + text.replace("text ", "other "))
+    splits = load(None, path=str(tmp_path / "d.csv"))
+    assert splits.labels.names == ("bad", "good")
+    assert sum(splits.facts.rows.values()) == 40
+    assert splits.facts.dropped == {"repeated_header": 1}
+    assert len([warning for warning in splits.facts.warnings if "(row 21)" in warning]) == 1
+
+
+def test_the_same_rows_come_from_every_format(tmp_path):
+    frame = make_frame(20)
+    frame.to_csv(tmp_path / "d.csv", index=False, sep="^")
+    frame.to_csv(tmp_path / "d.tsv.gz", index=False, sep="\t")
+    frame.to_json(tmp_path / "d.jsonl.bz2", orient="records", lines=True)
+    frame.to_excel(tmp_path / "d.xlsx", index=False)
+    frame.to_parquet(tmp_path / "d.parquet")
+    (tmp_path / "e.csv").write_text("sep=;\n" + frame.to_csv(index=False, sep=";"))
+    expected = load(frame)
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 6
+    for file in files:
+        found = load(None, path=str(file))
+        assert found.labels == expected.labels
+        for split, table in expected.tables.items():
+            assert found.tables[split].to_dict() == table.to_dict(), file

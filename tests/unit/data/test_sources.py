@@ -1,11 +1,13 @@
 import datasets
 import huggingface_hub
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from nlp_transfer.data import sources
-from nlp_transfer.data.sources import open_source
+from nlp_transfer.data.sources import open_source, open_split
 from nlp_transfer.errors import DataError
 from nlp_transfer.recipe.schema import DataConfig
 
@@ -34,7 +36,7 @@ def test_the_recipe_may_name_the_splits_and_a_split_is_used_once(tmp_path):
         write(tmp_path / f"{name}.csv", rows)
     found = open_source(DataConfig(path=str(tmp_path), splits={"validation": "matched"}))
     assert split_rows(found) == {"train": 1, "validation": 3, "test": 4}
-    assert found.notes == ["Not used: validation."]
+    assert found.findings.notes == ["Not used: validation."]
     found = open_source(DataConfig(path=str(tmp_path), splits={"test": "validation"}))
     assert split_rows(found) == {"train": 1, "test": 2}
 
@@ -160,7 +162,7 @@ def test_a_hub_data_set_is_asked_for_as_the_recipe_names_it(monkeypatch):
     assert asked == [("owner/name", "part", "main")]
     assert split_rows(found) == {"train": 1, "validation": 1}
     assert found.name == "owner/name (part)"
-    assert found.notes == ["Not used: unsupervised."]
+    assert found.findings.notes == ["Not used: unsupervised."]
 
 
 def test_a_hub_repository_that_needs_a_script_is_refused(monkeypatch):
@@ -172,3 +174,153 @@ def test_a_hub_repository_that_needs_a_script_is_refused(monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     with pytest.raises(DataError, match="came: Dataset scripts are no longer supported"):
         open_source(DataConfig(path="owner/name"))
+
+
+def write_shards(folder, split, count, ending, skip=(), hashed=False):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        if number in skip:
+            continue
+        table = Dataset.from_dict({"text": [f"{split} {number} a", f"{split} {number} b"], "label": ["x", "y"]})
+        path = folder / f"{split}-{number:05d}-of-{count:05d}{f'-{number:016x}' if hashed else ''}{ending}"
+        if ending == ".parquet":
+            table.to_parquet(path)
+        elif ending == ".jsonl":
+            table.to_json(path)
+        else:
+            table.to_pandas().to_csv(path, index=False)
+
+
+@pytest.mark.parametrize("place", ["", "data"])
+@pytest.mark.parametrize("ending", [".parquet", ".jsonl", ".csv", ".csv.gz"])
+@pytest.mark.parametrize("hashed", [False, True])
+def test_shards_are_read_in_their_order_as_the_hub_keeps_them(tmp_path, place, ending, hashed):
+    write_shards(tmp_path / place, "train", 11, ending, hashed=hashed)
+    write_shards(tmp_path / place, "test", 1, ending, hashed=hashed)
+    (tmp_path / "README.md").write_text("a card")
+    (tmp_path / "notes.txt").write_text("a note")
+    found = open_source(DataConfig(path=str(tmp_path)))
+    assert split_rows(found) == {"train": 22, "test": 2}
+    assert found.tables["train"]["text"][:] == [f"train {n} {row}" for n in range(11) for row in "ab"]
+    assert found.where["train"].endswith(f"train-*-of-00011{ending}")
+    assert found.findings.list_notes() == []
+    only = open_split(DataConfig(path=str(tmp_path)), "test")
+    assert split_rows(only) == {"test": 2}
+    with pytest.raises(DataError, match=r"expected a split 'validation', came: train, test"):
+        open_split(DataConfig(path=str(tmp_path)), "validation")
+
+
+BROKEN_SHARDS = {
+    "missing": (lambda folder: write_shards(folder, "train", 12, ".csv", skip=range(1, 11)),
+                r"expected 12 shards of train, came 2: missing train-00001-of-00012\.csv.*\.\.\.\. Fetch"),
+    "missing beside a whole split": (lambda folder: [write_shards(folder, "train", 2, ".csv"),
+                                                     write_shards(folder, "test", 2, ".csv", skip=[0])],
+                                     r"came 1: missing test-00000-of-00002\.csv\. Fetch"),
+    "twice": (lambda folder: [write_shards(folder, "train", 2, ".csv"),
+                              write_shards(folder, "train", 2, ".csv", hashed=True)],
+              "once, came train-00000-of-00002-0000000000000000.csv and train-00000-of-00002.csv"),
+    "too many": (lambda folder: [write_shards(folder, "train", 2, ".csv"), write(folder / "train-00002-of-00002.csv")],
+                 "came train-00002-of-00002.csv too"),
+    "two sets": (lambda folder: [write_shards(folder, "train", 2, ".csv"), write_shards(folder, "train", 3, ".csv")],
+                 r"several: train-\*-of-00002\.csv, train-\*-of-00003\.csv"),
+    "beside a file": (lambda folder: [write_shards(folder, "train", 2, ".csv"), write(folder / "train.csv")],
+                      r"several: train\.csv, train-\*-of-00002\.csv"),
+    "other columns": (lambda folder: [write_shards(folder, "train", 2, ".csv", skip=[1]),
+                                      (folder / "train-00001-of-00002.csv").write_text("text,mood\na,x\n")],
+                      r"train-00001-of-00002\.csv: expected the columns of train-00000-of-00002\.csv \(text, label\)"),
+    "other types": (lambda folder: [write_shards(folder, "train", 2, ".jsonl", skip=[1]),
+                                    (folder / "train-00001-of-00002.jsonl").write_text('{"text": "", "label": [1]}')],
+                    r"train-\*-of-00002\.jsonl: expected one type of value in 'label'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BROKEN_SHARDS)
+def test_shards_that_do_not_make_one_table_are_refused_by_name(tmp_path, case):
+    make, expected = BROKEN_SHARDS[case]
+    make(tmp_path / "set")
+    with pytest.raises(DataError, match=expected):
+        open_source(DataConfig(path=str(tmp_path / "set")))
+
+
+def test_class_names_of_shards_have_to_agree(tmp_path):
+    for number, names in enumerate((["a", "b"], ["a", "b"], ["b", "a"])):
+        features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
+        table = Dataset.from_dict({"text": ["t"], "label": [1]}, features=features)
+        for count in (2, 3):
+            if number < count:
+                table.to_parquet(tmp_path / f"train{count}-{number:05d}-of-{count:05d}.parquet")
+    found = open_source(DataConfig(path=str(tmp_path), splits={"train": "train2"}))
+    assert found.tables["train"].features["label"].names == ["a", "b"]
+    assert found.tables["train"]["label"][:] == [1, 1]
+    with pytest.raises(DataError, match=r"train3-00002-of-00003\.parquet: expected in 'label' the class names"):
+        open_source(DataConfig(path=str(tmp_path), splits={"train": "train3"}))
+
+
+def test_a_split_may_be_a_folder_of_its_own(tmp_path):
+    for number in range(3):
+        write(tmp_path / "train" / f"part-{number}.csv", number + 1)
+    write(tmp_path / "test" / "0000.csv", 4)
+    found = open_source(DataConfig(path=str(tmp_path)))
+    assert split_rows(found) == {"train": 6, "test": 4}
+    assert found.where == {"train": f"{tmp_path}/train/*.csv", "test": f"{tmp_path}/test/0000.csv"}
+    (tmp_path / "train" / "more.jsonl").write_text('{"text": "a", "label": "x"}\n')
+    with pytest.raises(DataError, match=r"train: expected files of one format, came \.csv, \.jsonl"):
+        open_source(DataConfig(path=str(tmp_path)))
+
+
+def test_one_shard_alone_is_read_with_a_note(tmp_path):
+    write_shards(tmp_path, "train", 2, ".csv")
+    found = open_source(DataConfig(path=str(tmp_path / "train-00001-of-00002.csv")))
+    assert split_rows(found) == {"train": 2}
+    assert "is one of 2 shards" in found.findings.notes[0]
+
+
+@pytest.mark.parametrize("ending", [".tsv.gz", ".jsonl.bz2", ".csv.xz", ".txt"])
+def test_splits_of_every_ending_are_found(tmp_path, ending):
+    frame = pd.DataFrame({"text": ["a", "b"], "label": ["x", "y"]})
+    for split in ("train", "dev"):
+        if "json" in ending:
+            frame.to_json(tmp_path / f"{split}{ending}", orient="records", lines=True)
+        else:
+            frame.to_csv(tmp_path / f"{split}{ending}", index=False, sep="\t")
+    found = open_source(DataConfig(path=str(tmp_path)))
+    assert split_rows(found) == {"train": 2, "validation": 2}
+    assert found.tables["train"].column_names == ["text", "label"]
+
+
+def test_the_delimiter_of_several_files_is_said_once(tmp_path):
+    for split in ("train", "dev", "test"):
+        (tmp_path / f"{split}.csv").write_text("text;label\na, b;x\n")
+    found = open_source(DataConfig(path=str(tmp_path)))
+    assert len(found.findings.list_notes()) == 1
+    assert "train.csv" in found.findings.list_notes()[0]
+    assert "dev.csv" in found.findings.list_notes()[0]
+    named = open_source(DataConfig(path=str(tmp_path), delimiter=";"))
+    assert named.findings.list_notes() == []
+    assert named.tables["train"].column_names == ["text", "label"]
+
+
+def test_tables_of_every_kind_in_memory_may_be_splits():
+    rows = {"text": ["a", "b"], "label": ["x", "y"]}
+    frame = pl.DataFrame(rows)
+    for table in (rows, frame, frame.lazy(), frame.to_dicts(), pa.table(rows)):
+        assert split_rows(open_source(DataConfig(), table)) == {"train": 2}
+        assert split_rows(open_source(DataConfig(), {"train": table, "dev": frame})) == {"train": 2, "validation": 2}
+    unlike = {"train": rows, "test": frame.to_dicts()}
+    assert split_rows(open_source(DataConfig(), unlike)) == {"train": 2, "test": 2}
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ({}, "came a mapping of nothing"),
+        ({"text": "a", "label": "x"}, r"came a mapping of text: str, label: str\. Write"),
+        ({"text": ["a"], "label": "x"}, "text: list, label: str"),
+        ((["a"], ["x"]), "came tuple"),
+        (["a"], "came list"),
+    ],
+    ids=str,
+)
+def test_what_is_neither_columns_nor_splits_is_told_how_to_be(source, expected):
+    with pytest.raises(DataError, match=expected):
+        open_source(DataConfig(), source)

@@ -13,7 +13,7 @@ import pytest
 from datasets import Dataset
 
 from nlp_transfer.contracts import DataFacts, LabelSpace
-from nlp_transfer.data.arrow_types import hold_columns, join_tables
+from nlp_transfer.data.arrow_types import hold_columns
 from nlp_transfer.data.columns import build_columns, prepare_inference_table
 from nlp_transfer.data.exchange import read_stdin, write_table
 from nlp_transfer.data.label_values import read_labels, warn_missing_words
@@ -489,16 +489,6 @@ def test_extension_types_of_pandas_are_known_by_their_metadata_alone():
     assert hold_columns(table)["month"].to_pylist() == ["2021-01", None]
     plain = pa.table({"text": ["a"], "n": [1]})
     assert hold_columns(plain) is plain
-
-
-def test_tables_whose_types_do_not_go_together_are_joined_as_text():
-    joined = join_tables([pa.table({"a": [1, None]}), pa.table({"a": ["x"]}), pa.table({"a": [[True]]})])
-    assert joined["a"].to_pylist() == ["1", None, "x", "[true]"]
-    assert join_tables([pa.table({"a": [1]}), pa.table({"a": [0.5]})])["a"].to_pylist() == [1.0, 0.5]
-    assert join_tables([pa.table({"a": [2**62 + 1]}), pa.table({"a": [0.5]})])["a"].to_pylist() == [
-        str(2**62 + 1),
-        "0.5",
-    ]
 
 
 TEXTS = [

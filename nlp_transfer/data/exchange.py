@@ -87,6 +87,7 @@ def read_stdin(
         DataError: Nothing came, or a line is not what the first one promised.
 
     Example:
+        >>> import io
         >>> read_stdin(io.StringIO("a joy to watch\na bore\n"))["text"][:]
         ['a joy to watch', 'a bore']
     """

@@ -233,8 +233,8 @@ def parse_json_lines(source: TextSource, *, mixed: Mapping[str, str] | None = No
     empty = True
     with source.open() as file:
         for number, line in enumerate(file, 1):
-            text = line.removeprefix(MARK)
-            if not text or text.isspace():
+            text = line.removeprefix(MARK).strip()
+            if not text:
                 continue
             rows.append(_parse_object(source.where, number, text))
             lines.append(number)

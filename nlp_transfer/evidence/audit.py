@@ -13,6 +13,7 @@ from nlp_transfer.classifier import Classifier
 from nlp_transfer.contracts import LabelSpace, Track, track_nothing
 from nlp_transfer.data.balance import split_groups
 from nlp_transfer.data.columns import find_label_columns, prepare_inference_table
+from nlp_transfer.data.delimited import offer_delimiter
 from nlp_transfer.data.exchange import read_split
 from nlp_transfer.data.findings import Findings
 from nlp_transfer.data.identity_terms import TermList, read_terms
@@ -263,7 +264,9 @@ def _gather(table: _Table, named: Sequence[Sequence[str]], group: str | None) ->
     """The rows of every group, and how many rows are of none."""
     if group is not None and group not in table.columns.column_names:
         have = ", ".join(table.columns.column_names)
-        raise DataError(f"--group: expected a column of {table.name}, got {group!r}. Columns: {have}.")
+        raise DataError(
+            f"--group: expected a column of {table.name}, got {group!r}. Columns: {have}.{offer_delimiter(table.name)}"
+        )
     found = split_groups(table.columns[group][:]) if group is not None else named
     members: dict[str, list[int]] = {}
     for row, names in enumerate(found):

@@ -162,6 +162,8 @@ def _plan(climb: Climb, table: Table, num_rungs: int, *, is_traced: bool) -> Non
     data = climb.reference.splits.facts
     rows = ", ".join(f"{count:,} {split}" for split, count in data.rows.items())
     climb.say(f"data: {data.source}: {rows}; {len(climb.reference.space.names)} labels")
+    for note in data.notes:
+        climb.say(f"  note: {note}")
     for warning in data.warnings:
         climb.say(f"  warning: {warning}")
     settings = {

@@ -119,7 +119,7 @@ def rank(
         resolve_encoder(recipe.encoder.model_copy(update={"name": name}))
     findings = Findings()
     splits = load_splits(recipe.data, recipe.task, seed=seed, source=source, findings=findings)
-    for note in (*findings.list_notes(), *findings.warnings):
+    for note in (*findings.list_notes(), *splits.facts.warnings):
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     folder = None if output_dir is None else claim_ranking(Path(output_dir), splits.facts.source)
     rows = narrow_splits(splits, limit, seed)

@@ -10,6 +10,7 @@ import numpy as np
 from datasets import Dataset
 
 from nlp_transfer.contracts import Splits, Track, track_nothing
+from nlp_transfer.data.delimited import offer_delimiter
 from nlp_transfer.data.exchange import FORMULA, check_output, write_table
 from nlp_transfer.data.findings import Findings
 from nlp_transfer.data.label_values import read_labels
@@ -43,7 +44,7 @@ class Suspects:
             tell apart, and far more rows are flagged than are wrong.
         precision: Share of the rows listed whose label differs from the trusted column; None without one.
         noise: Share of all rows whose label differs from it; None without one.
-        notes: What reading the data decided and left out, one sentence each.
+        notes: What was decided and left out while the data was read, and what may want a change, one sentence each.
     """
 
     rows: list[dict[str, Any]]
@@ -176,7 +177,7 @@ def find_suspects(
         precision = float(np.nanmean(seen)) if not np.isnan(seen).all() else None
     rows = _lay_out(splits, labelled, labels_N, found_NC, ranking, listed)
     agreement = float((found_NC.argmax(axis=1) == labels_N).mean())
-    notes = (*findings.list_notes(), *findings.warnings)
+    notes = (*findings.list_notes(), *splits.facts.warnings)
     return Suspects(rows, len(labels_N), int(ranking.flagged.sum()), agreement, precision, noise, notes)
 
 
@@ -222,6 +223,7 @@ def _compare(splits: Splits, labelled: Sequence[str], labels_N: np.ndarray, trut
         if name not in table.column_names:
             raise DataError(
                 f"truth: expected a column {truth!r} in {split}, came: {', '.join(table.column_names)}. Name one."
+                f"{offer_delimiter(splits.facts.source)}"
             )
         known = splits.labels.names
         raw = read_labels(table, [name], "classification", separator=",", where=split, names=known)

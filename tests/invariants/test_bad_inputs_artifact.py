@@ -215,7 +215,7 @@ ARTIFACTS = [
     Case("no table to predict on", leave_as_it_is, ["predict", "model", "none.csv"], ("none.csv", "Check the name")),
     Case("nothing on stdin", leave_as_it_is, ["predict", "model", "-"], ("stdin", "got nothing", "Pipe a file in")),
     Case("broken json lines on stdin", leave_as_it_is, ["predict", "model", "-"],
-         ("stdin: line 2", "expected a JSON object", "one object on one line"),
+         ("stdin, line 2", "expected one JSON object", "one object on one line"),
          stdin='{"text": "a"}\n{"text": \n'),
     Case("a ragged csv on stdin", leave_as_it_is, ["predict", "model", "-"],
          ("stdin, line 3", "expected 2 cells", "Put quotes"), stdin="text,label\na,b\nc,d,e\n"),

@@ -206,6 +206,12 @@ def test_command_writes_both_files_and_errors_name_the_way_out(model, folder, tm
     assert str(out / "report.html") in shown.replace("\n", "")
     status, shown, _ = run(*arguments, "--json")
     assert json.loads(shown) == json.loads((out / "audit.json").read_text())
+    test = pd.read_csv(folder / "test.csv")
+    test.to_csv(tmp_path / "test.csv", index=False, sep=";")
+    status, again, said = run(model, tmp_path / "test.csv", *arguments[2:], "--json")
+    assert json.loads(again)["groups"] == json.loads(shown)["groups"]
+    assert 'separated by ";". Name another character with --delimiter' in said
+    assert run(model, tmp_path / "test.csv", *arguments[2:], "--json", "--delimiter", ";")[2].count("note:") == 0
     status, _, said = run(model, folder, "--group", "who", "--rename", "bad")
     assert (status, "DATA_LABEL=LABEL" in said) == (2, True)
     status, _, said = run(model, folder, "--group", "nobody")

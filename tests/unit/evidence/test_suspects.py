@@ -83,6 +83,25 @@ def test_command_writes_the_list_with_formulas_made_harmless(table, tiny_encoder
     assert len(json.loads(shown)["rows"]) == 12
 
 
+def test_command_tells_what_reading_found_and_takes_a_delimiter(table, tiny_encoder, tmp_path, monkeypatch, capsys):
+    frame = pd.read_csv(table)[["text", "label"]]
+    frame.loc[3, "label"] = "odd"
+    half = frame[:60].to_csv(index=False, sep="^")
+    (tmp_path / "joined.csv").write_text(half + frame[60:].to_csv(index=False, sep="^"))
+    arguments = ("suspects", tmp_path / "joined.csv", "--encoder", tiny_encoder("bert"), "--json")
+    for options, num_notes in (((), 3), (("--delimiter", "^"), 2)):
+        status, out, err = run_command(monkeypatch, capsys, *arguments, *options)
+        assert status == 0
+        assert json.loads(out)["num_rows"] == 120
+        notes = [line for line in err.splitlines() if line.startswith("note: ")]
+        assert len(notes) == num_notes
+        assert "--delimiter" in notes[0] or options
+        assert "1 row repeats the header" in notes[-2]
+        assert '"odd" (1 row: row 4)' in notes[-1]
+    status, _, err = run_command(monkeypatch, capsys, *arguments, "--delimiter", "^^")
+    assert (status, "--delimiter: expected one character" in err) == (2, True)
+
+
 @pytest.mark.parametrize("text", ["=1", "+1", "-1", "@a", "\t=1", "\r=1"])
 def test_cells_that_start_like_a_formula_get_an_apostrophe(text):
     assert neutralize_cell(text) == f"'{text}"

@@ -12,6 +12,7 @@ from nlp_transfer.contracts import DataFacts, LabelSpace
 from nlp_transfer.data.checks import hash_texts
 from nlp_transfer.data.identity_terms import TermList, read_terms
 from nlp_transfer.data.parts import Part
+from nlp_transfer.data.spelling import spell_values
 from nlp_transfer.errors import DataError
 from nlp_transfer.recipe.schema import BY_TERMS, DataConfig
 
@@ -194,8 +195,10 @@ def split_groups(values: Sequence[Any]) -> list[list[str]]:
     """
     texts = [value for value in values if isinstance(value, str)]
     separator = next((mark for mark in SEPARATORS if any(mark in text for text in texts)), None)
+    is_single = separator is None and not any(isinstance(value, list | tuple) for value in values)
     found = []
-    for value in values:
+    read: Sequence[Any] = spell_values(values) if is_single else values
+    for value in read:
         if isinstance(value, str):
             members = value.split(separator) if separator else [value]
         else:

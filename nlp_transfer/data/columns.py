@@ -9,9 +9,12 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, Value
 
 from nlp_transfer.contracts import TaskKind
+from nlp_transfer.data.arrow_types import describe_column
 from nlp_transfer.data.checks import find_visible, name_invisible
 from nlp_transfer.data.delimited import offer_delimiter
+from nlp_transfer.data.spelling import is_bytes, spell_column
 from nlp_transfer.data.tables import explain_unusable, get_arrow_table, store_table
+from nlp_transfer.data.textfiles import name_rows
 from nlp_transfer.data.usual_names import ID_NAMES, LABEL_NAMES, PAIR_NAMES, TEXT_NAMES
 from nlp_transfer.errors import DataError
 
@@ -164,7 +167,9 @@ def _explain_several(where: str, what: str, found: Sequence[str], key: str) -> s
 def _holds_strings(table: Dataset, name: str) -> bool:
     """Whether a column is of text."""
     feature = table.features[name]
-    return isinstance(feature, Value) and feature.dtype in ("string", "large_string")
+    if not isinstance(feature, Value) or feature.dtype not in ("string", "large_string", "string_view"):
+        return False
+    return describe_column(table.data.table.schema.field(name)) is None
 
 
 def build_columns(
@@ -202,7 +207,7 @@ def build_columns(
         while kept in reserved or kept in columns or (kept != name and kept in table.column_names):
             kept = f"source_{kept}"
         columns[kept], features[kept] = arrow[name], table.features[name]
-        if features[kept] == Value("large_string"):
+        if pa.types.is_string(arrow[name].type):
             features[kept] = Value("string")
     return pa.table(columns), Features(features)
 
@@ -213,13 +218,15 @@ def _build_ids(table: Dataset, arrow: pa.Table, id_column: str | None, where: st
         return pa.chunked_array([pa.array(np.arange(arrow.num_rows)).cast(pa.string())])
     _require_column(table, id_column, key="data.id", where=where)
     _require_usable(table, id_column)
+    column = arrow[id_column]
     try:
-        ids = arrow[id_column].cast(pa.string())
-    except pa.ArrowException:
+        ids = pa.chunked_array([spell_column(chunk) for chunk in column.chunks], pa.string())
+    except (TypeError, ValueError):
         raise DataError(
-            f"data.id: expected text or numbers in {id_column!r} of {where}, came {arrow[id_column].type}. "
-            "Name another."
+            f"data.id: expected text or numbers in {id_column!r} of {where}, came {column.type}. Name another."
         ) from None
+    if pc.all(pc.match_substring_regex(ids, r"^-?\d+\.0$")).as_py():  # As pandas writes a column of doubles.
+        ids = pc.replace_substring(ids, ".0", "", max_replacements=1) if len(ids) else ids
     missing = pc.index(ids.is_null(), True).as_py()
     if missing >= 0:
         raise DataError(f"{where}, row {missing + 1}: expected an id in {id_column!r}, came none. Fill it.")
@@ -230,16 +237,36 @@ def _read_texts(table: Dataset, arrow: pa.Table, name: str, *, key: str, where: 
     """A column of texts, refused where it holds something else."""
     _require_column(table, name, key=key, where=where)
     _require_usable(table, name)
-    column = arrow[name]
+    column, field = arrow[name], arrow.schema.field(name)
     if pa.types.is_null(column.type):
         return column.cast(pa.string())
-    if not pa.types.is_string(column.type):
-        kind = "nested values" if pa.types.is_nested(column.type) else f"values of type {column.type}"
-        kind = "numbers" if pa.types.is_integer(column.type) or pa.types.is_floating(column.type) else kind
+    if is_bytes(column.type):
+        return _decode_texts(column, name, where)
+    came = describe_column(field)
+    if came is None and not pa.types.is_string(column.type):
+        came = "nested values" if pa.types.is_nested(column.type) else f"values of type {column.type}"
+        came = "numbers" if pa.types.is_integer(column.type) or pa.types.is_floating(column.type) else came
+    if came is not None:
         raise DataError(
-            f"{where}: expected texts in column {name!r}, came {kind}. Write them as text, or name another with {key}."
+            f"{where}: expected texts in column {name!r}, came {came}. Write them as text, or name another with {key}."
         )
     return column
+
+
+def _decode_texts(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
+    """A column of bytes as the texts that they are in UTF-8."""
+    done = 0
+    chunks = []
+    for chunk in column.chunks:
+        try:
+            chunks.append(spell_column(chunk))
+        except ValueError as error:
+            raise DataError(
+                f"{where}, row {done + int(str(error))}: expected text in column {name!r}, came bytes that are no "
+                "UTF-8. Convert the column."
+            ) from None
+        done += len(chunk)
+    return pa.chunked_array(chunks, pa.string())
 
 
 def find_empty_rows(table: pa.Table) -> np.ndarray:
@@ -325,8 +352,8 @@ def prepare_inference_table(
     empty = np.flatnonzero(find_empty_rows(columns))
     if len(empty):
         raise DataError(
-            f"{where}, row {empty[0] + 1}: expected a text, came {describe_empty(columns, empty)}; so in "
-            f"{len(empty)} of {len(columns)} rows. Fill or remove them."
+            f"{where}, {name_rows(where, empty[:1].tolist())}: expected a text, came {describe_empty(columns, empty)}; "
+            f"so in {len(empty)} of {len(columns)} rows. Fill or remove them."
         )
     return store_table(columns, features)
 

@@ -10,13 +10,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset
 
-from nlp_transfer.data.label_names import RawLabels, combine_chunks, read_names
+from nlp_transfer.data.label_names import RawLabels, combine_chunks, list_unique, read_names, read_texts
+from nlp_transfer.data.spelling import MISSING_WORDS, spell
 from nlp_transfer.errors import DataError, LabelError
 
-__all__ = ["holds_flags", "make_lists", "read_flags", "read_lists", "split_cells"]
+__all__ = [
+    "find_separator",
+    "holds_flags",
+    "is_list_column",
+    "make_lists",
+    "read_flags",
+    "read_lists",
+    "split_cells",
+]
 
-ON, OFF, UNKNOWN = ("1", "1.0", "true"), ("0", "0.0", "false"), ("-1", "-1.0")
-"""How a 0/1 column says yes, no, and nothing; in lower case."""
+ON, OFF, UNKNOWN = ("1", "True"), ("0", "False"), ("-1",)
+"""How a 0/1 column says yes, no, and nothing, as `spell` spells it."""
+
+SEPARATORS = ("|", ";", ",", "\t", "\n", "/")
+"""What else stands between labels in a cell."""
+
+IN_NAMES = (",", "/")
+"""Those of them that names of labels hold too."""
 
 PYTHON_NAME = r"(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
 # `['a' 'b']`, which numpy prints, must not pass: Python would read it as the one name "ab".
@@ -40,15 +55,16 @@ def holds_flags(table: Dataset, arrow: pa.Table, name: str, names: Sequence[str]
     column = arrow[name]
     if pa.types.is_boolean(column.type) or pa.types.is_integer(column.type):
         return True
-    if not (pa.types.is_string(column.type) or pa.types.is_floating(column.type)):
+    types = pa.types
+    if not any(test(column.type) for test in (types.is_string, types.is_floating, types.is_decimal)):
         return False
-    unique = {_fold(str(value)) for value in pc.unique(column).to_pylist() if value is not None}
-    return unique <= {*ON, *OFF, *UNKNOWN, "", "nan"} and not unique.isdisjoint({*ON, *OFF})
+    unique = {spell(value) for value in list_unique(read_texts(combine_chunks(column), name, ""))}
+    return unique <= {*ON, *OFF, *UNKNOWN} and not unique.isdisjoint({*ON, *OFF})
 
 
-def _fold(text: str) -> str:
-    """A cell of a 0/1 column without case and space around it."""
-    return text.strip().lower()
+def is_list_column(kind: pa.DataType) -> bool:
+    """Say whether a column holds lists."""
+    return bool(pa.types.is_list(kind))
 
 
 def read_flags(arrow: pa.Table, columns: Sequence[str], where: str) -> RawLabels:
@@ -68,16 +84,16 @@ def read_flags(arrow: pa.Table, columns: Sequence[str], where: str) -> RawLabels
     flags = np.zeros((arrow.num_rows, len(columns)), dtype=bool)
     missing = np.zeros(arrow.num_rows, dtype=bool)
     for index, name in enumerate(columns):
-        values, _, _ = read_names(None, combine_chunks(arrow[name]), name, where, "ordinal", None)
-        lowered = pc.utf8_lower(pc.utf8_trim_whitespace(values))
-        known = pc.is_in(lowered, pa.array([*ON, *OFF, *UNKNOWN]))
-        row = pc.index(pc.or_(known, values.is_null()), False).as_py()
-        if row >= 0:
-            raise DataError(
-                f"{where}, row {row + 1}: expected 0 or 1 in {name!r}, came {values[row].as_py()!r}. Correct it."
-            )
-        flags[:, index] = np.asarray(pc.is_in(lowered, pa.array(ON)))
-        missing |= np.asarray(values.is_null()) | np.asarray(pc.is_in(lowered, pa.array(UNKNOWN)))
+        values = read_texts(combine_chunks(arrow[name]), name, where)
+        spelled = {value: spell(value) for value in list_unique(values)}
+        strange = next((value for value in spelled if spelled[value] not in (*ON, *OFF, *UNKNOWN)), None)
+        if strange is not None:
+            row = pc.index(values, strange).as_py() + 1
+            hint = "Leave the cell empty where it is unknown" if strange in MISSING_WORDS else "Correct it"
+            raise DataError(f"{where}, row {row}: expected 0 or 1 in {name!r}, came {strange!r}. {hint}.")
+        on, unknown = ([value for value in spelled if spelled[value] in known] for known in (ON, UNKNOWN))
+        flags[:, index] = np.asarray(pc.is_in(values, pa.array(on, pa.string())))
+        missing |= np.asarray(values.is_null()) | np.asarray(pc.is_in(values, pa.array(unknown, pa.string())))
     rows, ids = np.nonzero(flags & ~missing[:, None])
     flat = pa.array(list(columns), pa.string()).take(pa.array(ids))
     return RawLabels(make_lists(rows, flat, missing), tuple(columns), False, where, is_stated=True)
@@ -213,3 +229,57 @@ def make_lists(rows: np.ndarray, flat: pa.Array, missing: np.ndarray) -> pa.Arra
     lengths = np.bincount(rows, minlength=len(missing)) if len(missing) else np.zeros(0, dtype=np.int64)
     offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), flat.cast(pa.string()), mask=pa.array(missing))
+
+
+def find_separator(raw: RawLabels, name: str, separator: str, names: Sequence[str] | None) -> str | None:
+    """Notice cells whose labels are separated by something else than the recipe says.
+
+    Args:
+        raw: What `split_cells` made of the column.
+        name: The column's name.
+        separator: ``data.label_separator``.
+        names: ``task.labels`` or a label contract; a name that stands there is whole, whatever it holds.
+
+    Returns:
+        A warning where only some cells look like that; None where none does.
+
+    Raises:
+        LabelError: No cell has the separator that is set, and others hold another between labels that occur again.
+    """
+    flat = raw.values.flatten()
+    unique = [text for text in list_unique(flat) if names is None or text not in names]
+    known = set(unique) | set(names or ())
+    is_used = pc.any(pc.greater(pc.list_value_length(raw.values), 1)).as_py()
+    for other in SEPARATORS:
+        joint, is_sure = _find_joint(unique, known, other) if other != separator else ([], False)
+        if not joint or (is_used and not is_sure):
+            continue
+        row = int(np.searchsorted(np.asarray(raw.values.offsets), pc.index(flat, joint[0]).as_py(), side="right"))
+        message = (
+            f"{raw.where}, row {row}: expected {separator!r} between the labels in {name!r}, came {other!r} in "
+            f"{joint[0]!r}, and so in {len(joint)} label{'s' if len(joint) > 1 else ''}. Say "
+            f"data.label_separator={other!r}, or list all labels in task.labels if that is the name of one."
+        )
+        if is_sure and not is_used:
+            raise LabelError(message)
+        return message
+    return None
+
+
+def _find_joint(unique: Sequence[str], known: set[str], other: str) -> tuple[list[str], bool]:
+    """The labels that look like several with another separator between them, and whether that is sure.
+
+    It is where the parts are labels elsewhere, alone or beside others: that tells "joy/anger" from "AC/DC". Names hold
+    commas and slashes, but hardly ever the other separators, which are mentioned in any case.
+    """
+    joint = {text: [part.strip() for part in text.split(other)] for text in unique if other in text}
+    joint = {text: parts for text, parts in joint.items() if all(parts)}
+    times: dict[str, int] = {}
+    for parts in joint.values():
+        for part in set(parts):
+            times[part] = times.get(part, 0) + 1
+    again = {part for part, count in times.items() if count > 1 or part in known}
+    sure = [text for text, parts in joint.items() if again.issuperset(parts)]
+    if sure or other in IN_NAMES:
+        return sure, True
+    return list(joint), False

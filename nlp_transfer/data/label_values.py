@@ -9,12 +9,22 @@ import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset
 
 from nlp_transfer.contracts import DataFacts, TaskKind
-from nlp_transfer.data.label_lists import holds_flags, make_lists, read_flags, read_lists, split_cells
-from nlp_transfer.data.label_names import NUMBER, RawLabels, combine_chunks, read_names
+from nlp_transfer.data.arrow_types import explain_column, read_category_order
+from nlp_transfer.data.label_lists import (
+    find_separator,
+    holds_flags,
+    is_list_column,
+    make_lists,
+    read_flags,
+    read_lists,
+    split_cells,
+)
+from nlp_transfer.data.label_names import RawLabels, combine_chunks, read_names, read_texts, settle_names
+from nlp_transfer.data.spelling import MISSING_WORDS, NUMBER, is_bytes
 from nlp_transfer.data.tables import get_arrow_table
 from nlp_transfer.errors import DataError
 
-__all__ = ["is_unlabelled", "list_known", "read_labels", "settle_minus_one"]
+__all__ = ["is_unlabelled", "list_known", "read_labels", "settle_minus_one", "warn_missing_words"]
 
 MINUS_ONE = frozenset({"-1", "-1.0"})
 LARGEST = float(np.finfo(np.float32).max)
@@ -32,8 +42,9 @@ def read_labels(
     separator: str,
     where: str,
     names: Sequence[str] | None = None,
+    known: Sequence[str] | None = None,
 ) -> RawLabels:
-    """Read the labels of a table.
+    """Read the labels of a table, every value under the one name that it has in all file formats.
 
     Args:
         table: The table as it was read.
@@ -42,6 +53,7 @@ def read_labels(
         separator: What stands between labels in one text cell of multi_label.
         where: The table, for messages.
         names: ``task.labels``.
+        known: Names that values may take besides: those of train, where this is another split. See `settle_names`.
 
     Returns:
         Names or numbers, null where missing. -1 of a `ClassLabel` counts as missing, as GLUE's test splits have it.
@@ -50,43 +62,90 @@ def read_labels(
         DataError: A value is of a type that the task cannot have.
     """
     arrow = get_arrow_table(table.select_columns(list(columns)))
+    for column in columns:
+        problem = explain_column(arrow.schema.field(column))
+        if problem is not None:
+            raise DataError(problem)
+    raw = _read_raw(table, arrow, columns, kind, separator=separator, where=where, names=names)
+    return settle_names(
+        raw, names if known is None else [*(names or ()), *(n for n in known if n not in (names or ()))]
+    )
+
+
+def _read_raw(
+    table: Dataset,
+    arrow: pa.Table,
+    columns: Sequence[str],
+    kind: TaskKind,
+    *,
+    separator: str,
+    where: str,
+    names: Sequence[str] | None,
+) -> RawLabels:
+    """The labels to the letter."""
     if len(columns) > 1 or (kind == "multi_label" and holds_flags(table, arrow, columns[0], names)):
         return read_flags(arrow, columns, where)
     name = columns[0]
     column = combine_chunks(arrow[name])
-    if pa.types.is_nested(column.type):
-        if kind != "multi_label" or not pa.types.is_list(column.type):
-            hint = "Say task.kind=multi_label." if pa.types.is_list(column.type) else "Flatten it."
-            raise DataError(f"{where}: expected one label a row in {name!r}, came {column.type}. {hint}")
+    if is_list_column(column.type):
+        if kind != "multi_label":
+            raise DataError(
+                f"{where}: expected one label a row in {name!r}, came {column.type}. Say task.kind=multi_label."
+            )
         return read_lists(table, column, name, names, where)
+    if pa.types.is_nested(column.type) and (kind == "multi_label" or not _is_interval(column.type)):
+        raise DataError(f"{where}: expected one label a row in {name!r}, came {column.type}. Flatten it.")
     if kind == "regression":
         return RawLabels(_read_numbers(table, column, name, where), None, True, where)
-    if kind == "multi_label" and pa.types.is_string(column.type):
-        return RawLabels(split_cells(column, name, separator, where), None, False, where)
+    if (
+        kind == "multi_label"
+        and not isinstance(table.features[name], ClassLabel)
+        and (pa.types.is_string(column.type) or is_bytes(column.type))
+    ):
+        texts = read_texts(column, name, where, blank=True)
+        raw = RawLabels(split_cells(texts, name, separator, where), None, False, where)
+        warning = find_separator(raw, name, separator, names)
+        return raw if warning is None else replace(raw, warnings=(warning,))
     values, declared, numeric = read_names(table.features[name], column, name, where, kind, names)
     placeholder = "-1" if declared is not None and column.null_count < values.null_count else ""
     if kind == "multi_label":
         missing = np.asarray(values.is_null())
         values = make_lists(np.flatnonzero(~missing), values.drop_null(), missing)
-    return RawLabels(values, declared, numeric, where, placeholder=placeholder)
+    order = read_category_order(arrow.schema.field(name))
+    return RawLabels(values, declared, numeric, where, placeholder=placeholder, order=order)
+
+
+def _is_interval(kind: pa.DataType) -> bool:
+    """Whether a type is that of intervals as pandas writes them into JSON."""
+    return pa.types.is_struct(kind) and {"left", "right", "closed"} <= {field.name for field in kind}
 
 
 def _read_numbers(table: Dataset, column: pa.Array, name: str, where: str) -> pa.Array:
     """A column of numbers as doubles; null where missing or not a number."""
     if isinstance(table.features[name], ClassLabel):
         raise DataError(f"{where}: expected numbers in {name!r}, came a ClassLabel. Say task.kind=classification.")
+    if is_bytes(column.type):
+        column = read_texts(column, name, where)
     if pa.types.is_string(column.type):
         trimmed = pc.utf8_trim_whitespace(column)
         trimmed = pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)
         fits = pc.match_substring_regex(trimmed, rf"^{NUMBER.pattern}$").fill_null(True)
         row = pc.index(fits, False).as_py()
         if row >= 0:
+            came = trimmed[row].as_py()
+            if came in MISSING_WORDS:
+                raise DataError(
+                    f"{where}, row {row + 1}: expected a number in {name!r}, came the text {came!r}. If the number is "
+                    "missing, leave the cell empty: data.invalid=drop then drops its row."
+                )
             raise DataError(
-                f"{where}, row {row + 1}: expected a number in {name!r}, came {trimmed[row].as_py()!r}. "
+                f"{where}, row {row + 1}: expected a number in {name!r}, came {came!r}. "
                 "Correct it (a decimal point, not a comma), or say task.kind=classification."
             )
         column = pc.replace_substring_regex(trimmed, r"^\+", "")
-    elif not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_null(column.type)):
+    elif not any(
+        test(column.type) for test in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
+    ):
         raise DataError(f"{where}: expected numbers in {name!r}, came {column.type}. Convert the column.")
     numbers = column.cast(pa.float64())
     numbers = pc.if_else(pc.is_nan(numbers), pa.scalar(None, pa.float64()), numbers)
@@ -190,3 +249,32 @@ def _find_minus_one(raw: RawLabels) -> pa.Array:
 def _count_minus_one(raw: RawLabels) -> int:
     """How many those are."""
     return int(pc.sum(_find_minus_one(raw)).as_py() or 0)
+
+
+def warn_missing_words(raws: Mapping[str, RawLabels], names: Sequence[str] | None, facts: DataFacts) -> None:
+    """Warn where a label is a word that stands for a missing value elsewhere, such as ``nan``, beside other labels.
+
+    Args:
+        raws: Split name to its labels.
+        names: ``task.labels``; a word that stands there is meant.
+        facts: Where the warning goes, with the count of rows.
+    """
+    counts: dict[str, int] = {}
+    others = False
+    for raw in raws.values():
+        if pa.types.is_floating(raw.values.type):
+            return
+        if raw.declared is not None:
+            continue
+        flat = raw.values.flatten() if pa.types.is_list(raw.values.type) else raw.values
+        for item in pc.value_counts(flat.drop_null()):
+            name = str(item["values"].as_py())
+            if name in MISSING_WORDS and name not in (names or ()):
+                counts[name] = counts.get(name, 0) + int(item["counts"].as_py())
+            others |= name not in MISSING_WORDS
+    for name, count in counts.items() if others else ():
+        facts.warnings.append(
+            f'"{name}" is read as a label like any other, in {count} row{"s" if count > 1 else ""}. If it means that '
+            "the label is missing, leave these cells empty: data.invalid=drop then drops their rows. If it is a class, "
+            "list all classes in task.labels."
+        )

@@ -12,15 +12,18 @@ from datasets import Dataset
 from nlp_transfer.contracts import LabelSpace, TaskKind
 from nlp_transfer.data.columns import find_label_columns
 from nlp_transfer.data.delimited import offer_delimiter
-from nlp_transfer.data.label_names import INTEGER, NUMBER, RawLabels, combine_chunks, map_unique
+from nlp_transfer.data.label_names import BOOLEANS, INTEGER, RawLabels, combine_chunks, list_unique, map_unique
 from nlp_transfer.data.label_values import is_unlabelled, read_labels
+from nlp_transfer.data.spelling import MISSING_WORDS, read_order
 from nlp_transfer.data.tables import get_arrow_table
+from nlp_transfer.data.textfiles import name_rows
 from nlp_transfer.errors import DataError, LabelError
 
 __all__ = [
     "attach_labels",
     "build_label_space",
     "check_declared",
+    "check_order",
     "encode_labels",
     "list_names",
     "make_label_array",
@@ -54,7 +57,7 @@ def name_by_label_text(table: Dataset, raw: RawLabels, column: str) -> dict[str,
     for number, name in zip(pairs["number"].to_pylist(), pairs["name"].to_pylist(), strict=True):
         if number is None or number == "-1":
             continue
-        if not name or not INTEGER.fullmatch(number) or number in names:
+        if not name or not (INTEGER.fullmatch(number) or number in BOOLEANS) or number in names:
             return None
         names[number] = name
     return names if names and len(set(names.values())) == len(names) else None
@@ -62,20 +65,21 @@ def name_by_label_text(table: Dataset, raw: RawLabels, column: str) -> dict[str,
 
 def rename_labels(raw: RawLabels, names: Mapping[str, str]) -> RawLabels:
     """Replace numbers by names; a number without a name stays."""
-    texts = {value: names.get(value, value) for value in pc.unique(raw.values).to_pylist() if value is not None}
+    texts = {value: names.get(value, value) for value in list_unique(raw.values)}
     declared = tuple(names[number] for number in sort_naturally(names))
     return replace(raw, values=map_unique(raw.values, texts), declared=declared, numeric=False)
 
 
 def sort_naturally(names: Sequence[str] | Mapping[str, str]) -> list[str]:
-    """Sort names as a person would: numbers by their value, also inside of text.
+    """Sort names as a person would: numbers, intervals and spans of time by their value, also inside of text.
 
     Example:
         >>> sort_naturally(["10", "2", "-1"]), sort_naturally(["item 10", "item 2"])
         (['-1', '2', '10'], ['item 2', 'item 10'])
     """
-    if all(NUMBER.fullmatch(name) for name in names):
-        return sorted(names, key=lambda name: (float(name), name))
+    places = read_order(names)
+    if places is not None:
+        return sorted(names, key=lambda name: (places[name], name))
     return sorted(names, key=lambda name: ([_rank_part(part) for part in re.split(r"([0-9]+)", name)], name))
 
 
@@ -110,18 +114,43 @@ def build_label_space(raw: RawLabels, kind: TaskKind, *, names: Sequence[str] | 
     found = [value for value in pc.unique(values).to_pylist() if value is not None]
     if not found:
         raise DataError(f"{raw.where}: expected labels in {column!r}, came none. Fill the column.")
-    if names is None and kind == "ordinal" and raw.declared is None and not raw.numeric:
+    ordered = list_in_order(raw, found) if kind == "ordinal" else None
+    if names is None and kind == "ordinal" and raw.declared is None and not raw.numeric and ordered is None:
         raise LabelError(
             f"{raw.where}: expected numbers or an order for task.kind=ordinal, came the names "
-            f"{list_names(sort_naturally(found))}. Give their order, low to high, in task.labels."
+            f"{list_names(sort_naturally(found))}. Give their order, low to high, in task.labels, or make the column "
+            "an ordered categorical."
         )
-    space = LabelSpace(kind, tuple(names or raw.declared or sort_naturally(found)))
+    space = LabelSpace(kind, tuple(names or raw.declared or ordered or sort_naturally(found)))
     if kind != "multi_label" and len(found) < 2:
         raise DataError(
             f"{raw.where}: expected at least two classes in {column!r}, came only {found[0]!r}. "
             "Add rows of another class, or name another column with data.label."
         )
     return space
+
+
+def list_in_order(raw: RawLabels, found: Sequence[str]) -> tuple[str, ...] | None:
+    """List the labels that occur in the order of an ordered categorical; None where there is none that has them all."""
+    if raw.order is None or not set(found) <= set(raw.order):
+        return None
+    return tuple(name for name in raw.order if name in found)
+
+
+def check_order(raw: RawLabels, space: LabelSpace) -> None:
+    """Refuse a table whose ordered categories stand in another order than the label contract of an ordinal task.
+
+    Raises:
+        LabelError: Names both sides.
+    """
+    if space.kind != "ordinal" or raw.order is None:
+        return
+    came = [name for name in raw.order if name in space.names]
+    if came != [name for name in space.names if name in came]:
+        raise LabelError(
+            f"{raw.where}: expected the order {list_names(space.names)}, came the ordered categories "
+            f"{list_names(came)}. Bring them into the expected order, or give it in task.labels."
+        )
 
 
 def list_names(names: Sequence[str]) -> str:
@@ -162,9 +191,11 @@ def encode_labels(raw: RawLabels, space: LabelSpace) -> np.ndarray:
         counts = {str(item["values"].as_py()): item["counts"].as_py() for item in pc.value_counts(strange)}
         first = strange[0].as_py()
         others = f", and {len(counts) - 1} more unknown labels" if len(counts) > 1 else ""
+        hint = " If it means that the label is missing, leave the cell empty." if first in MISSING_WORDS else ""
         raise LabelError(
             f"{raw.where}, row {rows[unknown[0]] + 1}: expected one of the labels {list_names(space.names)}, came "
             f'"{first}" (in {counts[str(first)]} rows{others}). Correct the labels, or train with rows of that class.'
+            f"{hint}"
         )
     if not is_list:
         return ids
@@ -230,14 +261,15 @@ def map_labels(
             f"{offer_delimiter(where)}"
         )
     raw = read_labels(table, columns, space.kind, separator=label_separator, where=where, names=space.names)
+    check_order(raw, space)
     names = name_by_label_text(table, raw, columns[0])
-    if names and not {str(value) for value in pc.unique(raw.values).to_pylist()} <= set(space.names):
+    if names and not set(list_unique(raw.values)) <= set(space.names):
         raw = replace(rename_labels(raw, names), declared=None)
     missing = np.flatnonzero(raw.missing)
     if len(missing):
         raise DataError(
-            f"{where}, row {missing[0] + 1}: expected a label in {columns[0]!r}, came none; so in {len(missing)} of "
-            f"{len(table)} rows. Fill or remove them."
+            f"{where}, {name_rows(where, missing[:1].tolist())}: expected a label in {columns[0]!r}, came none; so in "
+            f"{len(missing)} of {len(table)} rows. Fill or remove them."
         )
     if space.kind == "multi_label" and is_unlabelled(raw, space.names):
         raise DataError(

@@ -13,6 +13,7 @@ from nlp_transfer.data.findings import Findings
 from nlp_transfer.data.labels import (
     build_label_space,
     check_declared,
+    check_order,
     encode_labels,
     list_names,
     make_label_array,
@@ -100,6 +101,7 @@ def _encode_parts(parts: dict[str, Part], task: TaskConfig, columns: Sequence[st
             continue
         if split != "train" and train.declared is not None and part.raw.declared is not None:
             check_declared(part.raw.declared, replace(space, names=train.declared), where=part.where)
+        check_order(part.raw, space)
         part.labels = encode_labels(part.raw, space)
         part.raw = None
     for split, part in parts.items():

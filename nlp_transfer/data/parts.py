@@ -19,10 +19,18 @@ from nlp_transfer.data.columns import (
     find_text_columns,
 )
 from nlp_transfer.data.delimited import offer_delimiter
-from nlp_transfer.data.label_names import NUMBER, RawLabels
-from nlp_transfer.data.label_values import is_unlabelled, list_known, read_labels, settle_minus_one
+from nlp_transfer.data.label_names import RawLabels
+from nlp_transfer.data.label_values import (
+    is_unlabelled,
+    list_known,
+    read_labels,
+    settle_minus_one,
+    warn_missing_words,
+)
 from nlp_transfer.data.labels import list_names, name_by_label_text, rename_labels, sort_naturally
 from nlp_transfer.data.sources import Source
+from nlp_transfer.data.spelling import NUMBER
+from nlp_transfer.data.textfiles import name_rows
 from nlp_transfer.errors import DataError, LabelError
 from nlp_transfer.recipe.schema import DataConfig, TaskConfig
 
@@ -104,6 +112,7 @@ def build_parts(
     raws = _read_raws(opened, data, task, columns)
     if task.kind == "classification":
         raws = settle_minus_one(raws, task.labels, facts)
+    _note_labels(raws, task, names, facts)
     known = list_known(raws["train"]) if "train" in raws else []
     for split, table in opened.tables.items():
         where = opened.where[split]
@@ -128,20 +137,44 @@ def build_parts(
     return parts
 
 
+def _note_labels(raws: dict[str, RawLabels], task: TaskConfig, names: dict[str, str] | None, facts: DataFacts) -> None:
+    """Say how labels are spelled where the source spells them otherwise, and what of them looks odd."""
+    for raw in raws.values():
+        facts.warnings += raw.warnings
+    warn_missing_words(raws, task.labels, facts)
+    train = raws.get("train")
+    if train is None:
+        return
+    if train.respelled and not names:
+        shown = [f'"{written}" as "{name}"' for written, name in list(train.respelled.items())[:3]]
+        more = ", ..." if len(train.respelled) > 3 else ""
+        facts.notes.append(f"Labels are spelled alike in all file formats: {', '.join(shown)}{more}.")
+    if task.kind == "ordinal" and task.labels is None and train.declared is None and train.order is not None:
+        facts.notes.append(f"The order of the labels is that of the ordered categories: {list_names(train.order)}.")
+
+
 def _read_raws(opened: Source, data: DataConfig, task: TaskConfig, columns: Sequence[str]) -> dict[str, RawLabels]:
     """The labels of every split that has the columns."""
     raws: dict[str, RawLabels] = {}
     names = task.labels
+    known: list[str] | None = None
     for split, table in opened.tables.items():
         if not set(columns) <= set(table.column_names):
             continue
         raws[split] = read_labels(
-            table, columns, task.kind, separator=data.label_separator, where=opened.where[split], names=names
+            table,
+            columns,
+            task.kind,
+            separator=data.label_separator,
+            where=opened.where[split],
+            names=names,
+            known=known,
         )
-        if split == "train" and task.kind == "multi_label" and names is None:
+        if split == "train" and task.kind != "regression":
             known = sort_naturally(list_known(raws[split]))
+        if split == "train" and task.kind == "multi_label" and names is None:
             # Whether a 0 or 1 is a label's name or says that there is one, a small split alone may not tell.
-            names = known if {"0", "1"} <= set(known) or known == list(columns) else None
+            names = known if known and ({"0", "1"} <= set(known) or known == list(columns)) else None
     return raws
 
 
@@ -204,9 +237,9 @@ def _drop_invalid(part: Part, data: DataConfig, facts: DataFacts) -> Part:
             (empty, "a text", describe_empty(part.table, np.flatnonzero(empty))),
             (missing, "a label", none),
         ):
-            rows = np.flatnonzero(mask) + 1
+            rows = np.flatnonzero(mask)
             if len(rows):
-                shown = ", ".join(map(str, rows[:SHOWN_ROWS])) + (", ..." if len(rows) > SHOWN_ROWS else "")
+                shown = name_rows(part.where, rows.tolist(), most=SHOWN_ROWS).removeprefix("rows ").removeprefix("row ")
                 plural = "s" if len(rows) > 1 else ""
                 problems.append(f"expected {expected}, came {came} in {len(rows)} row{plural} ({shown})")
         raise DataError(f"{part.where}: {'; '.join(problems)}. Fill or remove them, or say data.invalid=drop.")

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset, Features
 from datasets.features.features import generate_from_arrow_type
 
+from nlp_transfer.data.arrow_types import UNUSABLE, explain_column, hold_columns, join_orders
 from nlp_transfer.data.delimited import check_columns, parse_delimited
 from nlp_transfer.data.findings import Findings
 from nlp_transfer.data.lines import holds_json, parse_lines
@@ -49,9 +50,6 @@ __all__ = [
     "read_text",
     "store_table",
 ]
-
-UNUSABLE = b"nlp_transfer.unusable"
-"""Key of a column's metadata: why it is neither text nor label, though it is kept as text."""
 
 CONTENTS = {
     b"\x1f\x8b": ("a gzip file", ".gz"),
@@ -326,6 +324,7 @@ def _read_json(source: TextSource, findings: Findings) -> pa.Table:
     reasons = {
         name: reason if reason.startswith(source.where) else f"{source.where}: {reason}"
         for name, reason in mixed.items()
+        if reason
     }
     for reason in reasons.values():
         findings.notes.append(f"A column is kept as text, since it is not of one type. {reason}")
@@ -355,9 +354,7 @@ def explain_unusable(table: Dataset, name: str) -> str | None:
     Returns:
         The message, or None for a column like any other.
     """
-    metadata = table.data.table.schema.field(name).metadata or {}
-    reason = metadata.get(UNUSABLE)
-    return None if reason is None else reason.decode()
+    return explain_column(table.data.table.schema.field(name))
 
 
 def _refuse_bomb(path: Path, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -367,7 +364,7 @@ def _refuse_bomb(path: Path, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.R
     for batch in batches:
         for column in batch.columns:
             size += column.nbytes
-            if pa.types.is_dictionary(column.type):
+            if pa.types.is_dictionary(column.type) and pa.types.is_string(column.type.value_type):
                 lengths = pc.take(pc.binary_length(column.dictionary), column.indices)
                 size += pc.sum(lengths, min_count=0).as_py()
         if size > limit:
@@ -403,7 +400,7 @@ def _read_binary(path: Path, suffix: str) -> pa.Table:
             return _read_arrow(path)
         except pa.ArrowInvalid:
             return _simplify_types(pa.ipc.open_stream(pa.memory_map(str(path))).read_all())
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, TypeError) as error:  # TypeError: of an extension type that reads itself.
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise DataError(
@@ -563,6 +560,7 @@ def _simplify_types(table: pa.Table, *, nested: bool = False) -> pa.Table:
 
     What `datasets` cannot hold, such as intervals of months and days, becomes text.
     """
+    table = hold_columns(table)
     odd = {field.name for field in table.schema if not _is_held(field.type)}
     if odd:
         table = _spell_columns(table, odd)
@@ -692,7 +690,7 @@ def _collect(batches: Iterable[pa.RecordBatch], *, schema: pa.Schema | None = No
 def _join(tables: Sequence[pa.Table]) -> pa.Table:
     """Put tables below each other, in one schema."""
     try:
-        return pa.concat_tables(tables, promote_options="permissive")
+        return join_orders(pa.concat_tables(tables, promote_options="permissive"), tables)
     except pa.ArrowException:
         names = dict.fromkeys(name for table in tables for name in table.column_names)
         reasons = {name: reason for name in names if (reason := _find_clash(tables, name))}

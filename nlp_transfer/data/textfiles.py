@@ -11,7 +11,7 @@ import io
 import json
 import lzma
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Number
@@ -31,6 +31,7 @@ __all__ = [
     "TextSource",
     "find_mixed_value",
     "get_size_limit",
+    "name_rows",
     "open_text_file",
     "parse_json_lines",
     "spell_value",
@@ -214,6 +215,8 @@ def _explain_encoding(path: Path, encoding: str, error: UnicodeError, *, line: i
 def parse_json_lines(source: TextSource, *, mixed: Mapping[str, str] | None = None) -> Iterator[pa.RecordBatch]:
     """Parse text that holds one JSON object a line; blank lines are skipped.
 
+    ``NaN``, which JSON does not have and pandas and Python write all the same, is a missing value as ``null`` is.
+
     Args:
         source: The text.
         mixed: Columns that are known to hold values of several types; they become text.
@@ -247,11 +250,20 @@ def parse_json_lines(source: TextSource, *, mixed: Mapping[str, str] | None = No
         )
 
 
+def _parse_constant(name: str) -> float | None:
+    """What JSON has no word for: NaN is a missing value, infinity a number."""
+    return None if name == "NaN" else float(name)
+
+
+DECODER = json.JSONDecoder(parse_constant=_parse_constant)
+"""Made once: `json.loads` would make one for every line."""
+
+
 def _parse_object(path: str, number: int, line: str) -> dict[str, Any]:
     """Read one line."""
     where = f"{path}, line {number}"
     try:
-        row = json.loads(line)
+        row = DECODER.decode(line)
     except json.JSONDecodeError as error:
         raise DataError(
             f"{where}: expected one JSON object, came text that is no JSON ({error.msg}, column {error.colno}). "
@@ -273,37 +285,39 @@ def _make_json_batch(
     path: str, rows: list[dict[str, Any]], lines: list[int], kinds: dict[str, str], mixed: Mapping[str, str]
 ) -> pa.RecordBatch:
     """Turn objects into a batch; ``kinds`` remembers what each key held in earlier batches."""
-    names = list(dict.fromkeys(key for row in rows for key in row))
+    keys = {_write_key(key): key for row in rows for key in row}
     columns = []
     found: dict[str, str] = {}
-    for name in names:
-        if not _is_encodable(name):
-            line = next(line for line, row in zip(lines, rows, strict=True) if name in row)
-            raise DataError(
-                f"{path}, line {line}: expected keys of text, came half a surrogate pair: {name!r}. Rename it."
-            )
-        values = [row.get(name) for row in rows]
+    for name, key in keys.items():
+        values = [row.get(key) for row in rows]
         if name in mixed:
             columns.append(pa.array([spell_value(value) for value in values], pa.string()))
             continue
         column, reason = _make_json_column(path, name, values, lines, kinds)
         columns.append(column)
-        if reason:
+        if reason is not None:
             found[name] = reason
     if found:
         raise MixedColumns(found)
-    return pa.RecordBatch.from_arrays(columns, names=names)
+    return pa.RecordBatch.from_arrays(columns, names=list(keys))
+
+
+def _write_key(key: str) -> str:
+    """A key as the name of a column: half of a surrogate pair, which no file can hold, by its number."""
+    return key.encode(errors="backslashreplace").decode()
 
 
 def _make_json_column(
     path: str, name: str, values: list[Any], lines: list[int], kinds: dict[str, str]
-) -> tuple[pa.Array | None, str]:
-    """A column of one type, or the reason why it is none."""
+) -> tuple[pa.Array | None, str | None]:
+    """A column of one type, or the reason why it is none; an empty one where it becomes text and is usable."""
     kind = kinds.get(name)
     expected = f"expected one type of value in {name!r}, came"
     try:
         column = pa.array(values)
-    except (pa.ArrowException, OverflowError, UnicodeError, ValueError) as error:
+    except (pa.ArrowException, OverflowError, UnicodeError, ValueError, TypeError) as error:
+        if all(value is None or _name_kind(value) == "a number" for value in values) and kind in (None, "a number"):
+            return None, ""  # Whole numbers of more than 64 bits, which are labels as well as any.
         place = find_mixed_value(values, kind)
         where = f"{path}, line {lines[place[0]]}" if place else f"{path}, lines {lines[0]} to {lines[-1]}"
         came = place[1] if place else str(error).rstrip(".")
@@ -314,7 +328,7 @@ def _make_json_column(
     kind = next((_name_kind(value) for value in values if value is not None), "")
     if kind:
         kinds.setdefault(name, kind)
-    return column, ""
+    return column, None
 
 
 def spell_value(value: Any) -> str | None:
@@ -383,3 +397,43 @@ def _is_encodable(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def name_rows(where: str, rows: Sequence[int], *, most: int = 5) -> str:
+    """Name some rows for a message: by their line where a file of JSON lines holds them, else by their number.
+
+    Args:
+        where: The table, as messages name it.
+        rows: Row indices from 0, ascending, at least one.
+        most: How many are named.
+
+    Returns:
+        ``row 3``, ``rows 1, 2``, or ``line 4``.
+
+    Example:
+        >>> name_rows("frame", [0, 6])
+        'rows 1, 7'
+    """
+    shown = [int(row) for row in rows[:most]]
+    lines = _find_lines(Path(where), shown)
+    what, numbers = ("row", [row + 1 for row in shown]) if lines is None else ("line", lines)
+    more = ", ..." if len(rows) > most else ""
+    return f"{what}{'s' if len(rows) > 1 else ''} {', '.join(map(str, numbers))}{more}"
+
+
+def _find_lines(path: Path, rows: Sequence[int]) -> list[int] | None:
+    """The lines that hold some rows of a file of JSON lines; None where that is none, or cannot be told."""
+    if path.suffix.lower() not in (".jsonl", ".ndjson", ".json"):
+        return None
+    wanted = max(rows)
+    lines: list[int] = []
+    try:
+        with path.open(encoding="utf-8", errors="strict") as file:
+            for number, line in enumerate(file, 1):
+                if len(lines) > wanted:
+                    break
+                if not line.isspace():
+                    lines.append(number)
+    except (OSError, UnicodeError):  # No file of that name, or one in another encoding.
+        return None
+    return [lines[row] for row in rows] if len(lines) > wanted else None

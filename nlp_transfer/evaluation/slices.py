@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from nlp_transfer.contracts import LabelSpace
+from nlp_transfer.data.spelling import spell_values
 from nlp_transfer.errors import DataError, ShapeError
 from nlp_transfer.evaluation.scoring import is_better, score_split
 
@@ -132,9 +133,11 @@ def gather_groups(column: str, values: Sequence[Any]) -> dict[str, list[int]]:
         {'a': [0, 2], '(none)': [1], 'b': [2]}
     """
     members: dict[str, list[int]] = {}
-    for row, value in enumerate(values):
-        parts = value if isinstance(value, list | tuple) else [value]
-        for part in dict.fromkeys(str(each) for each in parts if each is not None and each != "") or [NO_VALUE]:
+    listed = [list(value) if isinstance(value, list | tuple) else [value] for value in values]
+    spelled = iter(spell_values([each for parts in listed for each in parts]))
+    for row, parts in enumerate(listed):
+        named = [next(spelled) for _ in parts]
+        for part in dict.fromkeys(name for name in named if name) or [NO_VALUE]:
             members.setdefault(part, []).append(row)
     if len(members) > max(MOST_GROUPS, len(values) // 2):
         raise DataError(

@@ -17,6 +17,7 @@ from nlp_transfer.data.delimited import offer_delimiter
 from nlp_transfer.data.exchange import read_split
 from nlp_transfer.data.findings import Findings
 from nlp_transfer.data.identity_terms import TermList, read_terms
+from nlp_transfer.data.label_values import read_labels
 from nlp_transfer.data.labels import map_labels
 from nlp_transfer.data.tables import read_table
 from nlp_transfer.errors import DataError
@@ -247,7 +248,9 @@ def _read(
 
 def _rename(rows: Dataset, column: str, rename: Mapping[str, str], where: str) -> Dataset:
     """The table with labels by the classifier's names."""
-    values = [str(value) if value is not None else None for value in rows[column][:]]
+    values = read_labels(
+        rows, [column], "classification", separator=",", where=where, names=list(rename)
+    ).values.to_pylist()
     if absent := sorted(set(rename) - set(values)):
         there = sorted({value for value in values if value is not None})[:10]
         raise DataError(f"--rename: expected labels of {where}, {column} ({', '.join(there)}), got {absent[0]!r}.")

@@ -13,6 +13,7 @@ from nlp_transfer.contracts import Splits, Track, track_nothing
 from nlp_transfer.data.delimited import offer_delimiter
 from nlp_transfer.data.exchange import FORMULA, check_output, write_table
 from nlp_transfer.data.findings import Findings
+from nlp_transfer.data.label_values import read_labels
 from nlp_transfer.data.load import load_splits
 from nlp_transfer.engine.vectors import extract_vectors
 from nlp_transfer.errors import DataError
@@ -224,14 +225,13 @@ def _compare(splits: Splits, labelled: Sequence[str], labels_N: np.ndarray, trut
                 f"truth: expected a column {truth!r} in {split}, came: {', '.join(table.column_names)}. Name one."
                 f"{offer_delimiter(splits.facts.source)}"
             )
-        feature = table.features[name]
-        values = table[name][:]
-        columns += [feature.int2str(v) if hasattr(feature, "int2str") and v is not None else v for v in values]
+        known = splits.labels.names
+        raw = read_labels(table, [name], "classification", separator=",", where=split, names=known)
+        columns += raw.values.to_pylist()
     names = [splits.labels.names[label] for label in labels_N]
     pairs = zip(names, columns, strict=True)
-    wrong = np.array([math.nan if other is None else float(str(other) != name) for name, other in pairs])
-    known = {str(value) for value in columns if value is not None}
-    if not known & set(splits.labels.names):
+    wrong = np.array([math.nan if other is None else float(other != name) for name, other in pairs])
+    if not set(columns) & set(splits.labels.names):
         raise DataError(f"truth: {truth!r} has none of the labels {', '.join(splits.labels.names[:5])}. Name another.")
     return wrong
 

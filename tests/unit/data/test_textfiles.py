@@ -52,6 +52,14 @@ def test_mixed_types_are_found_across_batches(tmp_path, monkeypatch):
     ]
 
 
+def test_nan_is_nothing_infinity_a_number_and_half_a_character_in_a_key_is_written_by_its_number(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"n": NaN, "\\ud800": 1}\n{"n": -Infinity, "o": {"k": NaN}}\n')
+    assert rows_of(read_json_lines(tmp_path / "a.jsonl")) == [
+        {"n": None, "\\ud800": 1, "o": None},
+        {"n": float("-inf"), "\\ud800": None, "o": {"k": None}},
+    ]
+
+
 def test_json_keys_may_be_absent_and_dates_stay_text(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "2020-01-01", "n": 1}\n\n{"label": "x", "text": "2021-01-01"}\n')
     assert rows_of(read_json_lines(tmp_path / "a.jsonl")) == [

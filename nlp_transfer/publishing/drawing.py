@@ -226,7 +226,7 @@ class PlainTicks(ScalarFormatter):
         if largest >= LARGE_TICK:
             return [f"{value:,.10g}" for value in values]
         self.set_scientific(False)
-        labels: list[str] = super().format_ticks(values)
+        labels: list[str] = super().format_ticks(list(values))
         return labels
 
 

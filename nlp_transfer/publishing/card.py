@@ -305,7 +305,7 @@ def _collect_metadata(record: Mapping[str, Any], library: Loader) -> ModelCardDa
 
 
 UNIT_LIMITS = {
-    "regression": "Predictions, MSE and MAE are in the unit of the target. Load the model in float32: 16 bits would "
+    "regression": "Predictions and errors are in the unit of the target. Load the model in float32: 16 bits would "
     "round large numbers.",
     "ordinal": "The order of the classes was read, not their size: MAE and MSE count classes.",
 }

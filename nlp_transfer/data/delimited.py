@@ -121,8 +121,9 @@ def _yield_batches(
     """Make batches of rows, without those that repeat the header."""
     num_rows = num_repeated = first = 0
     while batch := list(islice(rows, BATCH_ROWS)):
-        kept = [row for row in batch if row != header]
-        if len(kept) < len(batch):
+        kept = batch
+        if header in batch:  # Asked first, because sorting rows out one by one is slower than asking.
+            kept = [row for row in batch if row != header]
             first = first or num_rows + batch.index(header) + 1
             num_repeated += len(batch) - len(kept)
         num_rows += len(batch)

@@ -98,10 +98,7 @@ class TextScorer:
         parts = []
         for start in range(0, len(texts), EXAMPLES_PER_CHUNK):
             chunk = texts.select(range(start, min(start + EXAMPLES_PER_CHUNK, len(texts))))
-            prepared = self.encode(chunk)
-            if notice is not None:
-                notice(chunk, prepared.splits["input"])
-            feeder = self._open(prepared)
+            feeder = self._open(chunk, notice)
             wanted = "fp32" if is_exact and self._precision == "auto" else self._precision
             if self._half.suits(feeder) and choose_prediction(wanted, self.device.type).format == "bf16":
                 scored = self._half.predict(feeder, batch_size=batch_size, max_tokens=max_tokens, progress=progress)
@@ -134,6 +131,9 @@ class TextScorer:
         pad, side = read_padding(self.tokenizer)
         return Prepared({"input": encoded}, self.space, pad, side)
 
-    def _open(self, prepared: Prepared) -> Feeder:
-        """Make some texts ready to be run."""
+    def _open(self, texts: Dataset, notice: Callable[[Dataset, Encoded], None] | None = None) -> Feeder:
+        """Tokenize some texts and make them ready to be run."""
+        prepared = self.encode(texts)
+        if notice is not None:
+            notice(texts, prepared.splits["input"])
         return Feeder(prepared, "input", self.device, pad_to_multiple_of=8 if self.device.type == "cuda" else None)

@@ -24,7 +24,9 @@ __all__ = [
     "write_atomically",
 ]
 
-MACHINE_ERRORS = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+MACHINE_ERRORS = frozenset(
+    {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+)
 """What the machine is at fault for; all else lies in a path or in its permissions."""
 
 DENIED = frozenset({errno.EACCES, errno.EPERM})

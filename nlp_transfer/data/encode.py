@@ -398,7 +398,7 @@ def _fetch(path: Path, texts: Dataset, maker: RowMaker, where: str) -> Dataset:
         raise explain_writing(
             path.parent,
             error,
-            what="tokens could not be written to the cache",
+            what="could not write tokens to the cache",
             way_out="Free some space, or set HF_DATASETS_CACHE to another folder.",
             elsewhere="set HF_DATASETS_CACHE to another folder",
         ) from error

@@ -1,5 +1,6 @@
 """Read an artefact back: a plain classifier, an adapter on its base, or one in a form of its own."""
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
 from nlp_transfer.contracts import LabelSpace
-from nlp_transfer.errors import ArtifactError, EncoderError, name_cause
+from nlp_transfer.errors import CAUSES, ArtifactError, EncoderError, name_cause
 from nlp_transfer.files import explain_reading, find_obstacle, find_unreadable
 from nlp_transfer.models.digests import FileDigests, check_encoder, check_meanwhile, open_record, require_record
 from nlp_transfer.models.encoder import LOADING_ERRORS, PROBLEM_TYPES, check_vocabulary, quiet_loading
@@ -76,7 +77,7 @@ def find_artifact(path: str | Path, *, revision: str | None = None) -> Path:
         ArtifactError: There is no such artefact.
     """
     folder = Path(path).expanduser()
-    if obstacle := find_obstacle(folder):
+    if (obstacle := find_obstacle(folder)) and obstacle != CAUSES[errno.ENAMETOOLONG]:
         raise ArtifactError(f"{path}: cannot be reached: {obstacle}. Mend that, or name another artefact.")
     # Unlike Path's own, these raise no error for a name that is too long for the file system.
     if os.path.isdir(folder):

@@ -224,8 +224,8 @@ def check_weights(folder: Path, settings: PretrainedConfig, *, where: str) -> No
     for name, shape in found.items():
         if shape is not None and shape != expected[name]:
             raise EncoderError(
-                f"{where}: expected {name} in the shape {list(expected[name])}, as config.json says, came "
-                f"{list(shape)}: config and weights belong to different encoders. Save or download the encoder again."
+                f"{where}: expected {name} of {list(expected[name])} numbers, came {list(shape)}, which is another "
+                "shape than config.json says: the two belong to different encoders. Save or download the encoder again."
             )
 
 

@@ -53,6 +53,7 @@ def make_adapter(**settings: str) -> Maker:
     def make(folder: Path) -> None:
         (folder / "encoder/model.safetensors").rename(folder / "encoder/adapter_model.safetensors")
         write("encoder/adapter_config.json", json.dumps(settings))(folder)
+        write("encoder/nlp_transfer.json", "{}")(folder)
 
     return make
 
@@ -151,9 +152,9 @@ ENCODERS = [
     encoder_case("a config cut short", cut(CONFIG, 20), ("config.json cannot be read", AGAIN)),
     encoder_case("a config that is a list", write(CONFIG, "[]"), ("list", AGAIN)),
     encoder_case("a config without an architecture", write(CONFIG, "{}"), ("model_type", AGAIN)),
-    encoder_case("an unknown architecture", change(CONFIG, model_type="brandnew"), ("`brandnew`", AGAIN)),
+    encoder_case("an unknown architecture", change(CONFIG, model_type="brandnew"), ("'brandnew'", "Name another")),
     encoder_case("an architecture that reads pictures", change(CONFIG, model_type="vit"),
-                 ("no sequence classifier", "Name an encoder such as BERT")),
+                 ("vit, which reads pictures", "Name an encoder of texts")),
     encoder_case("the config of another architecture", change(CONFIG, model_type="distilbert"),
                  ("another architecture", AGAIN)),
     encoder_case("the config of another size", change(CONFIG, hidden_size=64),

@@ -39,7 +39,7 @@ HELD: list[FileLock] = []
 CASES = [
     # What YAML cannot be.
     recipe_case("broken yaml", "task: {kind: regression\n", ("line 2, column 1", "expected")),
-    recipe_case("a tab for indentation", "task:\n\tkind: regression\n", ("line 2, column 1", "cannot start any token")),
+    recipe_case("a tab for indentation", "task:\n\tkind: regression\n", ("line 2, column 1", "came a tab")),
     recipe_case("a tag", "task: !!python/object:os.system {}\n", ("line 1, column 7", "write the plain value")),
     recipe_case("an anchor", "task: &a {kind: regression}\n", ("line 1, column 7", "write the value out")),
     recipe_case("a key twice", "training: {epochs: 1, epochs: 2}\n", ("line 1, column 23", '"epochs"', "twice")),
@@ -112,7 +112,8 @@ CASES = [
     Case("files that no run left", write("runs/try/notes.txt", "mine"), RUN,
          ("runs/try", "notes.txt", "Name another folder")),
     Case("a file in place of the folder", write("runs/try", "mine"), RUN, ("runs/try is a file", "Name a folder")),
-    Case("a file above the folder", write("runs", "mine"), RUN, ("runs/try", "Not a directory", "Name another")),
+    Case("a file above the folder", write("runs", "mine"), RUN,
+         ("runs/try", "a part of its path is a file", "Name another")),
     Case("a folder of another recipe", write("runs/try/recipe.yaml", "task: {kind: regression}\n"), RUN,
          ("runs/try belongs to another recipe", "task.kind: regression -> ", "add: report.output_dir=runs/try-2")),
     Case("a folder with a recipe of tomorrow", write("runs/try/recipe.yaml", "quantum: {}\n"), RUN,

@@ -31,7 +31,7 @@ from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.strategies import STRATEGIES
 from tests.contracts.test_reload import fit_and_save
 from tests.contracts.variants import CHECKPOINTS, make_recipe
-from tests.records import rewrite_record
+from tests.records import rewrite_record, unseal
 from tests.tiny import FAMILIES, make_splits, make_texts
 
 pytestmark = pytest.mark.xdist_group("export")
@@ -281,6 +281,9 @@ def test_an_export_is_not_exported_again_nor_opened_where_it_is_damaged(exported
         export_artifact(exported, to="openvino", out=tmp_path / "out")
     damaged = Classifier.from_pretrained(exported).save_pretrained(tmp_path / "damaged")
     (damaged / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(ArtifactError, match=r"model\.onnx: is damaged"):
+        Classifier.from_pretrained(damaged)
+    unseal(damaged)
     with pytest.raises(ArtifactError, match=r"model\.onnx: cannot be opened, it may be damaged"):
         load_artifact(damaged)
     (damaged / "model.onnx").unlink()

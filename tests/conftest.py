@@ -53,7 +53,7 @@ PLAIN_PAGES = {
     *("contracts", "invariants", "recipes", "references", "unit"),
     *("benchmarks", "engine", "evidence", "methods", "strategies"),
 }
-"""Folders of tests whose runs draw no pictures."""
+"""Folders of tests whose runs draw no pictures; files that look at theirs set ``DRAWS_PICTURES``."""
 
 REAL_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 
@@ -132,7 +132,7 @@ def minilm() -> Path:
 def plain_pages(request: pytest.FixtureRequest) -> Iterator[None]:
     """Pages without pictures where runs are held for something else: half of a tiny run's time goes into drawing."""
     with pytest.MonkeyPatch.context() as patch:
-        if request.path.parent.name in PLAIN_PAGES:
+        if request.path.parent.name in PLAIN_PAGES and not getattr(request.module, "DRAWS_PICTURES", False):
             pictures = dict.fromkeys(page.PICTURES, Markup(""))
             patch.setattr(page, "_draw_pictures", lambda *_: pictures)
             for name in ("draw_abstention", "draw_calibration", "draw_slices"):

@@ -26,7 +26,7 @@ from nlp_transfer.publishing.artifact import save_artifact
 from nlp_transfer.recipe.schema import DataConfig, TaskConfig
 from tests.contracts.variants import CELLS, TEACHER, VARIANTS, make_recipe, prepare
 from tests.tiny import FAMILIES, make_splits
-from tests.training import Breaker
+from tests.training import Breaker, Killed
 
 UNITS = ((1e-3, 0.0), (100.0, -250.0), (2e5, 1e5), (1e6, 0.0))
 """Factor and shift of each unit that is held against the first, which has neither."""
@@ -207,6 +207,9 @@ def train(tables, tiny_encoder, folder, watch=None, **overrides):
     return run({}, {**settings, **overrides}, data=tables, output_dir=folder, progress=False, watch=watch)
 
 
+DRAWS_PICTURES = True
+"""The unit stands beside curves, too."""
+
 UNIT_FREE = ("r2", "pearson", "spearman")
 
 
@@ -292,7 +295,7 @@ def test_a_broken_regression_ends_in_the_same_bits(strategy, tiny_encoder, tmp_p
     settings = {"strategy.kind": strategy, "training.checkpoint_every": 1, "evaluation.tfidf": False}
     whole = train(tables, tiny_encoder, tmp_path / "whole", **settings)
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Killed):
         train(tables, tiny_encoder, tmp_path / "broken", lambda *_: (Breaker(4),), **settings)
     assert list((tmp_path / "broken" / "checkpoints").iterdir())
     again = train(tables, tiny_encoder, tmp_path / "broken", **settings)

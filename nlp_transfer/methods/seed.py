@@ -342,6 +342,8 @@ def _read_seed(folder: Path, seed: int, space: Workspace) -> SeedResult:
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DamageError(f"{place}: cannot be read ({error}).") from error
     record, digests = open_record(content, place)
+    if lost := {"rows", "log", "model", "loader"} - record.keys():
+        raise DamageError(f"{place}: is no record of a finished seed: {sorted(lost)[0]} is missing.")
     expected = digests.get("files", {})
     check_files({name: folder / name for name in expected}, expected, record=place)
     check_artifact(model, model / ARTIFACT_FILE)

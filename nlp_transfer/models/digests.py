@@ -32,6 +32,7 @@ __all__ = [
     "hash_folder",
     "list_encoder_files",
     "open_record",
+    "require_format",
     "require_record",
     "seal_record",
 ]
@@ -321,6 +322,20 @@ def require_record(record: Path) -> None:
         )
 
 
+def require_format(content: object, record: Path) -> None:
+    """Refuse what is JSON, and no record of an artefact: another file in its place has no digests that tell.
+
+    Args:
+        content: As it was read.
+        record: Its file.
+
+    Raises:
+        DamageError: It does not say its format.
+    """
+    if not isinstance(content, dict) or "format" not in content:
+        raise DamageError(f"{record}: is no record of an artefact: it does not say its format. {AGAIN}.")
+
+
 def check_artifact(folder: Path, record: Path) -> None:
     """Check every file of an artefact that is read without `load_artifact`; once in a process while nothing changes.
 
@@ -395,4 +410,5 @@ def _read_digests(record: Path) -> dict[str, FileDigests]:
         return {}
     except (OSError, ValueError, RecursionError) as error:
         raise DamageError(f"{record}: cannot be read ({' '.join(str(error).split())}). {AGAIN}.") from error
-    return open_record(content, record)[1] if isinstance(content, dict) else {}
+    require_format(content, record)
+    return open_record(content, record)[1]

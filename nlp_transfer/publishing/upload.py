@@ -14,7 +14,7 @@ from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 
 from nlp_transfer.errors import ArtifactError, name_cause
-from nlp_transfer.models.digests import DIGESTS, check_files, open_record, require_record, seal_record
+from nlp_transfer.models.digests import DIGESTS, check_files, open_record, require_format, require_record, seal_record
 from nlp_transfer.models.own import ENCODER_FOLDER
 from nlp_transfer.models.sources import ADAPTER_FILE, ARTIFACT_FILE, is_hub_id
 from nlp_transfer.publishing.card import write_hub_card
@@ -349,7 +349,11 @@ def _read_contract(folder: Path, metadata: Mapping[str, Any]) -> tuple[Any, tupl
 def _read_record(path: Path) -> dict[str, Any]:
     """Read ``nlp_transfer.json``; empty for what another tool saved."""
     require_record(path)
-    return _read_json(path) if path.exists() else {}
+    if not path.exists():
+        return {}
+    content = _read_json(path)
+    require_format(content, path)
+    return content
 
 
 def _read_json(path: Path) -> dict[str, Any]:

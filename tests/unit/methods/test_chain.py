@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from nlp_transfer.errors import EncoderError
+from nlp_transfer.errors import DamageError, EncoderError
 from nlp_transfer.methods.chain import MOST_LINKS, trace_chain
 from nlp_transfer.recipe.schema import EncoderConfig
 
@@ -53,8 +53,11 @@ def test_a_chain_that_cannot_be_followed_is_told_and_nothing_is_fetched(tmp_path
     assert links == []
     assert "runs/earlier, is not here" in notes[0]
     silent = make_folder(tmp_path / "silent", "x")
-    (Path(silent) / "nlp_transfer.json").write_text("[]")
+    (Path(silent) / "nlp_transfer.json").write_text('{"format": 1}')
     assert "does not say which encoder" in trace(silent)[1][0]
+    (Path(silent) / "nlp_transfer.json").write_text("[]")
+    with pytest.raises(DamageError, match=r"silent/nlp_transfer\.json: is no record of an artefact"):
+        trace(silent)
     with pytest.raises(EncoderError):
         trace(str(tmp_path / "nowhere"))
 

@@ -151,7 +151,7 @@ def test_an_adapter_of_an_adapter_is_refused(tmp_path):
         folder.mkdir()
         (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
         (folder / "adapter_model.safetensors").write_text("")
-        (folder / "nlp_transfer.json").write_text("{}")
+        (folder / "nlp_transfer.json").write_text('{"format": 1}')
     with pytest.raises(EncoderError, match="Merge that one first"):
         load(outer)
 

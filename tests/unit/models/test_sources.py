@@ -16,7 +16,8 @@ def resolve(name, **options):
 def make_folder(folder, *files):
     folder.mkdir(parents=True)
     for file in files:
-        (folder / file).write_text("{}" if file.endswith(".json") else "weights")
+        record = '{"format": 1}' if file == "nlp_transfer.json" else "{}"
+        (folder / file).write_text(record if file.endswith(".json") else "weights")
     return folder
 
 

@@ -123,7 +123,7 @@ def take_random() -> RandomState:
     """Take the state of the generators, in a small part of the time of `capture_random`."""
     return RandomState(
         random.getstate(),
-        np.random.get_state(legacy=False),  # type: ignore[arg-type] # noqa: NPY002 - what libraries draw from
+        np.random.get_state(legacy=False),  # noqa: NPY002 - what libraries draw from
         torch.get_rng_state(),
         torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
     )

@@ -7,10 +7,17 @@ line asks how the last child ended: its exit status, or less than 0 the number o
 import json
 import os
 import sys
+from importlib import import_module
 
 from nlp_transfer import cli
 from nlp_transfer.engine.machine import compare_formats
-from nlp_transfer.evidence import compare, tune
+
+LATE = (
+    *("nlp_transfer.evidence.compare", "nlp_transfer.evidence.tune", "nlp_transfer.publishing.page", "optuna", "peft"),
+    *("evaluate", "jinja2", "scipy.stats", "matplotlib.figure", "matplotlib.backends.backend_svg"),
+    *("sklearn.linear_model", "sklearn.feature_extraction.text", "sklearn.metrics", "sklearn.isotonic"),
+)
+"""What commands import when they need it, and no child is to import again."""
 
 
 def call(arguments: list[str]) -> int:
@@ -25,8 +32,8 @@ def call(arguments: list[str]) -> int:
 
 def main() -> None:
     """Serve until stdin ends."""
-    assert compare is not None
-    assert tune is not None
+    for name in LATE:
+        import_module(name)
     # Measured once: on a busy machine every child would measure again, and two might compute in two formats.
     compare_formats()
     child = 0

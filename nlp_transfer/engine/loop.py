@@ -365,8 +365,7 @@ class _Loop:
             return False
         own = torch.tensor([[find_request() or 0, int(is_late)]], device=self.accelerator.device)
         told = self.accelerator.gather(own).tolist()
-        if number := max(each[0] for each in told):
-            raise Stopped(number)
+        raise_request(max(each[0] for each in told))
         return bool(told[0][1])
 
     def look(self) -> None:

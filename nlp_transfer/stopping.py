@@ -128,18 +128,19 @@ def find_request() -> int | None:
     return _request.number
 
 
-def raise_request(*, is_done: bool = False) -> None:
+def raise_request(number: int | None = None, *, is_done: bool = False) -> None:
     """End here where a signal asked for it.
 
     Args:
+        number: The signal that another process of the same run was sent; None to ask of this one alone.
         is_done: Whether everything is finished.
 
     Raises:
         Stopped: A signal came.
     """
-    if _request.number is not None:
+    if found := number or _request.number:
         _request.is_raised = True
-        raise Stopped(_request.number, is_done=is_done)
+        raise Stopped(found, is_done=is_done)
 
 
 @contextlib.contextmanager

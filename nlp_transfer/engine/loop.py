@@ -209,9 +209,10 @@ class _Loop:
     def next_window(self) -> np.ndarray:
         """The next examples; plans the next epoch where this one is through."""
         if self.state.position == len(self.windows):
-            self.state.epoch += 1
-            self.state.position = 0
-            self.windows = self.setup.windows(self.state.epoch)
+            with self.changing():
+                self.state.epoch += 1
+                self.state.position = 0
+                self.windows = self.setup.windows(self.state.epoch)
         return self.windows[self.state.position]
 
     def split(self, window: np.ndarray) -> list[np.ndarray]:
@@ -241,7 +242,7 @@ class _Loop:
         with hold_signals():
             self.is_whole = False
             yield
-            self.begun, self.is_whole = None, True
+            self.is_whole = True
 
     def begin(self) -> None:
         """Mark the start of what can be broken off and done again."""
@@ -257,8 +258,9 @@ class _Loop:
             # What a guide does before the forward passes is not undone.
             with self.changing() if self.setup.guides else contextlib.nullcontext():
                 total = self.add_gradients(window)
-            with self.changing():
-                rate = self.update_weights(window, total)
+                with self.changing():
+                    rate = self.update_weights(window, total)
+                    self.begun = None
             log = self.state.log
             log.seconds += time.perf_counter() - started
             for hook in self.setup.hooks:
@@ -363,22 +365,27 @@ class _Loop:
             return False
         own = torch.tensor([[find_request() or 0, int(is_late)]], device=self.accelerator.device)
         told = self.accelerator.gather(own).tolist()
-        if number := max(each[0] for each in told):
-            raise Stopped(number)
+        raise_request(max(each[0] for each in told))
         return bool(told[0][1])
 
     def look(self) -> None:
         """Score validation; keep the weights if they are the best so far."""
         assert self.setup.evaluate is not None
+        scored = contextlib.ExitStack()
         with self.changing():
             self.read_losses()
-        self.begin()
-        # Not the wrapped model: that one talks to the other processes in every forward pass, and here one process may
-        # have a batch more than another.
-        with self.weights.complete(self.state):
+            scored.enter_context(self.weights.complete(self.state))
+            self.begin()
+        try:
+            # Not the wrapped model: that one talks to the other processes in every forward pass, and here one process
+            # may have a batch more than another.
             metrics = self.setup.evaluate(self.setup.model)
+        finally:
+            with self.changing():
+                scored.close()
         with self.changing():
             look = self.take_look(metrics)
+            self.begun = None
         for hook in self.setup.hooks:
             hook.after_evaluation(self.state.log, look)
 

@@ -213,7 +213,7 @@ def build_recipe(rung: Rung, facts: Facts, *, seed: int, folder: Path) -> Recipe
         "description": f"The rung {rung.name} of a comparison.",
         **facts.changes,
         "training.seed": seed,
-        # Runs are short here, and begin again where they were broken off.
+        # Runs are short here: checkpoints come by time alone, and where one is asked to end.
         "training.checkpoint_every": 10**9,
         "training.keep_checkpoints": 1,
         # The ladder has both as rungs of their own.

@@ -45,6 +45,8 @@ def run_workers(runner: Runner, jobs: int, seed: int) -> None:
         "num_after": runner.num_after,
         "num_trials": runner.num_trials,
         "started": runner.started,
+        # Told, not asked for by the worker: it may be orphaned before its imports are through.
+        "parent": os.getpid(),
     }
     command = [sys.executable, "-m", "nlp_transfer.evidence.tune_worker", str(runner.book.folder), json.dumps(settings)]
     environment = {**os.environ}
@@ -107,7 +109,7 @@ def main() -> int:
     from nlp_transfer.evidence.tune import open_book
 
     folder, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with, args=(settings["parent"],), daemon=True).start()
     quiet = Console(quiet=True)
     try:
         recipe = load_recipe(folder / "recipe.yaml")
@@ -121,7 +123,7 @@ def main() -> int:
             deadline=float("inf") if settings["deadline"] is None else float(settings["deadline"]),
             num_after=int(settings["num_after"]),
             num_trials=settings["num_trials"],
-            parent=os.getppid(),
+            parent=int(settings["parent"]),
             started=float(settings["started"]),
         )
         with keep_measured(folder / MACHINE_FILE):

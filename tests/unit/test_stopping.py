@@ -68,6 +68,20 @@ def test_a_request_is_raised_once_and_asked_for_again_where_it_got_lost():
             raise_request()
 
 
+def test_what_another_process_was_asked_for_is_raised_once_too():
+    def work() -> None:
+        with hold_signals():
+            send()
+            raise_request(signal.SIGINT)
+
+    with watch_signals():
+        with pytest.raises(Stopped) as stop:
+            work()
+        assert stop.value.exit_status == 130
+        with hold_signals():  # the checkpoint on the way out
+            pass
+
+
 def test_the_last_block_says_that_everything_is_finished():
     with watch_signals(), pytest.raises(Stopped) as stop, hold_signals(is_last=True):
         send()

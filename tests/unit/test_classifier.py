@@ -362,7 +362,7 @@ def test_a_full_disk_leaves_no_half_copy(is_there, classifier, tmp_path, monkeyp
     target = tmp_path / "deep" / "copy"
     if is_there:
         target.mkdir(parents=True)
-    original, copied = shutil.copy2, []
+    original, copied = shutil.copyfile, []
 
     def fail(source, destination, **options):
         copied.append(destination)
@@ -370,9 +370,7 @@ def test_a_full_disk_leaves_no_half_copy(is_there, classifier, tmp_path, monkeyp
             raise OSError(errno.ENOSPC, "No space left on device")
         return original(source, destination, **options)
 
-    # copytree has its copy function as a default, so that it must be put there.
-    copytree = shutil.copytree
-    monkeypatch.setattr(shutil, "copytree", lambda source, to: copytree(source, to, copy_function=fail))
+    monkeypatch.setattr(shutil, "copyfile", fail)
     with pytest.raises(StorageError, match=r"copy: could not be written: .*No space left on device\. Free") as caught:
         classifier.save_pretrained(target)
     assert "[(" not in str(caught.value)

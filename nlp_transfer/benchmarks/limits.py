@@ -15,8 +15,12 @@ __all__ = ["main", "measure_limit"]
 
 FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-SIZES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
-"""Rows and columns of the square matrices that are tried; chosen so that loading them does not bound the time."""
+SIZES = {"cpu": (256, 1024, 2048), "cuda": (4096, 8192)}
+"""Rows and columns of the square matrices that are tried; chosen so that loading them does not bound the time. The
+smallest is for processors that lack a format: they work it out number by number, and a large product takes minutes."""
+
+PRODUCT_SECONDS = 2.0
+"""Size after size is tried as long as one product is expected to take no longer; chosen."""
 
 BLOCK_SECONDS = 0.3
 """How long one timed block lasts about; chosen."""
@@ -40,7 +44,12 @@ def measure_limit(number_format: str, device: str, *, block_seconds: float = BLO
         >>> measure_limit("fp32", "cpu", block_seconds=0.001) > 0
         True
     """
-    return max(_time_size(size, number_format, device, block_seconds) for size in SIZES[device])
+    best = 0.0
+    for size in SIZES[device]:
+        if best and 2 * size**3 / best > PRODUCT_SECONDS:
+            break
+        best = max(best, _time_size(size, number_format, device, block_seconds))
+    return best
 
 
 def _time_size(size: int, number_format: str, device: str, block_seconds: float) -> float:

@@ -232,9 +232,10 @@ def _call(command: list[str], name: str, variables: Mapping[str, str] = MappingP
     with subprocess.Popen(launched, stdout=pipe, stderr=pipe, text=True, env=environment) as process:
         try:
             out, err = process.communicate()
-        except BaseException:
-            _end(process)
-            raise
+        finally:
+            # Whatever broke the waiting off: nobody would wait for it any more.
+            if process.returncode is None:
+                _end(process)
     if process.returncode:
         last = [line.strip() for line in err.splitlines() if line.strip()][-1:] or ["it said nothing"]
         raise TransferError(f"{name}: ended with status {process.returncode}: {last[0]}")

@@ -85,7 +85,7 @@ def compute_r2(labels: FloatArray, predicted: FloatArray, weights: FloatArray) -
         labels are constant: 1 for the very same predictions, else 0, as in scikit-learn.
 
     Example:
-        >>> compute_r2(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 2.0]), np.ones((3, 1))).tolist()
+        >>> compute_r2(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 2.0]), np.ones((3, 1))).round(6).tolist()
         [0.5]
     """
     _, spread = _center(labels, weights)

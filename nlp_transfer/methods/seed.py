@@ -21,7 +21,7 @@ from nlp_transfer.data.identity import identify_rows
 from nlp_transfer.engine.hooks import TrackerHook, build_progress, track_work, watch_work
 from nlp_transfer.engine.loop import OTHER_ROWS
 from nlp_transfer.engine.precision import Precision, choose_device, choose_precision, count_processes
-from nlp_transfer.errors import DamageError, MissingExtraError, OutputError
+from nlp_transfer.errors import DamageError, MissingExtraError, OutputError, name_cause
 from nlp_transfer.evaluation.calibrators import Calibrator, read_calibrator
 from nlp_transfer.evaluation.thresholds import Choice, read_thresholds
 from nlp_transfer.files import explain_writing
@@ -340,7 +340,7 @@ def _read_seed(folder: Path, seed: int, space: Workspace) -> SeedResult:
     try:
         content = dict(json.loads(place.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise DamageError(f"{place}: cannot be read ({error}).") from error
+        raise DamageError(f"{place}: cannot be read ({name_cause(error)}).") from error
     record, digests = open_record(content, place)
     if lost := {"rows", "log", "model", "loader"} - record.keys():
         raise DamageError(f"{place}: is no record of a finished seed: {sorted(lost)[0]} is missing.")

@@ -51,6 +51,7 @@ def rescale_layer(layer: nn.Linear, mean: float, deviation: float) -> None:
         deviation: Their standard deviation.
 
     Example:
+        >>> import torch
         >>> layer = nn.Linear(2, 1)
         >>> before = layer(torch.ones(1, 2)).item()
         >>> rescale_layer(layer, 300.0, 100.0)

@@ -289,7 +289,9 @@ def _read_card(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path}: cannot be read: {error}. Mend it, or remove it: a new one is made.") from error
+        raise ArtifactError(
+            f"{path}: cannot be read: {name_cause(error)}. Mend it, or remove it: a new one is made."
+        ) from error
 
 
 def _rewrite(path: Path, name: str, base: Base | None) -> Path | bytes:

@@ -111,13 +111,17 @@ class SyncCounter(Clock):
             torch.cuda.set_sync_debug_mode("warn" if log.steps == 2 else "default")
 
 
+class Killed(BaseException):
+    """Ends a run as a kill does: nothing is saved on the way out."""
+
+
 class Breaker(Clock):
     """Breaks off after a step, as a kill would."""
 
     def after_step(self, log: RunLog, loss: float | None, learning_rate: float) -> None:  # noqa: ARG002
         """What our loop calls."""
         if log.steps == 3:
-            raise KeyboardInterrupt
+            raise Killed
 
 
 def make_encoder(folder: Path, sizes: Sizes) -> Path:
@@ -436,7 +440,7 @@ def broken_off() -> Iterator[None]:
     """A run that breaks off, and must."""
     try:
         yield
-    except KeyboardInterrupt:
+    except Killed:
         return
     raise SystemExit("resume: the run was not broken off")
 

@@ -235,6 +235,7 @@ def test_what_answers_otherwise_is_refused_and_nothing_stays(bert, exported, tmp
     (name,) = (key for key in weights if key.endswith("classifier.bias"))
     weights[name] += 0.01
     save_file(weights, moved / "adapter_model.safetensors", metadata={"format": "pt"})
+    unseal(moved)
 
     def give_old_graph(model, inputs, folder, *, int8, num_labels):
         for path in exported.glob("model.onnx*"):
@@ -345,6 +346,7 @@ def test_a_regression_in_a_large_unit_is_held_to_deviations_of_its_target(tiny_e
     model = load_artifact(folder).model
     rescale_output(model, 3e5, 1e6)
     model.save_pretrained(folder)
+    unseal(folder)
     record = json.loads((folder / "nlp_transfer.json").read_text())
     # Of an artefact that does not say its unit, nobody can tell how much a difference is.
     with pytest.raises(ArtifactError, match=r"expected logits within 0\.0001 of torch's"):

@@ -233,6 +233,6 @@ def test_data_that_shadows_a_bundled_name_is_named_either_way(tmp_path, monkeypa
     with pytest.raises(DataError, match=rf"the folder {tmp_path / 'reviews'} was taken.*rename it or run elsewhere"):
         open_source(DataConfig(path="reviews"))
     (tmp_path / "reviews" / "train.csv").write_text("text,label\na,b\nc,d\n")
-    (note,) = [each for each in open_source(DataConfig(path="reviews")).notes if "bundled" in each]
+    (note,) = [each for each in open_source(DataConfig(path="reviews")).findings.notes if "bundled" in each]
     assert "write ./reviews" in note
-    assert not any("bundled" in each for each in open_source(DataConfig(path="./reviews")).notes)
+    assert not any("bundled" in each for each in open_source(DataConfig(path="./reviews")).findings.notes)

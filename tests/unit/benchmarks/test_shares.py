@@ -11,6 +11,7 @@ from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel
 
+from nlp_transfer.benchmarks import runners
 from nlp_transfer.benchmarks.picture import draw_sizes
 from nlp_transfer.benchmarks.rounds import Bench, run_suite
 from nlp_transfer.benchmarks.runners import _launch_processes
@@ -94,20 +95,20 @@ def make_suite():
 def test_shares_are_of_limits_measured_once_and_kept_beside_the_rows(place, tiny_encoder, monkeypatch):
     suite = make_suite()
     bench = Bench(place / "data", place / "out", str(tiny_encoder("bert")), peers=place / "peers")
-    call = subprocess.run
+    call = runners._call
     asked = []
 
-    def call_beside(command, **rest):
+    def call_beside(command, name, *rest):
         if "nlp_transfer.benchmarks.limits" in command:
             asked.append(command[command.index("--format") + 1])
             line = {"format": asked[-1], "device": "cpu", "threads": 1, "flop_per_second": 1e6 * len(asked)}
-            return subprocess.CompletedProcess(command, 0, json.dumps(line), "")
+            return json.dumps(line)
         if "sentiment/full" in command:
             run("sentiment/full", command[command.index("sentiment/full") + 1 :], progress=False)
-            return subprocess.CompletedProcess(command, 0, "", "")
-        return call(command, **rest)
+            return ""
+        return call(command, name, *rest)
 
-    monkeypatch.setattr("nlp_transfer.benchmarks.runners.subprocess.run", call_beside)
+    monkeypatch.setattr(runners, "_call", call_beside)
     records, limits = add_matrix_shares(run_suite(suite, bench), suite, bench)
     assert asked == ["fp32", "bf16"]
     assert [limit["flop_per_second"] for limit in limits] == [1e6, 2e6]

@@ -66,7 +66,7 @@ def test_lists_that_cannot_be_swapped_by_are_refused(content, message):
 
 
 def test_a_file_of_terms_that_is_none_is_refused(tmp_path):
-    with pytest.raises(DataError, match="could not be read"):
+    with pytest.raises(DataError, match="cannot be read: No such file"):
         read_terms(tmp_path / "absent.yaml")
     (tmp_path / "flat.yaml").write_text("age: [young, old]")
     with pytest.raises(DataError, match="something else"):

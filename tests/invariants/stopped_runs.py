@@ -7,11 +7,14 @@ line asks how the last child ended: its exit status, or less than 0 the number o
 import json
 import os
 import sys
+from importlib import import_module
 
 from nlp_transfer import cli
 from nlp_transfer.engine.machine import compare_formats
-from nlp_transfer.evidence import compare, tune
 from tests.invariants.forking import prepare_to_fork
+
+LATE = ("nlp_transfer.evidence.compare", "nlp_transfer.evidence.tune", "optuna", "sklearn.feature_extraction.text")
+"""What these commands import when they need it, beside what every run does."""
 
 
 def call(arguments: list[str]) -> int:
@@ -26,8 +29,8 @@ def call(arguments: list[str]) -> int:
 
 def main() -> None:
     """Serve until stdin ends."""
-    assert compare is not None
-    assert tune is not None
+    for name in LATE:
+        import_module(name)
     # Measured once: on a busy machine every child would measure again, and two might compute in two formats.
     compare_formats()
     prepare_to_fork()

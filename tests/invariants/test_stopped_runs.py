@@ -90,9 +90,9 @@ class Server:
         self.errors.close()
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    found = Server(tmp_path)
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    found = Server(tmp_path_factory.mktemp("server"))
     yield found
     found.close()
 
@@ -162,7 +162,6 @@ def end_and_compare(
 ) -> int:
     """Kill runs at random moments, let each go on, and hold its outcome against the unbroken run's; gives the count."""
     case = case or name
-    server.run(make(name, f"{case}-first"))  # what is loaded late is loaded, as it will be
     seconds = server.run(make(name, f"{case}-whole"))
     expected = read_outcome(tmp_path / f"{case}-whole")
     assert len(expected[0]) >= 2
@@ -247,7 +246,6 @@ def end_and_hold(server: Server, make: Callable[[str], list[str]], tmp_path: Pat
         text = (tmp_path / place / file).read_text(encoding="utf-8").replace(str(tmp_path / place), "")
         return drop_times(json.loads(text))
 
-    server.run(make("first"))
     seconds = server.run(make("whole"))
     expected, drawn = read("whole"), random.Random(4)
     for kill in range(kills):

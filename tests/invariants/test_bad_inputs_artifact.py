@@ -53,7 +53,7 @@ def make_adapter(**settings: str) -> Maker:
     def make(folder: Path) -> None:
         (folder / "encoder/model.safetensors").rename(folder / "encoder/adapter_model.safetensors")
         write("encoder/adapter_config.json", json.dumps(settings))(folder)
-        write("encoder/nlp_transfer.json", "{}")(folder)
+        write("encoder/nlp_transfer.json", '{"format": 1}')(folder)
 
     return make
 

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nlp_transfer.errors import DataError, OutputError, RecipeError
+from nlp_transfer.errors import DamageError, DataError, OutputError, RecipeError, TransferError
 from nlp_transfer.evidence import curve
 from nlp_transfer.evidence.compare import compare
 from nlp_transfer.evidence.comparison import Comparison
 from nlp_transfer.evidence.rungs import RUNGS
+from nlp_transfer.models.digests import hash_files, seal_record
 from nlp_transfer.publishing import page
 from tests.tiny import make_splits
 
@@ -159,12 +160,32 @@ def test_a_curve_keeps_its_other_points_where_a_rung_is_refused(ladder, monkeypa
 
 def test_a_run_that_was_scored_on_other_rows_is_refused(ladder):
     path = Path(ladder["asked"]["output_dir"]) / "runs" / "features" / "seed-0" / "predictions.parquet"
-    kept = path.read_bytes()
+    report = path.with_name("report.json")
+    kept, reported = path.read_bytes(), report.read_text(encoding="utf-8")
     frame = pd.read_parquet(path)
     try:
         frame.iloc[::-1].to_parquet(path, index=False)
+        with pytest.raises(DamageError, match=r"features/seed-0/predictions\.parquet: is damaged"):
+            compare(**ladder["asked"])
+        renewed = seal_record(json.loads(reported), files=hash_files({path.name: path}))
+        report.write_text(json.dumps(renewed), encoding="utf-8")
         with pytest.raises(OutputError, match="was scored on other validation rows"):
             compare(**ladder["asked"])
+    finally:
+        path.write_bytes(kept)
+        report.write_text(reported, encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["plan.json", "runs/tfidf/predictions.npz", "runs/tfidf/measured.json"])
+def test_a_damaged_file_of_a_comparison_is_named(ladder, name):
+    path = Path(ladder["asked"]["output_dir"]) / name
+    kept = path.read_bytes()
+    try:
+        for content in (kept[:-9], bytes([kept[0] ^ 1]) + kept[1:], b""):
+            path.write_bytes(content)
+            with pytest.raises(TransferError, match=path.name) as caught:
+                compare(**ladder["asked"])
+            assert caught.value.exit_status == 2
     finally:
         path.write_bytes(kept)
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 from nlp_transfer.engine.checkpoint import CheckpointStore
-from nlp_transfer.errors import DataError, DivergedError, OutputError
+from nlp_transfer.errors import DamageError, DataError, DivergedError, OutputError
 from nlp_transfer.evaluation.baselines import score_tfidf
 from nlp_transfer.methods import control, seed
 from nlp_transfer.pipeline import run
@@ -69,6 +70,11 @@ def test_a_finished_seed_that_was_damaged_is_named_and_trained_again_to_the_same
     place = tmp_path / "run" / "seed-0"
     files = ("model/model.safetensors", "predictions.parquet")
     before = [(place / each).read_bytes() for each in files]
+    sealed, space = (place / seed.SEED_FILE).read_bytes(), SimpleNamespace(rows="others")
+    (place / seed.SEED_FILE).write_text('{"weights.safetensors": "0"}')
+    with pytest.raises(DamageError, match=r"\.seed\.json: is no record of a finished seed"):
+        seed._read_seed(place, 0, space)
+    (place / seed.SEED_FILE).write_bytes(sealed)
     content = bytearray(before[0])
     content[len(content) // 2] ^= 1
     (place / files[0]).write_bytes(content)

@@ -156,7 +156,8 @@ PICKLES = [
     Case("an own form that is a pickle",
          both(change(META, loader="nlp_transfer", architecture={"kind": "vectors", "settings": {}, "encoder": {}}),
               write("model/own.bin", EVIL)), PREDICT, ("own.safetensors", "Pickled weights are refused")),
-    Case("data that are a pickle", write("data.pkl", EVIL), make_run("data.pkl"), ("data.pkl", "A pickle runs code", ".csv")),
+    Case("data that are a pickle", write("data.pkl", EVIL), make_run("data.pkl"),
+         ("data.pkl", "A pickle runs code", ".csv")),
     Case("a folder of data that are pickles", make_folder("train.pkl", EVIL), make_run("data"), ("data", "train.csv")),
     Case("a script for data", make_folder("data.py", CODE.encode()), make_run("data"), ("data", "train.csv")),
 ]  # fmt: skip
@@ -231,7 +232,7 @@ SIZES = [
 BOMBS = [
     Case("a table that grows to 80 GB", make_parquet_bomb, make_run("d.parquet"), ("d.parquet", "in proportion")),
     Case("a zip archive", make_zip, make_run("data.zip"), ("data.zip", "Unpack it")),
-    Case("a gzipped table", write("d.csv.gz", GZIPPED), make_run("d.csv.gz"), ("d.csv.gz", "two classes", "data.label")),
+    Case("a gzipped table", write("d.csv.gz", GZIPPED), make_run("d.csv.gz"), ("d.csv.gz", "two classes")),
     Case("a gzipped table by another name", write("d.csv", GZIPPED), RUN, ("d.csv", "a gzip file", "Name it d.csv.gz")),
     Case("a folder of gzipped tables", make_folder("train.csv.gz", GZIPPED), make_run("data"), ("data", "train.csv")),
 ]  # fmt: skip

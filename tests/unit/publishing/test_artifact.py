@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -10,7 +11,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import ArtifactError, DamageError, EncoderError, StorageError
+from nlp_transfer.models.digests import open_record
 from nlp_transfer.models.encoder import load_encoder, load_tokenizer
+from nlp_transfer.models.sources import resolve_encoder
 from nlp_transfer.publishing import artifact
 from nlp_transfer.publishing.artifact import (
     amend_artifact,
@@ -19,6 +22,7 @@ from nlp_transfer.publishing.artifact import (
     save_artifact,
     write_atomically,
 )
+from nlp_transfer.publishing.hub import push_artifact
 from nlp_transfer.recipe.schema import EncoderConfig, FeaturesConfig, FullConfig, LoraConfig
 from nlp_transfer.strategies import STRATEGIES
 from tests.records import reseal, unseal
@@ -338,3 +342,60 @@ def test_a_damaged_artifact_is_no_encoder_to_start_from(plain):
     turn_bit(plain / "tokenizer.json")
     with pytest.raises(DamageError, match=r"tokenizer\.json"):
         load_encoder(EncoderConfig(name=str(plain)), LABELS, seed=0)
+
+
+def put_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def put_other_json(path: Path) -> None:
+    path.write_text('{"architectures": []}')
+
+
+REMOVED = Path.unlink
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("model.safetensors", REMOVED),
+        ("model.safetensors", turn_bit),
+        ("nlp_transfer.json", put_folder),
+        ("nlp_transfer.json", put_other_json),
+        ("nlp_transfer.json", REMOVED),
+        ("README.md", lambda path: path.write_bytes(b"\xff\xfe")),
+    ],
+)
+def test_a_push_names_what_is_damaged_and_plans_nothing(name, damage, plain):
+    (plain / "README.md").write_text("# card")
+    (plain.parent / "report.json").write_text("{}")
+    assert push_artifact(plain, "owner/name", dry_run=True).plan.files
+    damage(plain / name)
+    with pytest.raises(ArtifactError, match=rf"model/{name}: "):
+        push_artifact(plain, "owner/name", dry_run=True)
+
+
+@pytest.mark.parametrize("damage", [put_folder, put_other_json, REMOVED])
+def test_a_run_whose_record_is_damaged_is_no_encoder_and_names_it(damage, plain):
+    (plain.parent / "report.json").write_text("{}")
+    assert resolve_encoder(EncoderConfig(name=str(plain.parent))).kind == "artifact"
+    damage(plain / "nlp_transfer.json")
+    for place in (plain, plain.parent):
+        with pytest.raises(ArtifactError, match=r"model/nlp_transfer\.json: "):
+            resolve_encoder(EncoderConfig(name=str(place)))
+        with pytest.raises(ArtifactError, match=r"model/nlp_transfer\.json: "):
+            load_artifact(place)
+
+
+def test_what_goes_to_the_hub_has_the_digests_of_what_goes(plain):
+    edit(plain / "config.json", _name_or_path="/home/me/encoder")
+    reseal(plain)
+    plan = push_artifact(plain, "owner/name", dry_run=True).plan
+    content = {f.path: f.content if isinstance(f.content, bytes) else f.content.read_bytes() for f in plan.files}
+    assert b"/home/me" not in content["config.json"]
+    expected = json.loads(content["nlp_transfer.json"])["digests"]["files"]
+    assert set(expected) == set(content) - {"README.md", "nlp_transfer.json"}
+    for name, entry in expected.items():
+        assert entry == {"size": len(content[name]), "sha256": hashlib.sha256(content[name]).hexdigest()}
+    assert open_record(json.loads(content["nlp_transfer.json"]), Path("nlp_transfer.json"))[0]["format"] == 1

@@ -233,3 +233,11 @@ def test_a_recipe_changed_in_the_folder_of_its_finished_run_is_refused(tmp_path)
     path.write_text(content)
     with claim_folder(load_recipe(path)) as found:
         assert found.path == tmp_path / "run-2"
+
+
+def test_a_run_without_its_recipe_names_it(tmp_path):
+    start(tmp_path / "run")
+    (tmp_path / "run" / "recipe.yaml").unlink()
+    (tmp_path / "run" / "recipe.yaml").mkdir()
+    with pytest.raises(OutputError, match=r"holds no recipe\.yaml"), claim_folder(make_recipe(tmp_path / "run")):
+        pass

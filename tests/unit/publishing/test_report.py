@@ -132,6 +132,12 @@ def test_folder_without_a_report_is_refused_with_the_way_out(tmp_path, content, 
     assert caught.value.exit_status == 2
 
 
+def test_a_folder_by_the_name_of_the_report_is_no_failing_disk(tmp_path):
+    (tmp_path / "report.json").mkdir()
+    with pytest.raises(ArtifactError, match=r"report\.json: expected the report of a finished run"):
+        Report.load(tmp_path)
+
+
 def test_failing_disk_leaves_the_earlier_report_and_no_half_file(make, tmp_path, monkeypatch):
     save(make, tmp_path / "run")
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}

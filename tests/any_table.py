@@ -22,7 +22,7 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
-__all__ = ["FILE_FORMATS", "Layout", "Sheet", "layouts", "put", "sheets", "takes"]
+__all__ = ["FILE_FORMATS", "UNSEEN", "Layout", "Sheet", "layouts", "put", "sheets", "takes"]
 
 WORDS = (
     *("a joy", "a bore", "fine, really", 'said "no" twice', "two\nlines", "semi; colon", "tab\there", "pipe | here"),
@@ -42,7 +42,7 @@ WORDS = (
     *(
         "line\u2028separator",
         "form\x0cfeed",
-        "\ufeffmark",
+        "no\ufeffbreak",
         "crlf\r\nhere",
         "cr\rhere",
         "[UNK] [SEP]",

@@ -25,7 +25,7 @@ from nlp_transfer.methods.seed import Workspace
 from nlp_transfer.pipeline import prepare, run
 from nlp_transfer.recipe.fields import list_keys, list_sections
 from nlp_transfer.recipe.load import load_recipe
-from tests.any_table import FILE_FORMATS, Layout, Sheet, layouts, put, sheets, takes
+from tests.any_table import FILE_FORMATS, UNSEEN, Layout, Sheet, layouts, put, sheets, takes
 
 NUM_EXAMPLES = 100
 NUM_SLOW = 5000
@@ -101,16 +101,22 @@ def check_loaded(sheet: Sheet, splits: Splits, names: Sequence[str] | None) -> N
 
 
 def list_spelled(sheet: Sheet) -> list[str] | None:
-    """The names of the labels row by row where they are texts, which stay as they are."""
-    return [str(label) for label in sheet.labels] if isinstance(sheet.labels[0], str) else None
+    """The names of the labels row by row where they are texts that stay as they are: "true" is spelled "True"."""
+    is_kept = isinstance(sheet.labels[0], str) and sheet.kind != "flags"
+    return [str(label) for label in sheet.labels] if is_kept else None
 
 
 def must_load(sheet: Sheet) -> bool:
     """Whether nothing is wrong with a table: no hole, and rows enough to draw splits from."""
     counts = [sheet.labels.count(label) for label in set(sheet.labels)]
     holes = any(sheet.is_empty(row) or sheet.labels[row] is None for row in range(len(sheet.texts)))
-    seen = all(any(ord(each) > 0x2FFF or each.isalnum() for each in text or "") for text in sheet.texts)
-    return not holes and seen and len(counts) > 1 and min(counts) >= 10 and sheet.kind != "digits"
+    return (
+        not holes
+        and not set(sheet.texts) & set(UNSEEN)
+        and len(counts) > 1
+        and min(counts) >= 10
+        and sheet.kind != "digits"
+    )
 
 
 def search_loading(sheet: Sheet, layout: Layout, other: Layout, invalid: str) -> None:

@@ -74,7 +74,7 @@ def draw_splits(
         had to stay in train.
 
     Raises:
-        DataError: There are too few rows.
+        DataError: There are too few rows, or too few different texts.
 
     Example:
         >>> labels = np.arange(20) % 2
@@ -118,10 +118,18 @@ def draw_splits(
             )
         if not len(drawn[split]):
             raise DataError(
-                f"{where}: expected enough rows to draw a {split} split of share {shares[split]:g}, came {num_rows}. "
-                f"Add rows, or a {split} file."
+                f"{where}: expected enough texts to draw a {split} split of share {shares[split]:g}, came "
+                f"{_count_texts(num_rows, len(first))}. Add rows, or a {split} file."
             )
     return drawn, bare
+
+
+def _count_texts(num_rows: int, num_texts: int) -> str:
+    """How many rows there are to draw from, and how many texts where some are equal."""
+    if num_texts == num_rows:
+        return f"{num_rows} {'row' if num_rows == 1 else 'rows'}"
+    texts = "one text" if num_texts == 1 else f"{num_texts} different texts"
+    return f"{num_rows} rows of {texts} (rows with the same text stay in one split)"
 
 
 def _share_out(counts: Mapping[int, int], share: float) -> dict[int, int]:

@@ -1,7 +1,8 @@
 """A process that has everything imported and runs commands in children of its own, which a test then asks to end.
 
-Each line on stdin is a command line as a list of JSON; the answer is the number of the child that runs it. An empty
-line asks how the last child ended: its exit status, or less than 0 the number of the signal that killed it.
+It writes 0 when it is ready. Then each line on stdin is a command line as a list of JSON; the answer is the number of
+the child that runs it. An empty line asks how the last child ended: its exit status, or less than 0 the number of the
+signal that killed it.
 """
 
 import json
@@ -35,6 +36,7 @@ def main() -> None:
     compare_formats()
     prepare_to_fork()
     child = 0
+    print(child, flush=True)
     for line in sys.stdin:
         if line.strip():
             child = os.fork()

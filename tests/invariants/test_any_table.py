@@ -107,8 +107,10 @@ def list_spelled(sheet: Sheet) -> list[str] | None:
 
 
 def must_load(sheet: Sheet) -> bool:
-    """Whether nothing is wrong with a table: no hole, and rows enough to draw splits from."""
-    counts = [sheet.labels.count(label) for label in set(sheet.labels)]
+    """Whether nothing is wrong with a table: no hole, and texts enough to draw splits from."""
+    # Rows of one text stay together, and count for the class of the first.
+    first_labels = dict(zip(reversed(sheet.texts), reversed(sheet.labels), strict=True)).values()
+    counts = [list(first_labels).count(label) for label in set(first_labels)]
     holes = any(sheet.is_empty(row) or sheet.labels[row] is None for row in range(len(sheet.texts)))
     return (
         not holes

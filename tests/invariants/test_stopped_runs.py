@@ -29,8 +29,8 @@ NUM_LABELS = 3
 
 TERMINATED = 128 + signal.SIGTERM
 
-TIMES = {"seconds", "training_seconds", "elapsed_seconds", "peak_memory_bytes", "costs", "after_seconds"}
-"""What a record holds of time and memory, which no two runs have alike."""
+TIMES = {"seconds", "training_seconds", "elapsed_seconds", "peak_memory_bytes", "costs", "after_seconds", "digests"}
+"""What a record holds of time and memory, which no two runs have alike, and its digest, which covers them."""
 
 
 class Server:
@@ -46,13 +46,19 @@ class Server:
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
         )
+        # A run is timed to choose moments for signals, and the imports of the server are not a part of it.
+        assert self.read_answer() == 0
 
     def ask(self, line: str) -> int:
         """Send a line and read the answer."""
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
         self.process.stdin.write(f"{line}\n")
         self.process.stdin.flush()
+        return self.read_answer()
+
+    def read_answer(self) -> int:
+        """Wait for a line, and read it."""
+        assert self.process.stdout is not None
         answer = self.process.stdout.readline()
         assert answer, self.read_errors()
         return int(answer)
@@ -164,7 +170,8 @@ def end_and_compare(
     case = case or name
     seconds = server.run(make(name, f"{case}-whole"))
     expected = read_outcome(tmp_path / f"{case}-whole")
-    assert len(expected[0]) >= 2
+    # What tells classes by entailment holds its encoder by name.
+    assert len(expected[0]) >= 2 or name == "zero_shot-entailment"
     drawn = random.Random(seed)
     done = 0
     for kill in range(kills):
@@ -233,7 +240,7 @@ def test_seeds_baselines_and_early_stopping_go_on_to_the_same_bits(
 
 
 def drop_times(record: Any) -> Any:
-    """A record without what it says of time and memory."""
+    """A record without what hangs on time and memory."""
     if isinstance(record, dict):
         return {key: drop_times(value) for key, value in record.items() if key not in TIMES}
     return [drop_times(value) for value in record] if isinstance(record, list) else record

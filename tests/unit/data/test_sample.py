@@ -82,8 +82,14 @@ def test_draws_depend_on_the_seed_alone():
 
 @pytest.mark.parametrize("num_rows", [1, 2])
 def test_too_few_rows_are_refused(num_rows):
-    with pytest.raises(DataError, match=r"data: expected enough rows to draw a \w+ split"):
+    with pytest.raises(DataError, match=rf"data: expected enough texts to draw a \w+ split .* came {num_rows} rows?\."):
         draw(range(num_rows), [0] * num_rows, SHARES)
+
+
+@pytest.mark.parametrize(("groups", "came"), [([0] * 21, "21 rows of one text"), ([0, 1] * 10, "20 rows of 2 diff")])
+def test_rows_of_too_few_texts_are_refused_by_what_there_is(groups, came):
+    with pytest.raises(DataError, match=rf"{came}.*rows with the same text stay in one split"):
+        draw(groups, [0] * len(groups), SHARES)
 
 
 def test_shares_that_leave_nothing_are_refused():

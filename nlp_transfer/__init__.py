@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from nlp_transfer.evidence.compare import compare
     from nlp_transfer.evidence.rank import rank
     from nlp_transfer.evidence.tune import tune
-    from nlp_transfer.pipeline import run
     from nlp_transfer.publishing.report import Report
     from nlp_transfer.recipe.load import load_recipe
     from nlp_transfer.recipe.schema import Recipe
+    from nlp_transfer.runs.pipeline import run
 
 __all__ = [
     "Classifier",
@@ -49,7 +49,7 @@ _HOMES = {
     "compare": "nlp_transfer.evidence.compare",
     "load_recipe": "nlp_transfer.recipe.load",
     "rank": "nlp_transfer.evidence.rank",
-    "run": "nlp_transfer.pipeline",
+    "run": "nlp_transfer.runs.pipeline",
     "tune": "nlp_transfer.evidence.tune",
 }
 

@@ -107,7 +107,7 @@ def run(
     from rich.console import Console
 
     quiet_libraries()
-    from nlp_transfer.pipeline import run as run_recipe
+    from nlp_transfer.runs.pipeline import run as run_recipe
 
     report = run_recipe(loaded, console=Console(stderr=True))
     if is_first:

@@ -18,7 +18,7 @@ from nlp_transfer.engine.forward import Feeder
 from nlp_transfer.engine.loop import LoopSetup, run_loop
 from nlp_transfer.engine.objectives import build_objective
 from nlp_transfer.engine.packing import Packing
-from nlp_transfer.methods.quicken import quicken
+from nlp_transfer.fitting.fast_path import use_fast_path
 from nlp_transfer.models.encoder import load_encoder
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import Recipe
@@ -79,7 +79,7 @@ def fit(
     )
     setup.feeder.packing = packing
     headed = next((each for each in adapted.model.modules() if isinstance(each, PreTrainedModel)), None)
-    with quicken(adapted.model, headed) if packing is None else nullcontext():
+    with use_fast_path(adapted.model, headed) if packing is None else nullcontext():
         return adapted.model, run_loop(setup)
 
 

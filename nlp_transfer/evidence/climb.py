@@ -14,8 +14,8 @@ from nlp_transfer.evidence.clock import Clock, StepTimer
 from nlp_transfer.evidence.costs import Costs, Task, choose_next
 from nlp_transfer.evidence.rungs import RUNGS, Facts, Rung, build_recipe, explain_absence
 from nlp_transfer.evidence.trials import Reference, Trial, has_baseline, read_trial, run_baseline, run_trial
-from nlp_transfer.pipeline import run
 from nlp_transfer.publishing.summary import format_duration, format_number
+from nlp_transfer.runs.pipeline import run
 
 __all__ = ["Climb", "Omission", "climb_ladder", "measure_steps", "shorten_passes"]
 

@@ -24,10 +24,10 @@ from nlp_transfer.evidence.place import claim_place, read_plan, write_plan
 from nlp_transfer.evidence.rungs import RUNGS, Facts, Rung, choose_epochs, choose_rungs
 from nlp_transfer.evidence.table import Table, load_table
 from nlp_transfer.evidence.verdict import Row, build_rows, choose_metrics, recommend
-from nlp_transfer.methods.seed import list_versions
-from nlp_transfer.publishing.folder import MACHINE_FILE
 from nlp_transfer.recipe.overrides import check_sections
 from nlp_transfer.recipe.schema import SELECTION_METRICS, EvaluationConfig, Recipe
+from nlp_transfer.runs.ownership import MACHINE_FILE
+from nlp_transfer.runs.seed import list_versions
 
 __all__ = ["compare"]
 

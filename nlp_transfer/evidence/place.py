@@ -12,7 +12,7 @@ from nlp_transfer.errors import OutputError
 from nlp_transfer.files import explain_writing
 from nlp_transfer.models.digests import open_record, seal_record
 from nlp_transfer.publishing.artifact import write_atomically
-from nlp_transfer.publishing.folder import list_differences
+from nlp_transfer.runs.ownership import list_differences
 
 __all__ = ["claim_place", "read_plan", "write_plan"]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import RecipeError
-from nlp_transfer.methods.control import make_control_recipe
 from nlp_transfer.recipe.fields import suggest_nearest
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import Recipe
+from nlp_transfer.runs.control import make_control_recipe
 
 __all__ = ["RUNGS", "Facts", "Rung", "build_recipe", "choose_epochs", "choose_rungs", "explain_absence"]
 

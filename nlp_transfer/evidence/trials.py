@@ -20,11 +20,11 @@ from nlp_transfer.evaluation.baselines import MAX_FEATURES, predict_majority, sc
 from nlp_transfer.evidence.clock import Clock, FitWatch
 from nlp_transfer.evidence.rungs import Rung
 from nlp_transfer.models.digests import check_files, hash_files, open_record, seal_record
-from nlp_transfer.pipeline import run
 from nlp_transfer.publishing.artifact import write_atomically
-from nlp_transfer.publishing.folder import list_differences
 from nlp_transfer.publishing.report import Report
 from nlp_transfer.recipe.schema import Recipe
+from nlp_transfer.runs.ownership import list_differences
+from nlp_transfer.runs.pipeline import run
 
 __all__ = ["PeakMemory", "Reference", "Trial", "has_baseline", "read_trial", "run_baseline", "run_trial"]
 

@@ -21,15 +21,15 @@ from nlp_transfer.evidence.tune_page import render_tuning
 from nlp_transfer.evidence.tune_trials import Runner, change_recipe, name_predictions, write_predictions
 from nlp_transfer.evidence.tune_worker import run_workers
 from nlp_transfer.evidence.tuning import BEST_YAML, TUNING_JSON, Tuning
-from nlp_transfer.methods.seed import Workspace, check_machine
 from nlp_transfer.models.digests import seal_record
 from nlp_transfer.models.encoder import read_config
 from nlp_transfer.models.sources import EncoderSource
-from nlp_transfer.pipeline import override_recipe, prepare
 from nlp_transfer.publishing.artifact import write_atomically
-from nlp_transfer.publishing.folder import MACHINE_FILE, claim_folder
 from nlp_transfer.recipe.load import recipe_to_yaml
 from nlp_transfer.recipe.schema import LOWER_IS_BETTER, Recipe
+from nlp_transfer.runs.ownership import MACHINE_FILE, claim_folder
+from nlp_transfer.runs.pipeline import override_recipe, prepare
+from nlp_transfer.runs.seed import Workspace, check_machine
 
 __all__ = ["open_book", "tune"]
 

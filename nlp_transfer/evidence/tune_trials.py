@@ -21,12 +21,12 @@ from nlp_transfer.evaluation.scoring import compute_metrics, is_better
 from nlp_transfer.evidence.study import Look, TrialBook, Tried
 from nlp_transfer.figures import format_number
 from nlp_transfer.files import explain_writing
-from nlp_transfer.methods.fit import fit_model, predict_split
-from nlp_transfer.methods.seed import Workspace, make_accelerator
-from nlp_transfer.methods.stages import HookMaker
-from nlp_transfer.pipeline import prepare
+from nlp_transfer.fitting.fit import fit_model, predict_split
+from nlp_transfer.fitting.stages import HookMaker
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import Recipe
+from nlp_transfer.runs.pipeline import prepare
+from nlp_transfer.runs.seed import Workspace, make_accelerator
 
 if TYPE_CHECKING:
     from optuna.trial import Trial

@@ -16,9 +16,9 @@ from rich.console import Console
 from nlp_transfer.engine.precision import keep_measured
 from nlp_transfer.errors import TransferError
 from nlp_transfer.evidence.tune_trials import Runner, describe_trial
-from nlp_transfer.pipeline import prepare
-from nlp_transfer.publishing.folder import MACHINE_FILE
 from nlp_transfer.recipe.load import load_recipe
+from nlp_transfer.runs.ownership import MACHINE_FILE
+from nlp_transfer.runs.pipeline import prepare
 
 __all__ = ["main", "run_workers"]
 

@@ -10,9 +10,9 @@ from rich.console import Console
 
 from nlp_transfer.errors import RecipeError, ShapeError
 from nlp_transfer.evidence.agreement import measure_agreement
-from nlp_transfer.pipeline import run
 from nlp_transfer.publishing.report import Report
 from nlp_transfer.recipe.schema import LOWER_IS_BETTER, Recipe
+from nlp_transfer.runs.pipeline import run
 
 __all__ = ["VERIFY_ROWS", "VerifyingRuns", "choose_goal", "verify_encoders"]
 

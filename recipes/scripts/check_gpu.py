@@ -36,11 +36,11 @@ from nlp_transfer.engine.forward import Feeder, compute_logits
 from nlp_transfer.engine.predict import predict_logits
 from nlp_transfer.engine.unpadded import pack_predictions, pack_rows
 from nlp_transfer.engine.varlen import KERNEL, attend_rows
-from nlp_transfer.methods.fit import Fitted, fit_model
-from nlp_transfer.methods.seed import make_accelerator
+from nlp_transfer.fitting.fit import Fitted, fit_model
 from nlp_transfer.models.encoder import load_encoder
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import EncoderConfig, Recipe
+from nlp_transfer.runs.seed import make_accelerator
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 LENGTHS = {"sst2": (2.1, 0.7, 64), "imdb": (5.3, 0.6, 512)}

@@ -5,7 +5,7 @@ import torch
 from accelerate import Accelerator
 
 from nlp_transfer.engine.precision import Precision
-from nlp_transfer.methods.fit import fit_model
+from nlp_transfer.fitting.fit import fit_model
 from tests.contracts.variants import VARIANTS, make_recipe, prepare
 from tests.tiny import FAMILIES, make_splits
 

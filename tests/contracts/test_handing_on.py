@@ -13,10 +13,10 @@ from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.evidence.compare import compare
 from nlp_transfer.evidence.tune import tune
 from nlp_transfer.models.encoder import load_encoder, load_tokenizer
-from nlp_transfer.pipeline import run
 from nlp_transfer.publishing.artifact import copy_artifact, load_artifact, save_artifact
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import EncoderConfig
+from nlp_transfer.runs.pipeline import run
 from nlp_transfer.strategies import STRATEGIES
 from tests.tiny import MAX_LENGTH, make_texts
 

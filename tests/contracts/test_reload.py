@@ -16,14 +16,14 @@ from transformers import AutoModelForSequenceClassification
 from nlp_transfer.classifier import Classifier
 from nlp_transfer.contracts import LabelSpace, Splits
 from nlp_transfer.data.encode import encode_splits
-from nlp_transfer.methods.fit import fit_model
+from nlp_transfer.fitting.fit import fit_model
 from nlp_transfer.models.encoder import load_encoder, load_tokenizer
 from nlp_transfer.models.sources import resolve_encoder
-from nlp_transfer.pipeline import run
 from nlp_transfer.publishing.artifact import load_artifact, save_artifact
 from nlp_transfer.publishing.card import write_loading_code
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import EncoderConfig, Recipe
+from nlp_transfer.runs.pipeline import run
 from tests.contracts.variants import CELLS, CHECKPOINTS, IMPOSSIBLE, VARIANTS, make_recipe
 from tests.strangers import Strangers
 from tests.tiny import FAMILIES, make_splits

@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification
 from nlp_transfer.contracts import Prepared, Splits
 from nlp_transfer.engine.forward import Feeder
 from nlp_transfer.errors import RecipeError
-from nlp_transfer.methods.fit import fit_model, predict_split
+from nlp_transfer.fitting.fit import fit_model, predict_split
 from nlp_transfer.models.encoder import LoadedEncoder, load_encoder, load_tokenizer
 from nlp_transfer.models.heads import find_head_modules
 from nlp_transfer.models.sources import resolve_encoder

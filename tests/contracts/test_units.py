@@ -18,12 +18,12 @@ from nlp_transfer.contracts import Prepared
 from nlp_transfer.data.load import load_splits
 from nlp_transfer.data.target_scale import TargetScale
 from nlp_transfer.errors import DataError
-from nlp_transfer.methods.fit import fit_model, predict_split
+from nlp_transfer.fitting.fit import fit_model, predict_split
 from nlp_transfer.models.encoder import load_tokenizer, quiet_loading
 from nlp_transfer.models.sources import resolve_encoder
-from nlp_transfer.pipeline import run
 from nlp_transfer.publishing.artifact import save_artifact
 from nlp_transfer.recipe.schema import DataConfig, TaskConfig
+from nlp_transfer.runs.pipeline import run
 from tests.contracts.variants import CELLS, TEACHER, VARIANTS, make_recipe, prepare
 from tests.tiny import FAMILIES, make_splits
 from tests.training import Breaker, Killed

@@ -10,7 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
-from nlp_transfer.pipeline import run
+from nlp_transfer.runs.pipeline import run
 from tests.invariants.forking import prepare_to_fork
 
 CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate")

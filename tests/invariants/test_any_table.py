@@ -21,10 +21,10 @@ from nlp_transfer import cli
 from nlp_transfer.contracts import SPLITS, Splits
 from nlp_transfer.data.load import load_splits
 from nlp_transfer.errors import TransferError
-from nlp_transfer.methods.seed import Workspace
-from nlp_transfer.pipeline import prepare, run
 from nlp_transfer.recipe.fields import list_keys, list_sections
 from nlp_transfer.recipe.load import load_recipe
+from nlp_transfer.runs.pipeline import prepare, run
+from nlp_transfer.runs.seed import Workspace
 from tests.any_table import FILE_FORMATS, UNSEEN, Layout, Sheet, layouts, put, sheets, takes
 
 NUM_EXAMPLES = 100

@@ -107,7 +107,7 @@ CASES = [
     override_case("fp16 on a cpu", "training.precision=fp16", ("training.precision", "cpu", "fp32")),
     Case("a tracker that is not installed", leave_as_it_is, [*RUN, "training.trackers=[wandb]"],
          ("training.trackers: wandb", "python -m pip install 'nlp_transfer[wandb]'"),
-         lambda patch: patch.setattr("nlp_transfer.methods.seed.find_spec", lambda name: None)),
+         lambda patch: patch.setattr("nlp_transfer.runs.seed.find_spec", lambda name: None)),
     # Folders that belong to somebody else.
     Case("files that no run left", write("runs/try/notes.txt", "mine"), RUN,
          ("runs/try", "notes.txt", "Name another folder")),

@@ -18,21 +18,22 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from nlp_transfer import Classifier, cli, pipeline
+from nlp_transfer import Classifier, cli
 from nlp_transfer.contracts import TaskKind
 from nlp_transfer.engine.checkpoint import CheckpointStore
 from nlp_transfer.errors import DamageError, TransferError
-from nlp_transfer.methods import seed as seeds
-from nlp_transfer.methods.chain import trace_chain
 from nlp_transfer.models.encoder import load_encoder, load_tokenizer
 from nlp_transfer.models.sources import resolve_encoder
-from nlp_transfer.pipeline import run
 from nlp_transfer.publishing import page
-from nlp_transfer.publishing.folder import claim_folder
 from nlp_transfer.publishing.hub import push_artifact
 from nlp_transfer.publishing.report import Report
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import EncoderConfig, Recipe
+from nlp_transfer.runs import pipeline
+from nlp_transfer.runs import seed as seeds
+from nlp_transfer.runs.chain import trace_chain
+from nlp_transfer.runs.ownership import claim_folder
+from nlp_transfer.runs.pipeline import run
 from tests.tiny import make_splits
 
 TEXTS = ["a superb hotel", "awful and rude and cold", "plain", "the room was rather quiet today"]

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nlp_transfer.methods import chain, guarding
-from nlp_transfer.methods.control import Control
-from nlp_transfer.pipeline import run
 from nlp_transfer.publishing.artifact import load_artifact
 from nlp_transfer.publishing.report import Report
+from nlp_transfer.runs import chain
+from nlp_transfer.runs import guard as guarding
+from nlp_transfer.runs.control import Control
+from nlp_transfer.runs.pipeline import run
 from tests.invariants.run_case import SETTINGS, make_tables
 from tests.records import rewrite_record
 
@@ -183,7 +184,7 @@ def test_an_adapter_kept_without_its_link_still_finds_its_base(tiny_encoder, tmp
 
 
 def test_a_broken_off_fallback_goes_on_to_the_same_end(tiny_encoder, tmp_path, great_control, monkeypatch):
-    from nlp_transfer import pipeline
+    from nlp_transfer.runs import pipeline
 
     real = pipeline.render_card
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from nlp_transfer.contracts import Prepared, RunLog, Splits
 from nlp_transfer.engine import forward
-from nlp_transfer.methods.fit import Fitted, fit_model
+from nlp_transfer.fitting.fit import Fitted, fit_model
 from nlp_transfer.recipe.schema import Recipe
 from tests.tiny import FAMILIES
 from tests.training import Breaker, Killed, copy_weights, find_largest_gap, make_recipe, prepare
@@ -130,7 +130,7 @@ def test_a_cached_prefix_gives_the_weights_of_one_that_runs_every_time(
         passes.append(1)
         return build(*args)
 
-    monkeypatch.setattr("nlp_transfer.methods.stages.cache_prefix", watch)
+    monkeypatch.setattr("nlp_transfer.fitting.stages.cache_prefix", watch)
     found, losses = [], []
     for is_cached in (True, False):
         recipe = make_recipe(
@@ -222,7 +222,7 @@ def test_gradual_unfreezing_opens_a_layer_more_each_epoch(tiny_encoder: Callable
 
     models: list[nn.Module] = []
     monkey = pytest.MonkeyPatch()
-    from nlp_transfer.methods import fit
+    from nlp_transfer.fitting import fit
 
     load = fit.load_encoder
 

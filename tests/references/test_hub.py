@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import ModelCard
 
 from nlp_transfer.models.artifacts import load_artifact
-from nlp_transfer.pipeline import run
+from nlp_transfer.runs.pipeline import run
 from tests.hub_client import TOKEN, HubClient, HubOutcome
 from tests.hub_server import FakeHub, Fault
 from tests.records import rewrite_record

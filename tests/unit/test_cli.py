@@ -278,7 +278,7 @@ def test_run_says_what_an_override_takes_along(call, monkeypatch, tmp_path):
         "note: data.path=new.csv: dropped data.text=body, data.label=topic of the recipe, which were written for other "
         "data; name them again to keep them.\n"
     )
-    monkeypatch.setattr("nlp_transfer.pipeline.run", lambda recipe, console: recipe.data.path)
+    monkeypatch.setattr("nlp_transfer.runs.pipeline.run", lambda recipe, console: recipe.data.path)
     assert call("run", "my.yaml", "data.path=new.csv") == (0, "new.csv\n", note)
     assert call("run", "my.yaml") == (0, "old.csv\n", "")
     assert call("run", "my.yaml", "data.path=new.csv", "data.text=body", "data.label=topic") == (0, "new.csv\n", "")
@@ -319,7 +319,7 @@ def test_run_hands_the_guard_on(call, monkeypatch):
         seen.append((recipe.evaluation.guard, recipe.evaluation.control, recipe.training.epochs))
         return "done"
 
-    monkeypatch.setattr("nlp_transfer.pipeline.run", watch)
+    monkeypatch.setattr("nlp_transfer.runs.pipeline.run", watch)
     assert call("run", "sentiment/full", "--guard", "training.epochs=2")[0] == 0
     assert call("run", "sentiment/full", "training.epochs=2", "--guard")[0] == 0
     assert call("run", "sentiment/full")[0] == 0
@@ -460,7 +460,7 @@ def test_a_stopped_command_says_how_it_goes_on(command, step, is_done, status, s
         error.step = step
         raise error
 
-    monkeypatch.setattr("nlp_transfer.pipeline.run", stop)
+    monkeypatch.setattr("nlp_transfer.runs.pipeline.run", stop)
     monkeypatch.setattr("nlp_transfer.evidence.compare.compare", stop)
     assert call(command, "quickstart") == (status, "", f"nlp-transfer: {said}\n")
 

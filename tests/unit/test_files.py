@@ -25,9 +25,9 @@ from nlp_transfer.files import (
 )
 from nlp_transfer.models.artifacts import load_artifact
 from nlp_transfer.models.sources import resolve_encoder
-from nlp_transfer.publishing.folder import claim_folder
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import DataConfig, EncoderConfig
+from nlp_transfer.runs.ownership import claim_folder
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="modes and capabilities of Linux")
 

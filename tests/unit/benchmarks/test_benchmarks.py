@@ -16,9 +16,9 @@ from nlp_transfer.benchmarks.suite import Suite, list_suites, load_suite, narrow
 from nlp_transfer.benchmarks.summary import ALL_JOBS, compare_contenders, comparison_table
 from nlp_transfer.data.tables import read_table
 from nlp_transfer.errors import DataError, OutputError, RecipeError, TransferError
-from nlp_transfer.pipeline import run
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.shipped import list_shipped_names
+from nlp_transfer.runs.pipeline import run
 from tests.tiny import make_splits
 
 PEER = """

@@ -20,8 +20,8 @@ from nlp_transfer.benchmarks.suite import Suite, load_suite, narrow_suite
 from nlp_transfer.benchmarks.summary import compare_contenders, comparison_table
 from nlp_transfer.benchmarks.work import Sizes, count_forward, count_training, read_sizes
 from nlp_transfer.errors import OutputError
-from nlp_transfer.pipeline import run
 from nlp_transfer.recipe.schema import Recipe
+from nlp_transfer.runs.pipeline import run
 from tests.tiny import make_splits
 
 PEER = """

@@ -10,7 +10,7 @@ from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.engine import block
 from nlp_transfer.engine.block import block_layers, is_block
 from nlp_transfer.engine.linear import find_slot
-from nlp_transfer.methods.quicken import quicken
+from nlp_transfer.fitting.fast_path import use_fast_path
 from nlp_transfer.models.bottleneck import AdapterClassifier
 from nlp_transfer.models.encoder import quiet_loading
 from nlp_transfer.models.parts import find_parts
@@ -219,7 +219,7 @@ def test_updates_that_compute_otherwise_are_no_slots():
 def test_what_quickens_training_gives_the_modules_back(family, tiny_encoder):
     model, inputs = load(tiny_encoder(family)), make_inputs()
     expected, plain = run(model, inputs)
-    with quicken(model, model):
+    with use_fast_path(model, model):
         found, ours = run(model, inputs)
     assert torch.allclose(found, expected, rtol=1e-9, atol=1e-9)
     for name, gradient in plain.items():

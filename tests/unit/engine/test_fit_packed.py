@@ -6,7 +6,7 @@ from accelerate import Accelerator
 
 from nlp_transfer.engine.precision import Precision
 from nlp_transfer.errors import RecipeError
-from nlp_transfer.methods.fit import fit_model
+from nlp_transfer.fitting.fit import fit_model
 from tests.tiny import make_splits
 from tests.training import Breaker, Killed, copy_weights, find_largest_gap, make_recipe, prepare
 

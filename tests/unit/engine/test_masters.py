@@ -9,7 +9,7 @@ from torch import nn
 
 from nlp_transfer.engine.masters import Masters
 from nlp_transfer.engine.precision import Precision
-from nlp_transfer.methods.fit import fit_model
+from nlp_transfer.fitting.fit import fit_model
 from tests.contracts.variants import make_recipe
 from tests.contracts.variants import prepare as prepare_variant
 from tests.tiny import make_splits

@@ -9,7 +9,7 @@ from nlp_transfer.engine.forward import iterate_rows
 from nlp_transfer.engine.packed import PackedEncoder
 from nlp_transfer.engine.states import FrozenReader, find_reader
 from nlp_transfer.engine.vectors import extract_vectors
-from nlp_transfer.methods.stages import build_cache
+from nlp_transfer.fitting.stages import build_cache
 from nlp_transfer.models.blocks import find_stack
 from nlp_transfer.models.encoder import load_encoder
 from nlp_transfer.models.parts import find_parts

@@ -19,8 +19,8 @@ from nlp_transfer.evidence import study, trials, tune_trials
 from nlp_transfer.evidence.tune import open_book
 from nlp_transfer.evidence.tune_trials import Runner
 from nlp_transfer.evidence.tuning import Tuning
-from nlp_transfer.pipeline import prepare
 from nlp_transfer.recipe.load import load_recipe, recipe_to_yaml
+from nlp_transfer.runs.pipeline import prepare
 from tests.tiny import make_splits
 
 ROOT = Path(__file__).parents[3]

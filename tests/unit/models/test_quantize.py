@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoTokenizer
 
 from nlp_transfer.errors import MissingExtraError, RecipeError
-from nlp_transfer.methods.fit import fit_model
+from nlp_transfer.fitting.fit import fit_model
 from nlp_transfer.models.encoder import load_encoder
 from nlp_transfer.models.quantize import find_gpu, quantize_linears
 from nlp_transfer.publishing.artifact import load_artifact, save_artifact

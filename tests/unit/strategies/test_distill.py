@@ -9,12 +9,12 @@ from nlp_transfer.contracts import LabelSpace, track_nothing
 from nlp_transfer.data.encode import encode_splits
 from nlp_transfer.engine.objectives import build_objective
 from nlp_transfer.errors import DataError, RecipeError
-from nlp_transfer.methods.fit import fit_model, predict_split
+from nlp_transfer.fitting.fit import fit_model, predict_split
 from nlp_transfer.models.encoder import load_encoder
 from nlp_transfer.models.shrink import choose_layers
-from nlp_transfer.pipeline import run
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import METRICS, TrainingConfig
+from nlp_transfer.runs.pipeline import run
 from nlp_transfer.strategies import STRATEGIES, Material
 from nlp_transfer.strategies.distill import Lesson, sum_divergence
 from tests.tiny import FAMILIES, HEADS, make_encoder, make_splits, make_texts

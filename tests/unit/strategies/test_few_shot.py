@@ -9,7 +9,7 @@ from accelerate import Accelerator
 
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import RecipeError
-from nlp_transfer.methods.fit import fit_model, predict_split
+from nlp_transfer.fitting.fit import fit_model, predict_split
 from nlp_transfer.models.encoder import load_encoder
 from nlp_transfer.recipe.schema import EncoderConfig, FewShotConfig
 from nlp_transfer.strategies.few_shot import SCALES, adapt_few_shot, fit_classes, fit_means, plan_classes, sum_contrast

@@ -8,12 +8,12 @@ from peft import AutoPeftModelForSequenceClassification
 from nlp_transfer.classifier import Classifier
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import EncoderError, RecipeError
-from nlp_transfer.methods.fit import fit_model
+from nlp_transfer.fitting.fit import fit_model
 from nlp_transfer.models.encoder import load_encoder, load_tokenizer, quiet_loading
 from nlp_transfer.models.sources import resolve_encoder
-from nlp_transfer.pipeline import run
 from nlp_transfer.publishing.artifact import save_artifact
 from nlp_transfer.recipe.schema import EncoderConfig, PromptsConfig
+from nlp_transfer.runs.pipeline import run
 from nlp_transfer.strategies.prompts import adapt_prompts
 from tests.tiny import FAMILIES, make_splits, make_texts
 from tests.training import make_recipe, prepare

@@ -11,13 +11,13 @@ from nlp_transfer.classifier import Classifier
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.data.encode import encode_splits
 from nlp_transfer.errors import EncoderError, RecipeError
-from nlp_transfer.methods.fit import fit_model
+from nlp_transfer.fitting.fit import fit_model
 from nlp_transfer.models.encoder import load_encoder
 from nlp_transfer.models.entailment import find_entailment
 from nlp_transfer.models.rows import find_ends, splice_tokens
-from nlp_transfer.pipeline import run
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import EncoderConfig, ZeroShotConfig
+from nlp_transfer.runs.pipeline import run
 from nlp_transfer.strategies import STRATEGIES
 from nlp_transfer.strategies.zero_shot import describe_labels, read_hypotheses
 from tests import tiny

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from nlp_transfer.errors import DamageError, EncoderError
-from nlp_transfer.methods.chain import MOST_LINKS, trace_chain
 from nlp_transfer.recipe.schema import EncoderConfig
+from nlp_transfer.runs.chain import MOST_LINKS, trace_chain
 
 
 def make_folder(path: Path, origin: Any = None, recipe: Any = None) -> str:

@@ -25,15 +25,15 @@ from nlp_transfer.errors import DamageError, MissingExtraError, OutputError, nam
 from nlp_transfer.evaluation.calibrators import Calibrator, read_calibrator
 from nlp_transfer.evaluation.thresholds import Choice, read_thresholds
 from nlp_transfer.files import explain_writing
-from nlp_transfer.methods.calibrate import calibrate_artifact, calibrate_splits, settle_thresholds
-from nlp_transfer.methods.fit import Fitted, fit_model, predict_all
-from nlp_transfer.methods.predictions import build_predictions
-from nlp_transfer.methods.stages import HookMaker
+from nlp_transfer.fitting.fit import Fitted, fit_model, predict_all
+from nlp_transfer.fitting.stages import HookMaker
 from nlp_transfer.models.digests import check_artifact, check_files, hash_files, open_record, seal_record
 from nlp_transfer.models.sources import ARTIFACT_FILE, EncoderSource
 from nlp_transfer.publishing.artifact import load_artifact, save_artifact, write_atomically
 from nlp_transfer.publishing.card import drop_places
 from nlp_transfer.recipe.schema import Recipe
+from nlp_transfer.runs.calibrate import calibrate_artifact, calibrate_splits, settle_thresholds
+from nlp_transfer.runs.predictions import build_predictions
 
 __all__ = [
     "SeedResult",

@@ -16,19 +16,18 @@ from nlp_transfer.data.encode import encode_splits, resolve_max_length
 from nlp_transfer.data.load import load_splits
 from nlp_transfer.engine.precision import choose_device, count_processes, keep_measured
 from nlp_transfer.errors import RecipeError, TransferError
-from nlp_transfer.methods.guard import adopt_result
-from nlp_transfer.methods.guarding import guard_run
-from nlp_transfer.methods.outcome import build_record, check_selection, keep_best_seed, score_run
-from nlp_transfer.methods.seed import SeedResult, Workspace, check_machine, clear_progress, train_seed
-from nlp_transfer.methods.stages import HookMaker
-from nlp_transfer.methods.trust import check_trust, describe_trust
+from nlp_transfer.fitting.stages import HookMaker
 from nlp_transfer.models.encoder import open_encoder
 from nlp_transfer.publishing.artifact import write_atomically
 from nlp_transfer.publishing.card import render_card
-from nlp_transfer.publishing.folder import MACHINE_FILE, RunFolder, claim_folder
 from nlp_transfer.publishing.report import Report
 from nlp_transfer.recipe.load import list_dropped, load_recipe
 from nlp_transfer.recipe.schema import DataConfig, PromptsConfig, Recipe
+from nlp_transfer.runs.guard import adopt_result, guard_run
+from nlp_transfer.runs.ownership import MACHINE_FILE, RunFolder, claim_folder
+from nlp_transfer.runs.record import build_record, check_selection, keep_best_seed, score_run
+from nlp_transfer.runs.seed import SeedResult, Workspace, check_machine, clear_progress, train_seed
+from nlp_transfer.runs.trust import check_trust, describe_trust
 from nlp_transfer.stopping import hold_signals
 
 __all__ = ["override_recipe", "prepare", "run"]

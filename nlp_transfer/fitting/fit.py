@@ -29,8 +29,8 @@ from nlp_transfer.engine.prefix import PrefixCache
 from nlp_transfer.engine.unpadded import pack_rows
 from nlp_transfer.evaluation.predictions import predict_labels, to_probabilities
 from nlp_transfer.evaluation.scoring import compute_metrics
-from nlp_transfer.methods.quicken import quicken
-from nlp_transfer.methods.stages import HookMaker, build_cache, fit_probe
+from nlp_transfer.fitting.fast_path import use_fast_path
+from nlp_transfer.fitting.stages import HookMaker, build_cache, fit_probe
 from nlp_transfer.models.encoder import LoadedEncoder, load_encoder, quiet_loading
 from nlp_transfer.models.output_layer import find_output_layer, rescale_output
 from nlp_transfer.recipe.schema import Recipe
@@ -212,7 +212,7 @@ def _run_fast(setup: LoopSetup, loaded: LoadedEncoder, *, is_half: bool) -> RunL
             stack.enter_context(cheap_dropout(model))
             stack.enter_context(attend_in_parts(model))
         else:
-            stack.enter_context(quicken(model, loaded.model if has_own_head else None))
+            stack.enter_context(use_fast_path(model, loaded.model if has_own_head else None))
         log = run_loop(setup)
     log.packing, log.compiled = unpadded.said, compiled
     return log

@@ -5,10 +5,9 @@ import pandas as pd
 import pytest
 
 import nlp_transfer as nt
-from nlp_transfer import pipeline
 from nlp_transfer.errors import DataError, RecipeError
 from nlp_transfer.evaluation.calibration import expected_calibration_error
-from nlp_transfer.methods import seed
+from nlp_transfer.runs import pipeline, seed
 
 SHOPS = ["north", "south", None]
 

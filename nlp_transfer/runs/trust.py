@@ -13,8 +13,8 @@ from nlp_transfer.evaluation.calibrators import FEWEST
 from nlp_transfer.evaluation.predictions import predict_labels
 from nlp_transfer.evaluation.scoring import score_split
 from nlp_transfer.evaluation.slices import BUILT_IN, bucket_lengths, gather_groups, score_slices
-from nlp_transfer.methods.seed import SeedResult
 from nlp_transfer.recipe.schema import Recipe
+from nlp_transfer.runs.seed import SeedResult
 
 __all__ = ["check_trust", "describe_trust", "read_groups"]
 

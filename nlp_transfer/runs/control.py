@@ -11,8 +11,8 @@ from nlp_transfer.contracts import Prepared, Splits
 from nlp_transfer.engine.precision import choose_precision
 from nlp_transfer.errors import DivergedError
 from nlp_transfer.evaluation.scoring import compute_metrics, is_better
-from nlp_transfer.methods.fit import fit_model, predict_all
-from nlp_transfer.methods.stages import HookMaker
+from nlp_transfer.fitting.fit import fit_model, predict_all
+from nlp_transfer.fitting.stages import HookMaker
 from nlp_transfer.recipe.schema import FullConfig, Recipe
 
 __all__ = ["Control", "make_control_recipe", "train_control"]

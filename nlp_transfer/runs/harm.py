@@ -7,9 +7,9 @@ from transformers import PreTrainedTokenizerBase
 
 from nlp_transfer.contracts import Splits
 from nlp_transfer.data.encode import MOST_CUT
-from nlp_transfer.methods.chain import Link
-from nlp_transfer.methods.seed import SeedResult, Workspace
 from nlp_transfer.recipe.schema import Recipe
+from nlp_transfer.runs.chain import Link
+from nlp_transfer.runs.seed import SeedResult, Workspace
 
 __all__ = ["find_reasons", "measure_fragmentation"]
 

@@ -8,8 +8,8 @@ import pytest
 from filelock import FileLock
 
 from nlp_transfer.errors import OutputError
-from nlp_transfer.publishing.folder import claim_folder, list_differences
 from nlp_transfer.recipe.load import load_recipe
+from nlp_transfer.runs.ownership import claim_folder, list_differences
 
 
 def make_recipe(folder: Path, **overrides):

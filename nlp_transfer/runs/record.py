@@ -16,9 +16,9 @@ from nlp_transfer.contracts import Score, Scores, Splits
 from nlp_transfer.errors import DataError
 from nlp_transfer.evaluation.scoring import compute_metrics, find_undefined_metrics, is_better, score_gain, score_seeds
 from nlp_transfer.files import copy_folder
-from nlp_transfer.methods.control import Control
-from nlp_transfer.methods.seed import PREDICTIONS_FILE, SeedResult, list_versions
 from nlp_transfer.recipe.schema import Recipe
+from nlp_transfer.runs.control import Control
+from nlp_transfer.runs.seed import PREDICTIONS_FILE, SeedResult, list_versions
 
 __all__ = ["Outcome", "build_record", "check_selection", "keep_best_seed", "score_run"]
 

@@ -12,10 +12,10 @@ from rich.console import Console
 
 from nlp_transfer.data.encode import encode_splits, resolve_max_length
 from nlp_transfer.errors import DivergedError, EncoderError, RecipeError
-from nlp_transfer.methods.seed import SeedResult, Workspace, train_seed
 from nlp_transfer.models.encoder import open_encoder
 from nlp_transfer.models.sources import ARTIFACT_FILE, EncoderSource, resolve_encoder
 from nlp_transfer.recipe.schema import EncoderConfig, Recipe
+from nlp_transfer.runs.seed import SeedResult, Workspace, train_seed
 
 __all__ = ["CONTROLS_FOLDER", "Chain", "Link", "trace_chain", "train_chain"]
 

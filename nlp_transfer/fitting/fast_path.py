@@ -12,11 +12,11 @@ from nlp_transfer.engine.dropout import cheap_dropout
 from nlp_transfer.models.parts import find_parts
 from nlp_transfer.models.trim import LAST_MEETINGS, read_first_token
 
-__all__ = ["quicken"]
+__all__ = ["use_fast_path"]
 
 
 @contextmanager
-def quicken(model: nn.Module, headed: PreTrainedModel | None) -> Iterator[None]:
+def use_fast_path(model: nn.Module, headed: PreTrainedModel | None) -> Iterator[None]:
     """Let a model train faster for a while; what it computes stays the same but for the masks that dropout draws.
 
     Args:
@@ -26,7 +26,7 @@ def quicken(model: nn.Module, headed: PreTrainedModel | None) -> Iterator[None]:
 
     Example:
         >>> layer = nn.Linear(2, 2)
-        >>> with quicken(layer, None):
+        >>> with use_fast_path(layer, None):
         ...     sorted(vars(layer)) == sorted(vars(nn.Linear(2, 2)))
         True
     """

@@ -10,11 +10,11 @@ from nlp_transfer.terminal import quiet_imports
 if TYPE_CHECKING:
     from nlp_transfer.classifier import Classifier
     from nlp_transfer.errors import TransferError
-    from nlp_transfer.evidence.advise import advise
-    from nlp_transfer.evidence.audit import audit
-    from nlp_transfer.evidence.compare import compare
-    from nlp_transfer.evidence.rank import rank
-    from nlp_transfer.evidence.tune import tune
+    from nlp_transfer.evidence.advise.command import advise
+    from nlp_transfer.evidence.audit.command import audit
+    from nlp_transfer.evidence.compare.command import compare
+    from nlp_transfer.evidence.rank.command import rank
+    from nlp_transfer.evidence.tune.command import tune
     from nlp_transfer.publishing.report import Report
     from nlp_transfer.recipe.load import load_recipe
     from nlp_transfer.recipe.schema import Recipe
@@ -44,13 +44,13 @@ _HOMES = {
     "Recipe": "nlp_transfer.recipe.schema",
     "Report": "nlp_transfer.publishing.report",
     "TransferError": "nlp_transfer.errors",
-    "advise": "nlp_transfer.evidence.advise",
-    "audit": "nlp_transfer.evidence.audit",
-    "compare": "nlp_transfer.evidence.compare",
+    "advise": "nlp_transfer.evidence.advise.command",
+    "audit": "nlp_transfer.evidence.audit.command",
+    "compare": "nlp_transfer.evidence.compare.command",
     "load_recipe": "nlp_transfer.recipe.load",
-    "rank": "nlp_transfer.evidence.rank",
+    "rank": "nlp_transfer.evidence.rank.command",
     "run": "nlp_transfer.runs.pipeline",
-    "tune": "nlp_transfer.evidence.tune",
+    "tune": "nlp_transfer.evidence.tune.command",
 }
 
 

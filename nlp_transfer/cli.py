@@ -235,7 +235,7 @@ def predict(
             abstain_below=abstain_below,
         )
     if ood is not None:
-        from nlp_transfer.evidence.out_of_scope import add_scope
+        from nlp_transfer.evidence.out_of_scope.command import add_scope
 
         with name_options():
             found = add_scope(classifier, found, method=ood, text=text, text_b=text_b, batch_size=batch_size)

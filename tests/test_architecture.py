@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -55,9 +56,8 @@ def name_part(path: Path, package: Path) -> str:
     return relative.parts[0] if len(relative.parts) > 1 else relative.stem
 
 
-def list_imports(path: Path, package: Path) -> Iterator[tuple[int, str]]:
-    """Line and part of every import of the package's own modules, wherever in the file it stands."""
-    known = {name_part(other, package) for other in list_files(package)}
+def list_imported(path: Path, package: Path) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of everything that a file imports, wherever in the file it stands."""
     home = [package.name, *path.relative_to(package).parts[:-1]]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names: list[str] = []
@@ -69,11 +69,41 @@ def list_imports(path: Path, package: Path) -> Iterator[tuple[int, str]]:
             names = [f"{base}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__"):
             names = [str(a.value) for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
-        for name in names:
-            parts = name.split(".")
-            if parts[0] == package.name:
-                is_part = len(parts) > 1 and parts[1] in known
-                yield getattr(node, "lineno", 0), parts[1] if is_part else "__init__"
+        yield from ((getattr(node, "lineno", 0), name) for name in names)
+
+
+def list_imports(path: Path, package: Path) -> Iterator[tuple[int, str]]:
+    """Line and part of every import of the package's own modules."""
+    known = {name_part(other, package) for other in list_files(package)}
+    for line, name in list_imported(path, package):
+        parts = name.split(".")
+        if parts[0] == package.name:
+            is_part = len(parts) > 1 and parts[1] in known
+            yield line, parts[1] if is_part else "__init__"
+
+
+def name_module(path: Path, package: Path) -> str:
+    """Dotted name of a file's module."""
+    parts = (package.name, *path.relative_to(package).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def find_circle(package: Path) -> tuple[int, list[str]]:
+    """Count the imports between modules, and give one circle of them, if there is any; imports for types count."""
+    modules = {name_module(path, package): path for path in list_files(package)}
+    graph: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        graph[module] = set()
+        for _, name in list_imported(path, package):
+            # A name that is imported from a module stands for the module.
+            found = name if name in modules else name.rpartition(".")[0]
+            if found in modules and found != module:
+                graph[module].add(found)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return sum(map(len, graph.values())), list(error.args[1])
+    return sum(map(len, graph.values())), []
 
 
 def check_imports(package: Path) -> tuple[int, int, list[str]]:
@@ -115,7 +145,7 @@ def test_modules_import_downward_only():
 )
 def test_planted_import_that_does_not_go_downward_is_refused(tmp_path, path, line, problem):
     package = tmp_path / "nlp_transfer"
-    modules = ["errors", "contracts", "classifier", "pipeline", "recipe/load", "data/load", "models/heads"]
+    modules = ["errors", "contracts", "classifier", "runs/pipeline", "recipe/load", "data/load", "models/heads"]
     modules += ["models/encoder", "models/layers", "engine/loop", "evaluation/scoring", "strategies/full"]
     for name in [*modules, "publishing/card"]:
         (package / name).parent.mkdir(parents=True, exist_ok=True)
@@ -127,6 +157,34 @@ def test_planted_import_that_does_not_go_downward_is_refused(tmp_path, path, lin
     _, _, problems = check_imports(package)
     assert len(problems) == 1
     assert problem in problems[0]
+
+
+def test_no_modules_import_each_other():
+    num_imports, circle = find_circle(PACKAGE)
+    assert circle == []
+    assert num_imports > 1000
+
+
+@pytest.mark.parametrize(
+    ("planted", "where"),
+    [
+        ("from nlp_transfer.engine.loop import run_loop", "engine/window.py"),
+        ("def f():\n    from nlp_transfer.engine import loop", "engine/window.py"),
+        ("if TYPE_CHECKING:\n    from .loop import LoopSetup", "engine/window.py"),
+        ("import nlp_transfer.engine.loop", "engine/batch.py"),
+    ],
+)
+def test_planted_circle_is_refused(tmp_path, planted, where):
+    package = tmp_path / "nlp_transfer"
+    (package / "engine").mkdir(parents=True)
+    (package / "engine/loop.py").write_text("from nlp_transfer.engine.window import run_window\n")
+    (package / "engine/window.py").write_text("from nlp_transfer.engine.batch import Batch\n")
+    (package / "engine/batch.py").write_text("import json\n")
+    assert find_circle(package) == (2, [])
+    with (package / where).open("a") as file:
+        file.write(planted + "\n")
+    _, circle = find_circle(package)
+    assert {f"nlp_transfer.{where[:-3].replace('/', '.')}", "nlp_transfer.engine.loop"} <= set(circle)
 
 
 def run_python(code: str, *arguments: str) -> SimpleNamespace:

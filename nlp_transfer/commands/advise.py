@@ -34,7 +34,7 @@ def advise(
     from contextlib import contextmanager
 
     quiet_libraries()
-    from nlp_transfer.evidence.advise import advise as give_advice
+    from nlp_transfer.evidence.advise.command import advise as give_advice
 
     @contextmanager
     def track(name: str, total: int) -> Iterator[Callable[[int], None]]:

@@ -47,7 +47,7 @@ def audit(
     their kind, and the change of the score is measured.
     """
     quiet_libraries()
-    from nlp_transfer.evidence.audit import audit as audit_classifier
+    from nlp_transfer.evidence.audit.command import audit as audit_classifier
 
     with name_options():
         found = audit_classifier(

@@ -41,7 +41,7 @@ def compare(
 
     # A budget with a mistake is told before the heavier libraries are loaded.
     parse_budget(budget)
-    from nlp_transfer.evidence.compare import compare as compare_table
+    from nlp_transfer.evidence.compare.command import compare as compare_table
 
     comparison = compare_table(
         data,

@@ -42,7 +42,7 @@ def out_of_scope(
     quiet_libraries()
     from nlp_transfer.classifier import Classifier
     from nlp_transfer.data.exchange import read_split
-    from nlp_transfer.evidence.out_of_scope import check_method, fit_scope, has_fit, measure_scope, score_scope
+    from nlp_transfer.evidence.out_of_scope.command import check_method, fit_scope, has_fit, measure_scope, score_scope
 
     check_method(method, where="--method")
     classifier = Classifier.from_pretrained(artifact)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from nlp_transfer.commands.naming import add_delimiter
-from nlp_transfer.evidence.rank_options import (
+from nlp_transfer.evidence.rank.options import (
     ALL,
     DEFAULT_ESTIMATOR,
     DEFAULT_LAYERS,
@@ -56,7 +56,7 @@ def rank(
     quiet_libraries()
     from rich.console import Console
 
-    from nlp_transfer.evidence.rank import rank as rank_encoders
+    from nlp_transfer.evidence.rank.command import rank as rank_encoders
 
     ranking = rank_encoders(
         data,

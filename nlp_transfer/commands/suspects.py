@@ -9,7 +9,7 @@ from nlp_transfer.commands.naming import name_options, tell_notes
 from nlp_transfer.terminal import quiet_libraries, say, say_json, show, show_progress
 
 if TYPE_CHECKING:
-    from nlp_transfer.evidence.suspects import Suspects
+    from nlp_transfer.evidence.suspects.command import Suspects
 
 __all__ = ["suspects"]
 
@@ -58,7 +58,7 @@ def suspects(
     check_output(out, data, overwrite=overwrite)
     quiet_libraries()
     from nlp_transfer.data.tables import check_delimiter
-    from nlp_transfer.evidence.suspects import find_suspects
+    from nlp_transfer.evidence.suspects.command import find_suspects
     from nlp_transfer.recipe.schema import DataConfig
 
     invalid: Literal["error", "drop"] = "drop" if drop_invalid else "error"

@@ -36,7 +36,7 @@ def tune(
     on with a search that was broken off.
     """
     started = time.monotonic()
-    from nlp_transfer.evidence.budget import parse_seconds
+    from nlp_transfer.evidence.clock import parse_seconds
     from nlp_transfer.recipe.load import load_recipe
 
     # A mistake in recipe or budget is told at once, before the libraries are loaded.
@@ -45,7 +45,7 @@ def tune(
     quiet_libraries()
     from rich.console import Console
 
-    from nlp_transfer.evidence.tune import tune as tune_recipe
+    from nlp_transfer.evidence.tune.command import tune as tune_recipe
 
     # Importing the libraries is time of the user's too.
     left = None if seconds is None else max(1.0, seconds - (time.monotonic() - started))

@@ -1,13 +1,39 @@
 """A budget of time: how much is left, and watchers that end a fit which would overrun it."""
 
+import re
 import time
 from collections.abc import Callable, Sequence
 
 from nlp_transfer.contracts import Evaluation, Hook, RunLog
-from nlp_transfer.errors import OutOfTimeError
-from nlp_transfer.evidence.budget import parse_seconds
+from nlp_transfer.errors import OutOfTimeError, RecipeError
 
-__all__ = ["Clock", "DeadlineHook", "FitWatch", "StepTimer", "parse_budget"]
+__all__ = ["Clock", "DeadlineHook", "FitWatch", "StepTimer", "parse_budget", "parse_seconds"]
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_seconds(text: str | float, *, where: str = "--budget") -> float:
+    """Read a length of time.
+
+    Args:
+        text: A number of seconds, or a number and a unit: s, m or h.
+        where: Names the option in the message.
+
+    Returns:
+        Seconds, above 0.
+
+    Raises:
+        RecipeError: It is none.
+
+    Example:
+        >>> parse_seconds("15m"), parse_seconds("1.5h"), parse_seconds(90)
+        (900.0, 5400.0, 90.0)
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", str(text))
+    seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    if seconds <= 0:
+        raise RecipeError(f'{where}: expected a time such as 10m, 90s or 1h, got "{text}".')
+    return seconds
 
 
 SETTLED_STEPS = 3

@@ -7,8 +7,8 @@ classes than there are pairs of rows keeps the first ones by name.
     python recipes/scripts/check_advise.py --data sets/ --set imdb:64:5 --set ag_news:64:5 --set ag_news:500:1 --fit
     python recipes/scripts/check_advise.py --data sets/ --set sst2 --set trec --rows 64 --seeds 0 1 2 3 4 --report
 
-`--fit` prints GAINS and RESIDUALS for nlp_transfer/evidence/gains.py, and what several pulls towards the prior lose on
-sets that are left out in turn; `--report` prints the regret. Do not fit on the sets that are reported.
+`--fit` prints GAINS and RESIDUALS for nlp_transfer/evidence/advise/gains.py, and what several pulls towards the
+prior lose on sets that are left out in turn; `--report` prints the regret. Do not fit on the sets that are reported.
 """
 
 import argparse
@@ -24,8 +24,8 @@ import numpy as np
 import pandas as pd
 
 import nlp_transfer as nt
-from nlp_transfer.evidence.candidates import COSTS, estimate_seconds, plan_recipe, rank_candidates, read_outlook
-from nlp_transfer.evidence.gains import Situation, fit_gains
+from nlp_transfer.evidence.advise.candidates import COSTS, estimate_seconds, plan_recipe, rank_candidates, read_outlook
+from nlp_transfer.evidence.advise.gains import Situation, fit_gains
 from nlp_transfer.publishing.artifact import write_atomically
 
 RESAMPLES = 1000

@@ -74,7 +74,7 @@ def rank_members(data: Path, members: list[Path], options: argparse.Namespace) -
 def fine_tune(data: Path, member: Path, seed: int, classes: int, options: argparse.Namespace) -> dict[str, Any]:
     """Fine-tune one member with one seed, by a recipe that arrives, and keep its figures, not its weights."""
     import nlp_transfer as nt
-    from nlp_transfer.evidence.candidates import plan_recipe
+    from nlp_transfer.evidence.advise.candidates import plan_recipe
 
     path = options.out / data.name / f"{member.name}-seed-{seed}.json"
     question = {"limit": options.limit, "max_length": options.max_length, "set": options.set}
@@ -104,7 +104,7 @@ def fine_tune(data: Path, member: Path, seed: int, classes: int, options: argpar
 
 def check(data: Path, members: list[Path], options: argparse.Namespace) -> list[dict[str, Any]]:
     """Rank, fine-tune and compare on one data set; gives a row for each estimator."""
-    from nlp_transfer.evidence.agreement import measure_agreement
+    from nlp_transfer.evidence.rank.agreement import measure_agreement
 
     members = [member for member in members if not member.name.endswith(f"-{data.name}")]
     ranking = rank_members(data, members, options)

@@ -19,7 +19,7 @@ import numpy as np
 
 from nlp_transfer.data.load import load_splits
 from nlp_transfer.evaluation.suspects import View, estimate_held_out, rank_suspects
-from nlp_transfer.evidence.suspects import embed_splits
+from nlp_transfer.evidence.suspects.command import embed_splits
 from nlp_transfer.recipe.schema import DataConfig, TaskConfig
 
 WAYS: dict[str, tuple[View, ...]] = {

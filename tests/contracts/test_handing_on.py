@@ -10,8 +10,8 @@ import torch
 from transformers import AutoTokenizer, pipeline
 
 from nlp_transfer.contracts import LabelSpace
-from nlp_transfer.evidence.compare import compare
-from nlp_transfer.evidence.tune import tune
+from nlp_transfer.evidence.compare.command import compare
+from nlp_transfer.evidence.tune.command import tune
 from nlp_transfer.models.encoder import load_encoder, load_tokenizer
 from nlp_transfer.publishing.artifact import copy_artifact, load_artifact, save_artifact
 from nlp_transfer.recipe.load import load_recipe

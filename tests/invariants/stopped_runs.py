@@ -14,7 +14,12 @@ from nlp_transfer import cli
 from nlp_transfer.engine.machine import compare_formats
 from tests.invariants.forking import prepare_to_fork
 
-LATE = ("nlp_transfer.evidence.compare", "nlp_transfer.evidence.tune", "optuna", "sklearn.feature_extraction.text")
+LATE = (
+    "nlp_transfer.evidence.compare.command",
+    "nlp_transfer.evidence.tune.command",
+    "optuna",
+    "sklearn.feature_extraction.text",
+)
 """What these commands import when they need it, beside what every run does."""
 
 

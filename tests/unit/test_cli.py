@@ -461,7 +461,7 @@ def test_a_stopped_command_says_how_it_goes_on(command, step, is_done, status, s
         raise error
 
     monkeypatch.setattr("nlp_transfer.runs.pipeline.run", stop)
-    monkeypatch.setattr("nlp_transfer.evidence.compare.compare", stop)
+    monkeypatch.setattr("nlp_transfer.evidence.compare.command.compare", stop)
     assert call(command, "quickstart") == (status, "", f"nlp-transfer: {said}\n")
 
 

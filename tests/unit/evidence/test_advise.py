@@ -12,8 +12,8 @@ from nlp_transfer.cli import app
 from nlp_transfer.data.load import load_splits
 from nlp_transfer.data.unseen import ENCODERS
 from nlp_transfer.errors import ArtifactError, DataError, OutputError, RecipeError
-from nlp_transfer.evidence.advice import Advice
-from nlp_transfer.evidence.sample import FEWEST_ROWS, draw_sample, read_vectors, time_passes
+from nlp_transfer.evidence.advise.result import Advice
+from nlp_transfer.evidence.advise.sample import FEWEST_ROWS, draw_sample, read_vectors, time_passes
 from nlp_transfer.models.encoder import load_encoder, load_tokenizer
 from nlp_transfer.models.sources import resolve_encoder
 from nlp_transfer.models.vectors import pool_tokens

@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from nlp_transfer.errors import ShapeError
-from nlp_transfer.evidence.agreement import measure_agreement
+from nlp_transfer.evidence.rank.agreement import measure_agreement
 
 
 @pytest.mark.parametrize("seed", range(5))

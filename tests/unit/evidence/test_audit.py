@@ -8,8 +8,8 @@ import pytest
 import nlp_transfer as nt
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import ArtifactError, DataError, LabelError, OutputError
-from nlp_transfer.evidence.audit import find_positive
-from nlp_transfer.evidence.audited import Audit
+from nlp_transfer.evidence.audit.command import find_positive
+from nlp_transfer.evidence.audit.result import Audit
 from tests.commands import run_command
 
 HOSTILE = "<script>alert(1)</script>[bold]"

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from nlp_transfer.evidence.candidates import (
+from nlp_transfer.evidence.advise.candidates import (
     COSTS,
     LEVEL,
     Outlook,
@@ -15,7 +15,7 @@ from nlp_transfer.evidence.candidates import (
     read_outlook,
     write_outlook,
 )
-from nlp_transfer.evidence.gains import PRIOR, Situation
+from nlp_transfer.evidence.advise.gains import PRIOR, Situation
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import STRATEGY_CONFIGS
 
@@ -76,7 +76,7 @@ def test_shots_that_were_asked_for_stay():
 
 def test_much_data_is_fine_tuned_and_a_handful_is_not(monkeypatch):
     # Whatever was measured since: the rule of thumb itself.
-    monkeypatch.setattr("nlp_transfer.evidence.gains.GAINS", PRIOR)
+    monkeypatch.setattr("nlp_transfer.evidence.advise.gains.GAINS", PRIOR)
     assert rank_candidates(make_outlook(20_000))[0].kind in ("full", "lora", "layerwise")
     few = rank_candidates(make_outlook(4))
     assert few[0].kind == "few_shot"

@@ -9,10 +9,9 @@ import pandas as pd
 import pytest
 
 from nlp_transfer.errors import DataError, OutputError, RecipeError
-from nlp_transfer.evidence import curve
-from nlp_transfer.evidence.compare import compare
-from nlp_transfer.evidence.comparison import Comparison
-from nlp_transfer.evidence.rungs import RUNGS
+from nlp_transfer.evidence.compare.command import compare, curve
+from nlp_transfer.evidence.compare.result import Comparison
+from nlp_transfer.evidence.compare.rungs import RUNGS
 from tests.tiny import make_splits
 
 pytestmark = pytest.mark.xdist_group("compare")
@@ -120,7 +119,7 @@ def test_it_is_read_back_equal_and_shows_itself_without_foreign_markup(ladder):
 
 def test_the_same_call_runs_nothing_again_and_other_data_are_refused(ladder, monkeypatch, tmp_path):
     asked, calls = ladder["asked"], []
-    monkeypatch.setattr("nlp_transfer.evidence.trials.run", lambda *_, **__: calls.append(1))
+    monkeypatch.setattr("nlp_transfer.evidence.compare.trials.run", lambda *_, **__: calls.append(1))
     again = compare(**asked)
     assert calls == []
     assert again.rows == ladder["found"].rows
@@ -150,8 +149,8 @@ def test_a_curve_keeps_its_other_points_where_a_rung_is_refused(ladder, monkeypa
     assert {point["rung"] for point in found.record["curve"]["points"]} == {"tfidf"}
     assert any("there is no such layer" in note for note in found.record["curve"]["notes"])
     # Points that are there cost nothing, so that no time at all is time enough for them.
-    monkeypatch.setattr("nlp_transfer.evidence.costs.Costs.predict", lambda *_: 1e9)
-    monkeypatch.setattr("nlp_transfer.evidence.compare.measure_steps", lambda _: 1.0)
+    monkeypatch.setattr("nlp_transfer.evidence.compare.costs.Costs.predict", lambda *_: 1e9)
+    monkeypatch.setattr("nlp_transfer.evidence.compare.command.measure_steps", lambda _: 1.0)
     again = compare(**ladder["asked"] | asked | {"budget": "10m"})
     assert [row["rung"] for row in again.rows] == ["majority"]
     assert again.record["curve"]["points"] == found.record["curve"]["points"]
@@ -202,10 +201,10 @@ def test_a_fit_beyond_its_budget_is_stopped_and_told(tiny_encoder, tmp_path, mon
     names = np.where(np.asarray(train["label"][:]), "a", "b")
     frame = pd.DataFrame({"text": train["text"][:], "label": names})
     # Foreseen to take nothing, so that only the deadline can stop it.
-    monkeypatch.setattr("nlp_transfer.evidence.costs.Costs.predict", lambda *_: 0.0)
-    monkeypatch.setattr("nlp_transfer.evidence.climb.measure_steps", lambda _: 0.0)
-    monkeypatch.setattr("nlp_transfer.evidence.compare.measure_steps", lambda _: 0.0)
-    monkeypatch.setattr("nlp_transfer.evidence.costs.Costs.predict_ending", lambda _: 1e6)
+    monkeypatch.setattr("nlp_transfer.evidence.compare.costs.Costs.predict", lambda *_: 0.0)
+    monkeypatch.setattr("nlp_transfer.evidence.compare.climb.measure_steps", lambda _: 0.0)
+    monkeypatch.setattr("nlp_transfer.evidence.compare.command.measure_steps", lambda _: 0.0)
+    monkeypatch.setattr("nlp_transfer.evidence.compare.costs.Costs.predict_ending", lambda _: 1e6)
     found = compare(
         frame,
         encoder=str(tiny_encoder("bert")),

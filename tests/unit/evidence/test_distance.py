@@ -9,7 +9,7 @@ from scipy.spatial.distance import cdist, pdist
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from nlp_transfer.errors import ShapeError
-from nlp_transfer.evidence.distance import (
+from nlp_transfer.evidence.advise.distance import (
     compute_coral,
     compute_mmd,
     load_masked_model,

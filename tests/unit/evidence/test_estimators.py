@@ -14,7 +14,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from nlp_transfer.errors import ShapeError
-from nlp_transfer.evidence import classifying, estimators
+from nlp_transfer.evidence import estimators
+from nlp_transfer.evidence import estimators as classifying
 
 
 def draw(num_rows=60, width=7, num_classes=3, gap=1.5, seed=0):

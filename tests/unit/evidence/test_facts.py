@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import entropy
 
 from nlp_transfer.errors import ShapeError
-from nlp_transfer.evidence.facts import (
+from nlp_transfer.evidence.advise.facts import (
     bound_accuracy,
     count_repeats,
     describe_classes,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nlp_transfer.evidence.gains import (
+from nlp_transfer.evidence.advise.gains import (
     GAINS,
     PRIOR,
     RESIDUALS,

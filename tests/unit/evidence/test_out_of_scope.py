@@ -7,7 +7,7 @@ import pytest
 
 import nlp_transfer as nt
 from nlp_transfer.errors import ArtifactError, DataError
-from nlp_transfer.evidence.out_of_scope import SCOPE_FILE, fit_scope, score_scope
+from nlp_transfer.evidence.out_of_scope.command import SCOPE_FILE, fit_scope, score_scope
 from tests.commands import run_command
 
 STRATEGIES = {"full": {}, "lora": {"rank": 2}, "features": {}}

@@ -6,7 +6,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import ShapeError
-from nlp_transfer.evidence.probes import (
+from nlp_transfer.evidence.advise.probes import (
     choose_strength,
     extrapolate_curve,
     make_folds,

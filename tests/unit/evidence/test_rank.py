@@ -13,9 +13,10 @@ import nlp_transfer as nt
 from nlp_transfer.cli import app
 from nlp_transfer.contracts import Splits
 from nlp_transfer.errors import ArtifactError, DataError, EncoderError, OutputError, RecipeError
-from nlp_transfer.evidence import embedding, rank_options
-from nlp_transfer.evidence.rank import FEATURE_ESTIMATORS, SOURCE_ESTIMATORS
-from nlp_transfer.evidence.ranking import Ranking
+from nlp_transfer.evidence import embedding
+from nlp_transfer.evidence.rank.command import FEATURE_ESTIMATORS, SOURCE_ESTIMATORS
+from nlp_transfer.evidence.rank.command import options as rank_options
+from nlp_transfer.evidence.rank.result import Ranking
 from nlp_transfer.recipe.load import load_recipe
 from tests.tiny import make_splits
 

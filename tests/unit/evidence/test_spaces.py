@@ -4,8 +4,8 @@ import random
 import pytest
 
 from nlp_transfer.errors import RecipeError
-from nlp_transfer.evidence.spaces import SPACES, Knob, build_space, list_first_tries
-from nlp_transfer.evidence.tune_trials import change_recipe
+from nlp_transfer.evidence.tune.runner import change_recipe
+from nlp_transfer.evidence.tune.spaces import SPACES, Knob, build_space, list_first_tries
 from nlp_transfer.recipe.fields import get_annotation
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import STRATEGY_CONFIGS

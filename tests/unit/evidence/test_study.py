@@ -6,9 +6,9 @@ import optuna
 import pytest
 
 from nlp_transfer.errors import MissingExtraError, OutputError, TransferError
-from nlp_transfer.evidence.budget import parse_seconds
-from nlp_transfer.evidence.spaces import build_space
-from nlp_transfer.evidence.study import TrialBook, is_below_median
+from nlp_transfer.evidence.clock import parse_seconds
+from nlp_transfer.evidence.tune.spaces import build_space
+from nlp_transfer.evidence.tune.study import TrialBook, is_below_median
 from nlp_transfer.recipe.load import load_recipe
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)

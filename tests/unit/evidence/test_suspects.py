@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from nlp_transfer.errors import DataError, OutputError
-from nlp_transfer.evidence.suspects import find_suspects, neutralize_cell
+from nlp_transfer.evidence.suspects.command import find_suspects, neutralize_cell
 from nlp_transfer.recipe.schema import DataConfig
 from tests.commands import run_command
 from tests.conftest import REAL_DATA

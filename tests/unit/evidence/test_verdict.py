@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from nlp_transfer.contracts import LabelSpace
-from nlp_transfer.evidence.trials import Reference, Trial
-from nlp_transfer.evidence.verdict import build_rows, find_collapsed, rate_examples, recommend
+from nlp_transfer.evidence.compare.trials import Reference, Trial
+from nlp_transfer.evidence.compare.verdict import build_rows, find_collapsed, rate_examples, recommend
 from nlp_transfer.recipe.schema import EvaluationConfig
 from tests.tiny import make_splits
 

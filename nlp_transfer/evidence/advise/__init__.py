@@ -1,0 +1,1 @@
+"""Advice: which strategy suits a table, told before any training."""

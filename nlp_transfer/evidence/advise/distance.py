@@ -1,0 +1,277 @@
+"""How far a table lies from what an encoder knows: its words, its masked tokens, its cloud of vectors."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+from transformers import AutoModelForMaskedLM, PreTrainedTokenizerBase
+
+from nlp_transfer.errors import ShapeError
+from nlp_transfer.evaluation.solvers import fit_quietly
+from nlp_transfer.evidence.advise.facts import list_words
+from nlp_transfer.models.encoder import LOADING_ERRORS, quiet_loading
+from nlp_transfer.models.sources import EncoderSource
+
+__all__ = [
+    "Fragmentation",
+    "compute_coral",
+    "compute_mmd",
+    "load_masked_model",
+    "measure_fragmentation",
+    "measure_proxy_distance",
+    "score_masked_tokens",
+]
+
+MANY_PIECES = 4
+"""Pieces from which a word counts as broken up; chosen."""
+
+MASKED_SHARE = 0.15
+"""Of the tokens of each text, as BERT was pretrained (Devlin et al. 2019, section 3.1)."""
+
+MASKED_BATCH = 16
+"""Texts in one pass of the masked-language model; chosen."""
+
+
+@dataclass(frozen=True)
+class Fragmentation:
+    """How a tokenizer breaks the words of some texts.
+
+    Attributes:
+        words: Words looked at, repeats counted.
+        tokens_per_word: Mean count of tokens of a word; 1 where the vocabulary holds every word.
+        broken_share: Share of the words that become four pieces or more.
+    """
+
+    words: int
+    tokens_per_word: float
+    broken_share: float
+
+
+def measure_fragmentation(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Fragmentation:
+    """Count the pieces into which a tokenizer breaks words.
+
+    A vocabulary that was made for other texts breaks their words into many pieces, of which the encoder learned little.
+    Words alone do not tell what is unknown, as emoji are none: see `data.unseen`.
+    Every word is looked up behind a space, as it stands inside a text.
+
+    Args:
+        texts: Any texts.
+        tokenizer: That of the encoder.
+
+    Returns:
+        Means over the words, repeats counted; all 0 where there are no words.
+
+    Example:
+        >>> from transformers import BertTokenizer
+        >>> pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "b", "##a", "##d", "##l", "##y"]
+        >>> tokenizer = BertTokenizer(vocab={piece: place for place, piece in enumerate(pieces)})
+        >>> measure_fragmentation(["Good good badly zz"], tokenizer)
+        Fragmentation(words=4, tokens_per_word=2.0, broken_share=0.25)
+    """
+    counts = Counter(word for text in texts for word in list_words(text))
+    if not counts:
+        return Fragmentation(0, 0.0, 0.0)
+    words = list(counts)
+    rows = tokenizer([f" {word}" for word in words], add_special_tokens=False)["input_ids"]
+    num_tokens = num_broken = 0
+    for word, row in zip(words, rows, strict=True):
+        # Some tokenizers put a token for the space in front.
+        pieces = [token for token in row if tokenizer.convert_ids_to_tokens(token).strip("▁Ġ ")]
+        num_tokens += counts[word] * len(pieces)
+        num_broken += counts[word] * (len(pieces) >= MANY_PIECES)
+    total = sum(counts.values())
+    return Fragmentation(total, num_tokens / total, num_broken / total)
+
+
+def load_masked_model(source: EncoderSource) -> nn.Module | None:
+    """Load an encoder with the masked-language head that its checkpoint carries.
+
+    Args:
+        source: A resolved encoder.
+
+    Returns:
+        The model, in evaluation mode; None where the checkpoint has no such head, or its family knows none.
+    """
+    if source.is_artifact:
+        return None
+    try:
+        with quiet_loading():
+            model, info = AutoModelForMaskedLM.from_pretrained(
+                source.location,
+                revision=source.revision,
+                dtype=torch.float32,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except LOADING_ERRORS:
+        # Whether the encoder itself can be loaded was said before; here there is only no head to ask.
+        return None
+    # A head that is not in the checkpoint was drawn at random, and says nothing.
+    return None if info["missing_keys"] else model.eval()
+
+
+def score_masked_tokens(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, max_length: int, seed: int
+) -> float:
+    """Ask a masked-language model for tokens that were covered, 15 % of each text and at least one.
+
+    Args:
+        model: Has a masked-language head; on the CPU or another device.
+        tokenizer: Its tokenizer.
+        texts: Any texts.
+        max_length: Tokens in a row, special ones included.
+        seed: Chooses the tokens.
+
+    Returns:
+        Mean negative log-likelihood of a covered token, in nats; nan where no text has a token to cover.
+
+    Source:
+        The objective of Devlin et al. 2019, https://arxiv.org/abs/1810.04805; as a measure of distance Gururangan et
+        al. 2020, https://arxiv.org/abs/2004.10964, table 2. All chosen tokens are covered at once, in one pass, where a
+        pseudo-log-likelihood takes a pass for each token.
+    """
+    generator = np.random.default_rng(seed)
+    device = next(model.parameters()).device
+    total, count = 0.0, 0
+    for start in range(0, len(texts), MASKED_BATCH):
+        inputs = tokenizer(
+            list(texts[start : start + MASKED_BATCH]),
+            truncation=True,
+            max_length=max_length,
+            padding=True,
+            return_tensors="pt",
+            return_special_tokens_mask=True,
+        )
+        open_BL = ~inputs.pop("special_tokens_mask").bool().numpy()
+        covered_BL = np.zeros_like(open_BL)
+        for row, places in enumerate(np.flatnonzero(line) for line in open_BL):
+            wanted = max(1, round(MASKED_SHARE * len(places)))
+            covered_BL[row, generator.permutation(places)[:wanted]] = True
+        chosen_BL = torch.from_numpy(covered_BL)
+        if not chosen_BL.any():
+            continue
+        truth_M = inputs["input_ids"][chosen_BL]
+        inputs["input_ids"] = inputs["input_ids"].masked_fill(chosen_BL, int(tokenizer.mask_token_id))
+        with torch.inference_mode():
+            logits_BLV: Any = model(**{name: value.to(device) for name, value in inputs.items()}).logits
+        losses_M = nn.functional.cross_entropy(logits_BLV.cpu()[chosen_BL].float(), truth_M, reduction="none")
+        total, count = total + float(losses_M.sum()), count + len(losses_M)
+    return total / count if count else float("nan")
+
+
+def measure_proxy_distance(first_ND: np.ndarray, second_ND: np.ndarray, *, seed: int) -> float:
+    """Ask a linear classifier to tell two clouds of vectors apart.
+
+    As many of the larger cloud are drawn as the smaller one has; half of each trains, the other half is held out.
+
+    Args:
+        first_ND: Float, shape (N, D).
+        second_ND: Float, shape (M, D).
+        seed: Of the draw.
+
+    Returns:
+        2 (1 - 2 error) in [0, 2]: 0 where the classifier does no better than chance, 2 where it is never wrong.
+
+    Raises:
+        ShapeError: A cloud has fewer than four vectors, or the widths differ.
+
+    Source:
+        Ben-David et al. 2007, "Analysis of representations for domain adaptation", section 4, with a logistic
+        regression in place of a Huber loss. Estimates below 0 are given as 0.
+
+    Example:
+        >>> near, far = np.arange(8.0)[:, None], 100 + np.arange(8.0)[:, None]
+        >>> measure_proxy_distance(near, far, seed=0)
+        2.0
+    """
+    _check(first_ND, second_ND, fewest=4)
+    generator = np.random.default_rng(seed)
+    size = min(len(first_ND), len(second_ND))
+    clouds = [cloud[generator.permutation(len(cloud))[:size]].astype(np.float64) for cloud in (first_ND, second_ND)]
+    half = size // 2
+    rows_ND = np.concatenate([clouds[0][:half], clouds[1][:half], clouds[0][half:], clouds[1][half:]])
+    rest = size - half
+    sides_N = np.repeat([0, 1, 0, 1], [half, half, rest, rest])
+    model = LogisticRegression(C=1.0, max_iter=300)
+    fit_quietly(model, rows_ND[: 2 * half], sides_N[: 2 * half])
+    error = float(np.mean(model.predict(rows_ND[2 * half :]) != sides_N[2 * half :]))
+    return max(0.0, 2 * (1 - 2 * error))
+
+
+def compute_coral(first_ND: np.ndarray, second_ND: np.ndarray) -> float:
+    """Compare how two clouds of vectors spread: the squared distance of their covariances.
+
+    Args:
+        first_ND: Float, shape (N, D).
+        second_ND: Float, shape (M, D).
+
+    Returns:
+        ``||C1 - C2||^2 / (4 D^2)``, 0 for clouds of one spread; it depends on the scale of the vectors.
+
+    Raises:
+        ShapeError: A cloud has fewer than two vectors, or the widths differ.
+
+    Source:
+        Sun and Saenko 2016, https://arxiv.org/abs/1607.01719, equation 1. No departures.
+
+    Example:
+        >>> compute_coral(np.array([[0.0], [2.0]]), np.array([[0.0], [4.0]]))
+        9.0
+    """
+    _check(first_ND, second_ND, fewest=2)
+    width = first_ND.shape[1]
+    covariances = [np.atleast_2d(np.cov(cloud.astype(np.float64), rowvar=False)) for cloud in (first_ND, second_ND)]
+    return float(((covariances[0] - covariances[1]) ** 2).sum() / (4 * width**2))
+
+
+def compute_mmd(first_ND: np.ndarray, second_ND: np.ndarray) -> float:
+    """Compare two clouds of vectors by a Gaussian kernel whose width is their median distance.
+
+    Args:
+        first_ND: Float, shape (N, D); a few hundred rows, as every pair is looked at.
+        second_ND: Float, shape (M, D).
+
+    Returns:
+        The unbiased estimate of the squared maximum mean discrepancy: about 0 for clouds of one kind, a little below
+        by chance, and at most 2.
+
+    Raises:
+        ShapeError: A cloud has fewer than two vectors, or the widths differ.
+
+    Source:
+        Gretton et al. 2012, "A kernel two-sample test", lemma 6; the width by its section 8 (median heuristic).
+
+    Example:
+        >>> round(compute_mmd(np.zeros((2, 1)), np.ones((2, 1))), 4)  # 1 + 1 - 2 exp(-1 / 2)
+        0.7869
+    """
+    _check(first_ND, second_ND, fewest=2)
+    rows_ND = np.concatenate([first_ND, second_ND]).astype(np.float64)
+    norms_N = (rows_ND**2).sum(axis=1)
+    squares_NN = np.maximum(norms_N[:, None] + norms_N[None] - 2 * rows_ND @ rows_ND.T, 0.0)
+    median = float(np.median(np.sqrt(squares_NN[np.triu_indices(len(rows_ND), 1)])))
+    if median == 0.0:
+        # More than half of the vectors are one and the same: any width will do, none is better.
+        median = float(np.sqrt(squares_NN.max())) or 1.0
+    kernel_NN = np.exp(-squares_NN / (2 * median**2))
+    n, m = len(first_ND), len(second_ND)
+    within = [
+        (part.sum() - np.trace(part)) / (size * (size - 1))
+        for part, size in ((kernel_NN[:n, :n], n), (kernel_NN[n:, n:], m))
+    ]
+    return float(within[0] + within[1] - 2 * kernel_NN[:n, n:].mean())
+
+
+def _check(first_ND: np.ndarray, second_ND: np.ndarray, *, fewest: int) -> None:
+    """Refuse clouds that are too small or of two widths."""
+    shapes = f"{first_ND.shape} and {second_ND.shape}"
+    is_right = first_ND.ndim == second_ND.ndim == 2 and first_ND.shape[1] == second_ND.shape[1]
+    if not is_right or min(len(first_ND), len(second_ND)) < fewest:
+        raise ShapeError(
+            f"distance: expected two clouds of at least {fewest} vectors of one width, got {shapes}. Add rows."
+        )

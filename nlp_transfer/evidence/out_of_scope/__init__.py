@@ -1,0 +1,1 @@
+"""Texts that are not of the kind a classifier was trained on."""

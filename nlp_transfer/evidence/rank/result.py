@@ -1,0 +1,283 @@
+"""A finished ranking: what ``rank`` returns, and what ``rank.json`` and ``report.html`` hold."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from nlp_transfer.errors import name_cause
+from nlp_transfer.evidence.rank.options import ESTIMATOR_NAMES
+from nlp_transfer.evidence.rank.pictures import draw_agreement, draw_ranking, label_encoders
+from nlp_transfer.figures import format_number
+from nlp_transfer.models.digests import seal_record
+from nlp_transfer.publishing.summary import format_count, format_duration, name_metric, name_place, show_text
+from nlp_transfer.publishing.views import (
+    claim_view,
+    copy_record,
+    make_templates,
+    read_record,
+    read_styles,
+    show_plain,
+    write_view,
+)
+
+__all__ = ["Ranking", "claim_ranking"]
+
+RANK_JSON = "rank.json"
+RANK_HTML = "report.html"
+COLUMNS_A_TABLE = 5
+"""Beside place and name; as many as a terminal of 80 columns holds."""
+
+MOST_NAMED = 3
+"""Encoders that a sentence names; others are counted."""
+
+LONGEST_NAME = 24
+"""Letters of an encoder's name in a terminal; the end is kept, which tells folders apart."""
+
+
+class Ranking:
+    """Encoders in the order of an estimator; shows itself in a terminal and in a notebook.
+
+    Args:
+        record: What ``rank.json`` holds.
+        folder: Where it was written; None where it was not.
+
+    Example:
+        >>> rows = [{"name": name, "scores": {"h_score": value}} for name, value in (("big", 0.9), ("small", 0.4))]
+        >>> ranking = Ranking({"encoders": rows, "settings": {"estimators": ["h_score"]}, "verification": None})
+        >>> ranking.best, ranking.scores["small"]["h_score"]
+        ('big', 0.4)
+        >>> ranking
+        Ranking(big, small; by H-score)
+    """
+
+    def __init__(self, record: Mapping[str, Any], folder: Path | None = None) -> None:
+        self.record: dict[str, Any] = dict(record)
+        self.folder = folder
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Ranking":
+        """Read a ranking that was written.
+
+        Args:
+            folder: The ``output_dir`` it was given.
+
+        Returns:
+            The ranking.
+
+        Raises:
+            ArtifactError: There is none, or it is damaged.
+            StorageError: The machine could not read it.
+        """
+        record = read_record(
+            Path(folder) / RANK_JSON,
+            _check,
+            name="a ranking",
+            missing="Make one with: nlp-transfer rank",
+            damaged="Rank again.",
+        )
+        return cls(record, Path(folder))
+
+    @property
+    def names(self) -> list[str]:
+        """Encoders, the most promising first."""
+        return [str(row["name"]) for row in self.record["encoders"]]
+
+    @property
+    def best(self) -> str:
+        """The one to take: best on validation where some were verified, else first by the estimator."""
+        verification = self.record.get("verification")
+        return str(verification["best"]) if verification else self.names[0]
+
+    @property
+    def scores(self) -> dict[str, dict[str, float | None]]:
+        """Encoder to estimator to figure; None where it could not be computed."""
+        return {str(row["name"]): dict(row["scores"]) for row in self.record["encoders"]}
+
+    @property
+    def estimators(self) -> list[str]:
+        """Keys of the estimators; the first decides the order."""
+        return list(self.record["settings"]["estimators"])
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain JSON values, copied."""
+        return copy_record(self.record)
+
+    def save(self, folder: Path | str) -> None:
+        """Write ``rank.json`` and ``report.html``, each whole or not at all.
+
+        Args:
+            folder: Where to; made where absent.
+
+        Raises:
+            StorageError: The machine could not write.
+        """
+        text = json.dumps(seal_record(self.to_json()), indent=2) + "\n"
+        write_view(Path(folder), {RANK_HTML: _render(self, is_page=True)}, {RANK_JSON: text})
+
+    def __repr__(self) -> str:
+        return f"Ranking({', '.join(self.names)}; by {ESTIMATOR_NAMES[self.estimators[0]]})"
+
+    def __str__(self) -> str:
+        return show_plain(self.__rich__(), width=100)
+
+    def __rich__(self) -> RenderableType:
+        return Group(*_lay_out(self), *(Text(line, style="dim") for line in _describe(self)))
+
+    def _repr_html_(self) -> str:
+        """Table and pictures for a notebook, as one fragment of HTML without scripts."""
+        return _render(self, is_page=False)
+
+
+def _check(record: Mapping[str, Any]) -> None:
+    """Refuse what is not a ranking."""
+    if not isinstance(record["encoders"], list) or not record["settings"]["estimators"]:
+        raise ValueError("no encoders in it")
+
+
+def claim_ranking(folder: Path, source: str) -> Path:
+    """Refuse a folder that something other than a ranking for this data filled.
+
+    Args:
+        folder: Where a ranking is to go.
+        source: Names the data.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OutputError: It is a file, or holds something else.
+    """
+    return claim_view(folder, RANK_JSON, where="out", source=source, own=("verify",))
+
+
+def _label(ranking: Ranking) -> list[str]:
+    """Encoders' names for a table, in order."""
+    texts = [show_text(label) for label in label_encoders(ranking.names)]
+    return [text if len(text) <= LONGEST_NAME else f"…{text[1 - LONGEST_NAME :]}" for text in texts]
+
+
+def _show(value: float | None) -> str:
+    """A figure; an em dash where there is none."""
+    return "—" if value is None else format_number(value)
+
+
+def _list_columns(ranking: Ranking) -> list[tuple[str, list[str]]]:
+    """Heading and cells of every column behind the name."""
+    rows = ranking.record["encoders"]
+    columns = [(ESTIMATOR_NAMES[key], [_show(row["scores"][key]) for row in rows]) for key in ranking.estimators]
+    if ranking.record["settings"].get("layers") == "all":
+        best = [str(row["layers_used"].get(ranking.estimators[0], "")) for row in rows]
+        columns.append(("best layer", best))
+    if verification := ranking.record.get("verification"):
+        metric = name_metric(verification["metric"])
+        for split in ("validation", "test"):
+            cells = [_show((row.get("verified") or {}).get(split)) for row in rows]
+            columns.append((f"{metric}, {split}", cells))
+    columns.append(("weights", [f"{row.get('parameters', 0) / 1e6:.1f} M" for row in rows]))
+    columns.append(("seconds", [f"{sum(row.get('seconds', {}).values()):.1f}" for row in rows]))
+    return columns
+
+
+def _lay_out(ranking: Ranking) -> list[Table]:
+    """The ranking as tables for a terminal: what 80 columns do not hold goes into another."""
+    source = show_text(name_place(str(ranking.record.get("data", {}).get("source", ""))), 60)
+    columns, labels = _list_columns(ranking), _label(ranking)
+    tables = []
+    for start in range(0, len(columns), COLUMNS_A_TABLE):
+        title = None if start else f"Encoders for {source}"
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("", justify="right")
+        table.add_column("encoder", style="bold", no_wrap=True)
+        part = columns[start : start + COLUMNS_A_TABLE]
+        for heading, _ in part:
+            table.add_column(heading, justify="right")
+        for place, label in enumerate(labels):
+            style = "cyan" if ranking.names[place] == ranking.best else ""
+            table.add_row(str(place + 1), Text(label), *(cells[place] for _, cells in part), style=style)
+        tables.append(table)
+    return tables
+
+
+def _describe(ranking: Ranking) -> list[str]:
+    """What was looked at, what is empty and why, and how far the order was verified."""
+    data, settings = ranking.record.get("data", {}), ranking.record["settings"]
+    lines = []
+    if data:
+        layers = settings["layers"]
+        which = {"mean": "the mean of all layers", "last": "the last layer", "all": "each layer, the best one counts"}
+        lines.append(
+            f"{format_count(data['rows'])} of {format_count(data['train_rows'])} train rows, {len(data['labels'])} "
+            f"labels; {settings['pooling']} over tokens, {which.get(str(layers), f'layer {layers}')}."
+        )
+    lines += _explain_gaps(ranking)
+    pairs = zip(_label(ranking), ranking.record["encoders"], strict=True)
+    if known := [label for label, row in pairs if row.get("is_trained_here")]:
+        lines.append(
+            f"Fine-tuned on this very data: {', '.join(known)}. Such a figure says that these rows are known, not how "
+            "well the encoder transfers."
+        )
+    best = _label(ranking)[ranking.names.index(ranking.best)]
+    verification = ranking.record.get("verification")
+    if not verification:
+        return [*lines, f"Take {best}. This is an estimate; --verify 3 fine-tunes the first three."]
+    most = verification["limit"]
+    passes, rows = f"{verification['epochs']:g} passes", format_count(min(most, data.get("train_rows", most)))
+    if verification["count"] < 2:
+        return [
+            *lines,
+            f"Fine-tuned {best} alone, {passes} over {rows} rows, in {format_duration(verification['seconds'])}: there "
+            f"is nothing to compare it with. Take {best} by its estimate; --verify 3 fine-tunes the first three.",
+        ]
+    agreement = verification["agreement"].get(ranking.estimators[0]) or {}
+    figures = [
+        f"{words} {_show(agreement.get(key))}"
+        for words, key in (("Pearson", "pearson"), ("Kendall's tau", "kendall_tau"), ("regret", "regret"))
+    ]
+    lines.append(
+        f"Verified {verification['count']}, {passes} over {rows} rows, in "
+        f"{format_duration(verification['seconds'])}: {', '.join(figures)} "
+        f"(validation {name_metric(verification['metric']).lower()})."
+    )
+    return [*lines, f"Take {best}: it is the best of those on validation."]
+
+
+def _explain_gaps(ranking: Ranking) -> list[str]:
+    """Say what has no figure and why, encoders of the same reason together."""
+    gaps: dict[tuple[str, str], list[str]] = {}
+    for label, row in zip(_label(ranking), ranking.record["encoders"], strict=True):
+        for estimator, reason in (row.get("reasons") or {}).items():
+            gaps.setdefault((reason, label), []).append(ESTIMATOR_NAMES[estimator])
+    groups: dict[tuple[str, str], list[str]] = {}
+    for (reason, label), estimators in gaps.items():
+        groups.setdefault((" and ".join(estimators), show_text(reason, 160)), []).append(label)
+    return [
+        f"No {estimators} of {', '.join(labels[:MOST_NAMED])}"
+        f"{f' and {len(labels) - MOST_NAMED} more' if len(labels) > MOST_NAMED else ''}: {name_cause(reason)}."
+        for (estimators, reason), labels in groups.items()
+    ]
+
+
+def _render(ranking: Ranking, *, is_page: bool) -> str:
+    """Fill the template; autoescape is on for every value."""
+    source = show_text(name_place(str(ranking.record.get("data", {}).get("source", ""))), 60)
+    return (
+        make_templates("nlp_transfer.evidence")
+        .get_template("rank.html.j2")
+        .render(
+            is_page=is_page,
+            title=f"Encoders for {source}",
+            names=[show_text(label, 80) for label in label_encoders(ranking.names)],
+            best=ranking.names.index(ranking.best),
+            columns=_list_columns(ranking),
+            lines=_describe(ranking),
+            pictures=[Markup(svg) for svg in (draw_ranking(ranking.record), draw_agreement(ranking.record)) if svg],
+            styles=Markup(read_styles()),
+        )
+    )

@@ -132,7 +132,7 @@ def test_modules_import_downward_only():
     ("path", "line", "problem"),
     [
         ("engine/loop.py", "from nlp_transfer.strategies import full", "engine imports strategies"),
-        ("engine/loop.py", "import nlp_transfer.runs.pipeline", "engine imports pipeline"),
+        ("engine/loop.py", "import nlp_transfer.runs.pipeline", "engine imports runs"),
         ("data/load.py", "from nlp_transfer.models.encoder import load_encoder", "data imports models"),
         ("models/heads.py", "def f():\n    from ..data import load", "models imports data"),
         ("evaluation/scoring.py", "if TYPE_CHECKING:\n    from nlp_transfer.engine import loop", "imports engine"),

@@ -18,7 +18,7 @@ from nlp_transfer.data.tables import read_table
 from nlp_transfer.data.target_scale import TargetScale
 from nlp_transfer.data.unseen import FEWEST_ROWS, UnseenTally, describe_unseen
 from nlp_transfer.engine.precision import choose_device
-from nlp_transfer.engine.texts import Reading, TextScorer
+from nlp_transfer.engine.predict.texts import Reading, TextScorer
 from nlp_transfer.errors import DataError, TransferWarning
 from nlp_transfer.evaluation.abstention import check_abstention
 from nlp_transfer.evaluation.calibrators import read_calibrator

@@ -13,11 +13,11 @@ from transformers import AutoTokenizer, PreTrainedModel
 from nlp_transfer.contracts import Evaluation, Prepared, RunLog, Splits
 from nlp_transfer.data.encode import encode_splits
 from nlp_transfer.data.identity import identify_rows
-from nlp_transfer.engine.checkpoint import CheckpointStore
-from nlp_transfer.engine.forward import Feeder
-from nlp_transfer.engine.loop import LoopSetup, run_loop
-from nlp_transfer.engine.objectives import build_objective
-from nlp_transfer.engine.packing import Packing
+from nlp_transfer.engine.fast.packing import Packing
+from nlp_transfer.engine.predict.forward import Feeder
+from nlp_transfer.engine.train.checkpoint import CheckpointStore
+from nlp_transfer.engine.train.loop import LoopSetup, run_loop
+from nlp_transfer.engine.train.objectives import build_objective
 from nlp_transfer.fitting.fast_path import use_fast_path
 from nlp_transfer.models.encoder import load_encoder
 from nlp_transfer.recipe.load import load_recipe

@@ -14,10 +14,10 @@ import torch
 from huggingface_hub import constants
 from torch import nn
 
-from nlp_transfer.engine.dropout import cheap_dropout
-from nlp_transfer.engine.half_adamw import HalfAdamW
-from nlp_transfer.engine.masters import Masters
-from nlp_transfer.engine.packed import PackedModel, PackedRows
+from nlp_transfer.engine.fast.dropout import cheap_dropout
+from nlp_transfer.engine.predict.packed import PackedModel, PackedRows
+from nlp_transfer.engine.train.half_adamw import HalfAdamW
+from nlp_transfer.engine.train.masters import Masters
 from nlp_transfer.models.blocks import find_stack
 
 __all__ = ["compare_formats", "compare_predictions", "read_measured", "write_measured"]

@@ -14,8 +14,8 @@ from transformers import PreTrainedModel
 from nlp_transfer.contracts import Prepared, Splits, Track, track_nothing
 from nlp_transfer.data.encode import encode_splits, resolve_max_length
 from nlp_transfer.engine.precision import choose_device, choose_precision
-from nlp_transfer.engine.texts import Reading, TextScorer
-from nlp_transfer.engine.vectors import extract_vectors
+from nlp_transfer.engine.predict.texts import Reading, TextScorer
+from nlp_transfer.engine.predict.vectors import extract_vectors
 from nlp_transfer.errors import ArtifactError, DataError, RecipeError
 from nlp_transfer.models.artifacts import load_artifact
 from nlp_transfer.models.encoder import check_vocabulary, load_encoder, load_tokenizer, read_config

@@ -6,9 +6,9 @@ from contextlib import ExitStack, contextmanager
 from torch import nn
 from transformers import PreTrainedModel
 
-from nlp_transfer.engine.attention import attend_in_parts
-from nlp_transfer.engine.block import block_layers, is_block
-from nlp_transfer.engine.dropout import cheap_dropout
+from nlp_transfer.engine.fast.attention import attend_in_parts
+from nlp_transfer.engine.fast.dropout import cheap_dropout
+from nlp_transfer.engine.fast.fused_layers import block_layers, is_block
 from nlp_transfer.models.parts import find_parts
 from nlp_transfer.models.trim import LAST_MEETINGS, read_first_token
 

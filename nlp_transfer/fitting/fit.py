@@ -14,19 +14,19 @@ from torch import nn
 
 from nlp_transfer.contracts import Objective, Prepared, RunLog, Splits, Track, track_nothing
 from nlp_transfer.data.target_scale import TargetScale, standardize_targets
-from nlp_transfer.engine.attention import attend_in_parts
-from nlp_transfer.engine.checkpoint import CheckpointStore
-from nlp_transfer.engine.compiling import compile_layers
-from nlp_transfer.engine.dropout import cheap_dropout
-from nlp_transfer.engine.forward import Feeder
-from nlp_transfer.engine.loop import LoopSetup, count_steps, run_loop
+from nlp_transfer.engine.fast.attention import attend_in_parts
+from nlp_transfer.engine.fast.compiling import compile_layers
+from nlp_transfer.engine.fast.dropout import cheap_dropout
+from nlp_transfer.engine.fast.packing import find_packing
+from nlp_transfer.engine.fast.prefix import PrefixCache
+from nlp_transfer.engine.fast.unpadded import pack_rows
 from nlp_transfer.engine.memory import measure_peak_memory
-from nlp_transfer.engine.objectives import build_objective
-from nlp_transfer.engine.packing import find_packing
 from nlp_transfer.engine.precision import Precision
-from nlp_transfer.engine.predict import predict_logits
-from nlp_transfer.engine.prefix import PrefixCache
-from nlp_transfer.engine.unpadded import pack_rows
+from nlp_transfer.engine.predict.forward import Feeder
+from nlp_transfer.engine.predict.logits import predict_logits
+from nlp_transfer.engine.train.checkpoint import CheckpointStore
+from nlp_transfer.engine.train.loop import LoopSetup, count_steps, run_loop
+from nlp_transfer.engine.train.objectives import build_objective
 from nlp_transfer.evaluation.predictions import predict_labels, to_probabilities
 from nlp_transfer.evaluation.scoring import compute_metrics
 from nlp_transfer.fitting.fast_path import use_fast_path

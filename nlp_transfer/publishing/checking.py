@@ -12,7 +12,7 @@ from torch import nn
 from nlp_transfer.contracts import LabelSpace, Prepared
 from nlp_transfer.data.columns import prepare_inference_table
 from nlp_transfer.data.encode import encode_table, read_padding, resolve_max_length
-from nlp_transfer.engine.forward import Feeder, Microbatch, compute_logits
+from nlp_transfer.engine.predict.forward import Feeder, Microbatch, compute_logits
 from nlp_transfer.errors import ShapeError
 from nlp_transfer.evaluation.predictions import predict_labels, to_probabilities
 from nlp_transfer.models.artifacts import LoadedArtifact

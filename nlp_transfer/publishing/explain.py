@@ -11,8 +11,8 @@ from torch import Tensor
 
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.data.places import NO_WORD, WordRows, place_words
-from nlp_transfer.engine.forward import Feeder
-from nlp_transfer.engine.texts import TextScorer
+from nlp_transfer.engine.predict.forward import Feeder
+from nlp_transfer.engine.predict.texts import TextScorer
 from nlp_transfer.errors import DataError, LabelError
 from nlp_transfer.evaluation.attribution import (
     LAST_STEPS,

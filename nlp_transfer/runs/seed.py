@@ -18,9 +18,9 @@ from transformers import PreTrainedTokenizerBase
 
 from nlp_transfer.contracts import Evaluation, Hook, Loader, Prepared, RunLog, Splits, track_nothing
 from nlp_transfer.data.identity import identify_rows
-from nlp_transfer.engine.hooks import TrackerHook, build_progress, track_work, watch_work
-from nlp_transfer.engine.loop import OTHER_ROWS
 from nlp_transfer.engine.precision import Precision, choose_device, choose_precision, count_processes
+from nlp_transfer.engine.train.hooks import TrackerHook, build_progress, track_work, watch_work
+from nlp_transfer.engine.train.loop import OTHER_ROWS
 from nlp_transfer.errors import DamageError, MissingExtraError, OutputError, name_cause
 from nlp_transfer.evaluation.calibrators import Calibrator, read_calibrator
 from nlp_transfer.evaluation.thresholds import Choice, read_thresholds

@@ -10,9 +10,9 @@ from torch import nn
 
 from nlp_transfer.contracts import Guide, Loader, Objective, Prepared, Splits, Track
 from nlp_transfer.data.target_scale import TargetScale
-from nlp_transfer.engine.forward import Feeder
 from nlp_transfer.engine.precision import choose_precision
-from nlp_transfer.engine.predict import predict_logits
+from nlp_transfer.engine.predict.forward import Feeder
+from nlp_transfer.engine.predict.logits import predict_logits
 from nlp_transfer.models.encoder import LoadedEncoder
 from nlp_transfer.models.parts import EncoderParts
 from nlp_transfer.recipe.schema import Recipe

@@ -12,7 +12,7 @@ from nlp_transfer.contracts import Encoded, LabelSpace, Objective, Prepared
 from nlp_transfer.data.columns import prepare_inference_table
 from nlp_transfer.data.encode import encode_table, read_padding, resolve_max_length
 from nlp_transfer.data.tables import read_table
-from nlp_transfer.engine.objectives import build_objective
+from nlp_transfer.engine.train.objectives import build_objective
 from nlp_transfer.errors import ArtifactError, DataError, RecipeError
 from nlp_transfer.models.artifacts import LoadedArtifact, load_artifact
 from nlp_transfer.models.encoder import LoadedEncoder, load_tokenizer

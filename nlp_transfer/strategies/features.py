@@ -3,8 +3,8 @@
 from torch import nn
 from transformers import PreTrainedModel
 
-from nlp_transfer.engine.objectives import compute_class_weights
-from nlp_transfer.engine.vectors import extract_vectors
+from nlp_transfer.engine.predict.vectors import extract_vectors
+from nlp_transfer.engine.train.objectives import compute_class_weights
 from nlp_transfer.models.encoder import LoadedEncoder
 from nlp_transfer.models.fold import can_fold, fold_linear
 from nlp_transfer.models.vectors import VectorClassifier, find_layers

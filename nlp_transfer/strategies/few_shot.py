@@ -10,7 +10,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel
 
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.data.encode import resolve_max_length
-from nlp_transfer.engine.vectors import extract_vectors
+from nlp_transfer.engine.predict.vectors import extract_vectors
 from nlp_transfer.errors import RecipeError
 from nlp_transfer.evaluation.predictions import to_probabilities
 from nlp_transfer.evaluation.scoring import compute_metrics

@@ -16,9 +16,9 @@ import torch
 from transformers import PreTrainedModel
 
 from nlp_transfer.contracts import LabelSpace
-from nlp_transfer.engine.attention import attend_in_parts
-from nlp_transfer.engine.dropout import cheap_dropout
-from nlp_transfer.engine.vocabulary import ReachedVocabulary
+from nlp_transfer.engine.fast.attention import attend_in_parts
+from nlp_transfer.engine.fast.dropout import cheap_dropout
+from nlp_transfer.engine.fast.vocabulary import ReachedVocabulary
 from nlp_transfer.models.encoder import load_encoder
 from nlp_transfer.models.trim import read_first_token
 from nlp_transfer.recipe.schema import EncoderConfig

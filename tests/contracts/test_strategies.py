@@ -13,7 +13,7 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification
 
 from nlp_transfer.contracts import Prepared, Splits
-from nlp_transfer.engine.forward import Feeder
+from nlp_transfer.engine.predict.forward import Feeder
 from nlp_transfer.errors import RecipeError
 from nlp_transfer.fitting.fit import fit_model, predict_split
 from nlp_transfer.models.encoder import LoadedEncoder, load_encoder, load_tokenizer

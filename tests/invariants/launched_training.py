@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from safetensors.torch import save_file
 
-from nlp_transfer.engine.loop import _Loop
+from nlp_transfer.engine.train.loop import _Loop
 from tests.invariants.gradient_case import train_case
 
 

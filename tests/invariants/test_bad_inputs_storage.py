@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from safetensors import SafetensorError
 
-from nlp_transfer.engine.checkpoint import CheckpointStore
+from nlp_transfer.engine.train.checkpoint import CheckpointStore
 from tests.bad_inputs import (
     LEFTOVERS,
     call_cli,
@@ -123,7 +123,7 @@ def fail_parquet(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(pd.DataFrame, "to_parquet", lambda self, path, **_: fill_disk(path))
 
 
-CHECKPOINT = "nlp_transfer.engine.checkpoint.save_file"
+CHECKPOINT = "nlp_transfer.engine.train.checkpoint.save_file"
 MODEL = "transformers.modeling_utils.safe_save_file"
 FULL = "No space left on device"
 

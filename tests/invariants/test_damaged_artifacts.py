@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from nlp_transfer import Classifier, cli
 from nlp_transfer.contracts import TaskKind
-from nlp_transfer.engine.checkpoint import CheckpointStore
+from nlp_transfer.engine.train.checkpoint import CheckpointStore
 from nlp_transfer.errors import DamageError, TransferError
 from nlp_transfer.models.encoder import load_encoder, load_tokenizer
 from nlp_transfer.models.sources import resolve_encoder

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nlp_transfer.engine.checkpoint import CheckpointStore
+from nlp_transfer.engine.train.checkpoint import CheckpointStore
 from tests.invariants.run_case import make_tables
 from tests.training import fit, make_recipe, prepare
 

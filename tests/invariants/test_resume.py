@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from nlp_transfer.engine.checkpoint import CheckpointStore, capture_random, restore_random
+from nlp_transfer.engine.train.checkpoint import CheckpointStore, capture_random, restore_random
 from nlp_transfer.errors import OutputError
 from nlp_transfer.recipe.schema import Recipe
 from tests.training import Breaker, Killed, copy_weights, fit, make_recipe, prepare

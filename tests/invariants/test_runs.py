@@ -15,7 +15,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from transformers import AutoModel
 
-from nlp_transfer.engine.checkpoint import CheckpointStore
+from nlp_transfer.engine.train.checkpoint import CheckpointStore
 from nlp_transfer.errors import DamageError, DataError, DivergedError, OutputError
 from nlp_transfer.evaluation.baselines import score_tfidf
 from nlp_transfer.publishing.artifact import load_artifact

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from nlp_transfer.contracts import Prepared, RunLog, Splits
-from nlp_transfer.engine import forward
+from nlp_transfer.engine.predict.logits import forward
 from nlp_transfer.fitting.fit import Fitted, fit_model
 from nlp_transfer.recipe.schema import Recipe
 from tests.tiny import FAMILIES
@@ -245,7 +245,7 @@ def test_gradual_unfreezing_opens_a_layer_more_each_epoch(tiny_encoder: Callable
 
 
 def test_rates_fall_from_the_top(tiny_encoder: Callable[..., Path]) -> None:
-    from nlp_transfer.engine.optimizer import build_optimizer
+    from nlp_transfer.engine.train.optimizer import build_optimizer
     from tests.training import adapt
 
     recipe = make_recipe(
@@ -308,7 +308,7 @@ def test_the_probe_moves_the_head_alone_and_leaves_the_loss_lower(tiny_encoder: 
 
 
 def test_states_that_are_many_lie_in_a_file_and_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    from nlp_transfer.engine import prefix
+    from nlp_transfer.engine.fast import prefix
     from nlp_transfer.errors import StorageError
 
     monkeypatch.setattr(prefix, "MOST_IN_MEMORY", 1000)

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.data import read_table
-from nlp_transfer.engine.texts import Reading, TextScorer
+from nlp_transfer.engine.predict.texts import Reading, TextScorer
 from nlp_transfer.models.encoder import load_encoder
 from nlp_transfer.recipe.schema import EncoderConfig
 from tests.tiny import make_encoder

@@ -209,7 +209,7 @@ def test_the_column_of_the_text_can_be_named(classifier):
 
 
 def test_texts_that_the_encoder_does_not_know_are_warned_of_once(classifier, pairs, monkeypatch):
-    monkeypatch.setattr("nlp_transfer.engine.texts.EXAMPLES_PER_CHUNK", 2)
+    monkeypatch.setattr("nlp_transfer.engine.predict.texts.EXAMPLES_PER_CHUNK", 2)
     texts = ["\U0001f375", *TEXTS, "\U0001f377\U0001f377"]
     with pytest.warns(TransferWarning, match=r"^texts: 2 of 6 texts \(33\.3%\) hold nothing.*\U0001f375") as caught:
         assert classifier.predict(texts)[1:5] == classifier.predict(TEXTS)

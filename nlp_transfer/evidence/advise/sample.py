@@ -13,10 +13,10 @@ from nlp_transfer.contracts import Encoded, Prepared, Splits, Track
 from nlp_transfer.data.encode import encode_table, read_padding
 from nlp_transfer.data.examples import find_example
 from nlp_transfer.data.tables import read_table
-from nlp_transfer.engine.forward import iterate_rows
 from nlp_transfer.engine.machine import compare_formats
 from nlp_transfer.engine.precision import choose_precision
-from nlp_transfer.engine.vectors import extract_vectors
+from nlp_transfer.engine.predict.forward import iterate_rows
+from nlp_transfer.engine.predict.vectors import extract_vectors
 
 __all__ = ["REFERENCE", "Sample", "draw_sample", "find_middle", "read_vectors", "time_passes"]
 

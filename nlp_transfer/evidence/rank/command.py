@@ -14,7 +14,7 @@ from nlp_transfer.contracts import Splits, Track, track_nothing
 from nlp_transfer.data.findings import Findings
 from nlp_transfer.data.identity import hash_tables
 from nlp_transfer.data.load import load_splits
-from nlp_transfer.engine.hooks import track_work
+from nlp_transfer.engine.train.hooks import track_work
 from nlp_transfer.errors import RecipeError
 from nlp_transfer.evidence.embedding import EmbeddedRows, embed_rows, find_posteriors, is_trained_on, narrow_splits
 from nlp_transfer.evidence.estimators import (

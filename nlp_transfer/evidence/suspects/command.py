@@ -15,7 +15,7 @@ from nlp_transfer.data.exchange import FORMULA, check_output, write_table
 from nlp_transfer.data.findings import Findings
 from nlp_transfer.data.label_values import read_labels
 from nlp_transfer.data.load import load_splits
-from nlp_transfer.engine.vectors import extract_vectors
+from nlp_transfer.engine.predict.vectors import extract_vectors
 from nlp_transfer.errors import DataError
 from nlp_transfer.evaluation.suspects import Ranking, estimate_held_out, rank_suspects
 from nlp_transfer.evidence.embedding import open_encoder

@@ -14,9 +14,9 @@ from accelerate.state import AcceleratorState, GradientState
 from rich.console import Console
 
 from nlp_transfer.contracts import Evaluation, RunLog
-from nlp_transfer.engine.hooks import PlainProgress, ProgressBar, build_progress
-from nlp_transfer.engine.notebook import NotebookProgress
 from nlp_transfer.engine.precision import choose_precision
+from nlp_transfer.engine.train.hooks import PlainProgress, ProgressBar, build_progress
+from nlp_transfer.engine.train.notebook import NotebookProgress
 from nlp_transfer.errors import DivergedError, EncoderError, RecipeError
 from nlp_transfer.evaluation.scoring import compute_metrics, is_better
 from nlp_transfer.evidence.tune.spaces import build_space

@@ -7,7 +7,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from nlp_transfer.contracts import LabelSpace, track_nothing
 from nlp_transfer.data.encode import encode_splits
-from nlp_transfer.engine.objectives import build_objective
+from nlp_transfer.engine.train.objectives import build_objective
 from nlp_transfer.errors import DataError, RecipeError
 from nlp_transfer.fitting.fit import fit_model, predict_split
 from nlp_transfer.models.encoder import load_encoder

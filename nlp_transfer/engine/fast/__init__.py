@@ -1,0 +1,1 @@
+"""What makes a step cheaper and changes nothing of what it computes."""

@@ -1,0 +1,1 @@
+"""Training: the loop, the gradients of one update, optimizer, checkpoints, and what watches."""

@@ -11,19 +11,17 @@ from pydantic import AfterValidator, Field, model_validator
 
 from nlp_transfer.recipe.formats import read_delimiter
 from nlp_transfer.recipe.section import Section
-from nlp_transfer.recipe.strategies import (
-    LEARNING_RATES,
-    STRATEGY_CONFIGS,
-    DistillConfig,
-    FrozenConfig,
-    FullConfig,
-    LayerwiseConfig,
-    LoraConfig,
-    StrategyConfig,
-    find_learning_rate,
-)
-from nlp_transfer.recipe.strategies_added import AdaptersConfig, PromptsConfig
-from nlp_transfer.recipe.strategies_direct import FeaturesConfig, FewShotConfig, ZeroShotConfig
+from nlp_transfer.recipe.strategies.adapters import AdaptersConfig
+from nlp_transfer.recipe.strategies.distill import DistillConfig
+from nlp_transfer.recipe.strategies.features import FeaturesConfig
+from nlp_transfer.recipe.strategies.few_shot import FewShotConfig
+from nlp_transfer.recipe.strategies.frozen import FrozenConfig
+from nlp_transfer.recipe.strategies.full import FullConfig
+from nlp_transfer.recipe.strategies.layerwise import LayerwiseConfig
+from nlp_transfer.recipe.strategies.lora import LoraConfig
+from nlp_transfer.recipe.strategies.prompts import PromptsConfig
+from nlp_transfer.recipe.strategies.table import LEARNING_RATES, STRATEGY_CONFIGS, StrategyConfig, find_learning_rate
+from nlp_transfer.recipe.strategies.zero_shot import ZeroShotConfig
 
 __all__ = [
     "BY_TERMS",

@@ -4,9 +4,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["OpenShare", "PositiveInt", "Section"]
+__all__ = ["OpenShare", "PositiveFloat", "PositiveInt", "Section"]
 
 PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
 OpenShare = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 

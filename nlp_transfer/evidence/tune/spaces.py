@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from nlp_transfer.errors import RecipeError
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import Recipe
-from nlp_transfer.recipe.strategies import find_learning_rate
+from nlp_transfer.recipe.strategies.table import find_learning_rate
 
 if TYPE_CHECKING:
     from optuna.trial import Trial

@@ -1,4 +1,4 @@
-"""Strategies that add something small to an encoder and train that."""
+"""Settings of bottleneck adapters."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -6,7 +6,7 @@ from pydantic import Field
 
 from nlp_transfer.recipe.section import OpenShare, PositiveInt, Section
 
-__all__ = ["AdaptersConfig", "PromptsConfig"]
+__all__ = ["AdaptersConfig"]
 
 
 class AdaptersConfig(Section):
@@ -31,22 +31,3 @@ class AdaptersConfig(Section):
         description="A layer norm of its own on what each adapter reads: sublayers of small encoders give little.",
     )
     norms: bool = Field(False, description="Train the encoder's layer norms too, as Houlsby et al. 2019 do.")
-
-
-class PromptsConfig(Section):
-    """Train vectors that stand in front of every text, and the head (Lester et al. 2021)."""
-
-    use_when: ClassVar[str] = "the smallest file a task, on a large encoder; LoRA is more accurate on small ones"
-
-    kind: Literal["prompts"]
-    variant: Literal["prefix", "prompt", "p_tuning"] = Field(
-        "prompt",
-        description="prompt: word vectors (Lester et al. 2021). p_tuning: word vectors that a network makes (Liu et "
-        "al. 2021). prefix: keys and values for every layer (Li and Liang 2021), for BERT, RoBERTa, XLM-R and "
-        "ELECTRA only; stronger on small encoders.",
-    )
-    tokens: PositiveInt = Field(20, description="Prompts in front of a text; the encoder can read that many fewer.")
-    init: Literal["vocabulary", "random"] = Field(
-        "vocabulary", description="What prompt begins with: the vectors of words that are drawn, or noise."
-    )
-    project: bool = Field(False, description="Make the keys and values of prefix by a network while training.")

@@ -1,0 +1,40 @@
+"""Settings of learning from a handful of examples."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from nlp_transfer.recipe.section import PositiveFloat, Section
+
+__all__ = ["FewShotConfig"]
+
+
+class FewShotConfig(Section):
+    """Learn from a handful of examples a class: contrastive pairs then a head, cloze questions, or class means."""
+
+    use_when: ClassVar[str] = "two to thirty-two examples a class"
+
+    kind: Literal["few_shot"]
+    method: Literal["contrastive", "cloze", "prototypes"] = Field(
+        "contrastive",
+        description="contrastive: pull a class together, then fit a head (after SetFit, Tunstall et al. 2022). cloze: "
+        "score words in a gap (Schick and Schutze 2021). prototypes: nearest class mean (Snell et al. 2017).",
+    )
+    pooling: Literal["mean", "first", "max"] = Field("mean", description="How a text's tokens become one vector.")
+    temperature: PositiveFloat = Field(
+        0.2,
+        description="Contrastive: the lower, the more the hardest pairs count (Khosla et al. 2020); chosen on the "
+        "validation of three sets.",
+    )
+    examples_per_class: Annotated[int, Field(ge=2)] = Field(
+        4, description="Contrastive: examples of one class that stand together in a window; chosen."
+    )
+    penalty: PositiveFloat = Field(
+        1.0,
+        description="Inverse strength C of the logistic head's penalty for two classes; grows with their count, as the "
+        "examples of each become a smaller share of all; chosen.",
+    )
+    pattern: str = Field("{text} It was {mask}.", description="Cloze: where the text and the gap stand.")
+    verbalizers: dict[str, str] | None = Field(
+        None, description="Cloze: the word of each label, a single token; the label's own name where absent."
+    )

@@ -13,7 +13,7 @@ from nlp_transfer.contracts import LabelSpace, Score
 from nlp_transfer.data.checks import check_texts
 from nlp_transfer.data.columns import prepare_inference_table
 from nlp_transfer.data.encode import resolve_max_length
-from nlp_transfer.data.labels import map_labels
+from nlp_transfer.data.labels.contract import map_labels
 from nlp_transfer.data.tables import read_table
 from nlp_transfer.data.target_scale import TargetScale
 from nlp_transfer.data.unseen import FEWEST_ROWS, UnseenTally, describe_unseen

@@ -1,7 +1,7 @@
 """Data: from a source to the batches that a model reads."""
 
 from nlp_transfer.data.columns import prepare_inference_table
-from nlp_transfer.data.labels import map_labels
+from nlp_transfer.data.labels.contract import map_labels
 from nlp_transfer.data.load import load_splits
 from nlp_transfer.data.tables import read_table
 

@@ -10,7 +10,7 @@ from nlp_transfer.contracts import SPLITS, DataFacts, LabelSpace, Splits
 from nlp_transfer.data.balance import add_rows
 from nlp_transfer.data.checks import count_conflicts, count_leaks, hash_texts
 from nlp_transfer.data.findings import Findings
-from nlp_transfer.data.labels import (
+from nlp_transfer.data.labels.contract import (
     build_label_space,
     check_declared,
     check_order,

@@ -19,15 +19,15 @@ from nlp_transfer.data.columns import (
     find_text_columns,
 )
 from nlp_transfer.data.delimited import offer_delimiter
-from nlp_transfer.data.label_names import RawLabels
-from nlp_transfer.data.label_values import (
+from nlp_transfer.data.labels.contract import list_names, name_by_label_text, rename_labels, sort_naturally
+from nlp_transfer.data.labels.names import RawLabels
+from nlp_transfer.data.labels.values import (
     is_unlabelled,
     list_known,
     read_labels,
     settle_minus_one,
     warn_missing_words,
 )
-from nlp_transfer.data.labels import list_names, name_by_label_text, rename_labels, sort_naturally
 from nlp_transfer.data.sources import Source
 from nlp_transfer.data.spelling import NUMBER
 from nlp_transfer.data.textfiles import name_rows

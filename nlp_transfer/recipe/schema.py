@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from nlp_transfer.recipe.formats import read_delimiter
-from nlp_transfer.recipe.section import Section
+from nlp_transfer.recipe.section import PositiveInt, Section
 from nlp_transfer.recipe.strategies.adapters import AdaptersConfig
 from nlp_transfer.recipe.strategies.distill import DistillConfig
 from nlp_transfer.recipe.strategies.features import FeaturesConfig
@@ -137,7 +137,6 @@ LOWER_IS_BETTER = frozenset({"log_loss", "ece", "brier", "mse", "rmse", "mae"})
 BY_TERMS = "shipped_terms"
 """What `data.balance` says in place of a column, to group rows by the shipped list of terms."""
 
-PositiveInt = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 OpenShare = Annotated[float, Field(ge=0.0, lt=1.0)]
 Delimiter = Annotated[str, AfterValidator(read_delimiter)]

@@ -17,8 +17,8 @@ from nlp_transfer.data.delimited import offer_delimiter
 from nlp_transfer.data.exchange import read_split
 from nlp_transfer.data.findings import Findings
 from nlp_transfer.data.identity_terms import TermList, read_terms
-from nlp_transfer.data.label_values import read_labels
-from nlp_transfer.data.labels import map_labels
+from nlp_transfer.data.labels.contract import map_labels
+from nlp_transfer.data.labels.values import read_labels
 from nlp_transfer.data.tables import read_table
 from nlp_transfer.errors import DataError
 from nlp_transfer.evaluation.fairness import Decisions, find_worst_groups, measure_gaps, score_groups

@@ -10,7 +10,7 @@ from torch import nn
 
 from nlp_transfer.classifier import Classifier
 from nlp_transfer.data.columns import prepare_inference_table
-from nlp_transfer.data.labels import map_labels
+from nlp_transfer.data.labels.contract import map_labels
 from nlp_transfer.data.tables import read_table
 from nlp_transfer.engine.predict.vectors import extract_vectors
 from nlp_transfer.errors import ArtifactError, DataError

@@ -13,7 +13,7 @@ from nlp_transfer.contracts import Splits, Track, track_nothing
 from nlp_transfer.data.delimited import offer_delimiter
 from nlp_transfer.data.exchange import FORMULA, check_output, write_table
 from nlp_transfer.data.findings import Findings
-from nlp_transfer.data.label_values import read_labels
+from nlp_transfer.data.labels.values import read_labels
 from nlp_transfer.data.load import load_splits
 from nlp_transfer.engine.predict.vectors import extract_vectors
 from nlp_transfer.errors import DataError

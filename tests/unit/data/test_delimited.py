@@ -9,7 +9,7 @@ from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.data.columns import prepare_inference_table
 from nlp_transfer.data.delimited import choose_delimiter, parse_delimited
 from nlp_transfer.data.findings import Findings
-from nlp_transfer.data.labels import map_labels
+from nlp_transfer.data.labels.contract import map_labels
 from nlp_transfer.data.textfiles import TextSource, open_text_file
 from nlp_transfer.errors import DataError
 

@@ -3,8 +3,8 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, List, Sequence, Value
 
 from nlp_transfer.contracts import DataFacts, LabelSpace
-from nlp_transfer.data.label_values import is_unlabelled, read_labels, settle_minus_one
-from nlp_transfer.data.labels import build_label_space, encode_labels, map_labels, sort_naturally
+from nlp_transfer.data.labels.contract import build_label_space, encode_labels, map_labels, sort_naturally
+from nlp_transfer.data.labels.values import is_unlabelled, read_labels, settle_minus_one
 from nlp_transfer.errors import DataError, LabelError
 
 

@@ -16,8 +16,8 @@ from nlp_transfer.contracts import DataFacts, LabelSpace
 from nlp_transfer.data.arrow_types import hold_columns
 from nlp_transfer.data.columns import build_columns, prepare_inference_table
 from nlp_transfer.data.exchange import read_stdin, write_table
-from nlp_transfer.data.label_values import read_labels, warn_missing_words
-from nlp_transfer.data.labels import build_label_space, encode_labels, map_labels
+from nlp_transfer.data.labels.contract import build_label_space, encode_labels, map_labels
+from nlp_transfer.data.labels.values import read_labels, warn_missing_words
 from nlp_transfer.data.load import load_splits
 from nlp_transfer.data.spelling import read_order, spell, spell_alike, spell_column
 from nlp_transfer.data.tables import get_arrow_table, read_table

@@ -18,7 +18,7 @@ from datasets import ClassLabel, Dataset, Features, LargeList, List, Value
 from nlp_transfer.data import tables
 from nlp_transfer.data.columns import find_text_columns, prepare_inference_table
 from nlp_transfer.data.findings import Findings
-from nlp_transfer.data.label_values import read_labels
+from nlp_transfer.data.labels.values import read_labels
 from nlp_transfer.data.load import load_splits
 from nlp_transfer.data.tables import get_arrow_table, holds_table, read_table, store_table
 from nlp_transfer.errors import DataError, StorageError, TransferWarning

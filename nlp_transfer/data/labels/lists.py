@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset
 
-from nlp_transfer.data.label_names import RawLabels, combine_chunks, list_unique, read_names, read_texts
+from nlp_transfer.data.labels.names import RawLabels, combine_chunks, list_unique, read_names, read_texts
 from nlp_transfer.data.spelling import MISSING_WORDS, spell
 from nlp_transfer.errors import DataError, LabelError
 

@@ -10,7 +10,7 @@ from datasets import ClassLabel, Dataset
 
 from nlp_transfer.contracts import DataFacts, TaskKind
 from nlp_transfer.data.arrow_types import explain_column, read_category_order
-from nlp_transfer.data.label_lists import (
+from nlp_transfer.data.labels.lists import (
     find_separator,
     holds_flags,
     is_list_column,
@@ -19,7 +19,7 @@ from nlp_transfer.data.label_lists import (
     read_lists,
     split_cells,
 )
-from nlp_transfer.data.label_names import RawLabels, combine_chunks, read_names, read_texts, settle_names
+from nlp_transfer.data.labels.names import RawLabels, combine_chunks, read_names, read_texts, settle_names
 from nlp_transfer.data.spelling import MISSING_WORDS, NUMBER, is_bytes
 from nlp_transfer.data.tables import get_arrow_table
 from nlp_transfer.errors import DataError

@@ -12,8 +12,8 @@ from datasets import Dataset
 from nlp_transfer.contracts import LabelSpace, TaskKind
 from nlp_transfer.data.columns import find_label_columns
 from nlp_transfer.data.delimited import offer_delimiter
-from nlp_transfer.data.label_names import BOOLEANS, INTEGER, RawLabels, combine_chunks, list_unique, map_unique
-from nlp_transfer.data.label_values import is_unlabelled, read_labels
+from nlp_transfer.data.labels.names import BOOLEANS, INTEGER, RawLabels, combine_chunks, list_unique, map_unique
+from nlp_transfer.data.labels.values import is_unlabelled, read_labels
 from nlp_transfer.data.spelling import MISSING_WORDS, read_order
 from nlp_transfer.data.tables import get_arrow_table
 from nlp_transfer.data.textfiles import name_rows

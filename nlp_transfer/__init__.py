@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nlp_transfer.evidence.compare.command import compare
     from nlp_transfer.evidence.rank.command import rank
     from nlp_transfer.evidence.tune.command import tune
-    from nlp_transfer.publishing.report import Report
+    from nlp_transfer.publishing.report.result import Report
     from nlp_transfer.recipe.load import load_recipe
     from nlp_transfer.recipe.schema import Recipe
     from nlp_transfer.runs.pipeline import run
@@ -42,7 +42,7 @@ quiet_imports()
 _HOMES = {
     "Classifier": "nlp_transfer.classifier",
     "Recipe": "nlp_transfer.recipe.schema",
-    "Report": "nlp_transfer.publishing.report",
+    "Report": "nlp_transfer.publishing.report.result",
     "TransferError": "nlp_transfer.errors",
     "advise": "nlp_transfer.evidence.advise.command",
     "audit": "nlp_transfer.evidence.audit.command",

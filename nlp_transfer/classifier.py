@@ -31,9 +31,9 @@ from nlp_transfer.recipe.schema import EvaluationConfig, Recipe, TaskConfig
 
 if TYPE_CHECKING:
     from nlp_transfer.models.runtimes import Runtime
-    from nlp_transfer.publishing.explanation import Baseline, Explanation, Method
-    from nlp_transfer.publishing.export import Exported
-    from nlp_transfer.publishing.hub import Pushed
+    from nlp_transfer.publishing.explain.result import Baseline, Explanation, Method
+    from nlp_transfer.publishing.export.command import Exported
+    from nlp_transfer.publishing.hub.push import Pushed
 
 __all__ = ["Classifier"]
 
@@ -325,7 +325,7 @@ class Classifier:
         steps: int | None = None,
     ) -> "Explanation":
         """Say which words spoke for a label, by default the predicted one, and which against; see `explain_text`."""
-        from nlp_transfer.publishing.explain import explain_text
+        from nlp_transfer.publishing.explain.command import explain_text
 
         found_1C = self.predict_proba([text], None if text_b is None else [text_b])
         named = name_predictions(found_1C, self.space, self._thresholds)[0]
@@ -368,7 +368,7 @@ class Classifier:
             merged: Fold an adapter into its encoder and push the plain model.
             revision: Branch to push to; made where it is not there.
         """
-        from nlp_transfer.publishing.hub import push_artifact
+        from nlp_transfer.publishing.hub.push import push_artifact
 
         return push_artifact(self._artifact.folder, repo_id, private=private, merged=merged, revision=revision)
 
@@ -382,7 +382,7 @@ class Classifier:
         data: object = None,
     ) -> "Exported":
         """Write this classifier's artefact for onnxruntime or OpenVINO; see `export_artifact`."""
-        from nlp_transfer.publishing.export import export_artifact
+        from nlp_transfer.publishing.export.command import export_artifact
 
         return export_artifact(self._artifact.folder, to=to, out=out, int8=int8, tolerance=tolerance, data=data)
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from nlp_transfer.commands import push
 from nlp_transfer.commands.advise import advise
 from nlp_transfer.commands.audit import audit
 from nlp_transfer.commands.compare import compare
@@ -18,7 +19,6 @@ from nlp_transfer.commands.explain import explain
 from nlp_transfer.commands.export import export
 from nlp_transfer.commands.naming import name_options
 from nlp_transfer.commands.out_of_scope import out_of_scope
-from nlp_transfer.commands.push import push
 from nlp_transfer.commands.rank import rank
 from nlp_transfer.commands.suspects import suspects
 from nlp_transfer.commands.tune import tune
@@ -271,7 +271,7 @@ def evaluate(
 
     from nlp_transfer.classifier import Classifier
     from nlp_transfer.data.exchange import read_split
-    from nlp_transfer.publishing.tables import scores_table
+    from nlp_transfer.publishing.report.tables import scores_table
 
     with name_options() as findings:
         rows, where = read_split(data, split, encoding=encoding, delimiter=delimiter, sheet=sheet, findings=findings)

@@ -32,7 +32,7 @@ import transformers  # noqa: E402
 from markupsafe import Markup  # noqa: E402
 
 from nlp_transfer.engine import machine  # noqa: E402
-from nlp_transfer.publishing import page, trust  # noqa: E402
+from nlp_transfer.publishing.report import page, trust  # noqa: E402
 from tests import tiny  # noqa: E402
 from tests.strangers import Strangers  # noqa: E402
 

@@ -30,7 +30,7 @@ def explain(
     """Show which words spoke for a label and which against, in log-odds (needs the extra `explain`)."""
     quiet_libraries()
     from nlp_transfer.classifier import Classifier
-    from nlp_transfer.publishing.explanation import Explanation
+    from nlp_transfer.publishing.explain.result import Explanation
 
     if out is not None:
         Explanation.claim(out, overwrite=overwrite)

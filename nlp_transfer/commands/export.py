@@ -39,7 +39,7 @@ def export(
     """Write a classifier for onnxruntime or OpenVINO, checked against torch; predict and evaluate run it."""
     quiet_libraries()
     from nlp_transfer.data.exchange import read_split
-    from nlp_transfer.publishing.export import export_artifact
+    from nlp_transfer.publishing.export.command import export_artifact
 
     table = None
     if data is not None:

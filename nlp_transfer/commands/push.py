@@ -24,7 +24,7 @@ def push(
     quiet_libraries()
     from rich.table import Table
 
-    from nlp_transfer.publishing.hub import push_artifact
+    from nlp_transfer.publishing.hub.push import push_artifact
 
     done = push_artifact(
         artifact,

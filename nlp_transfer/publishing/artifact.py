@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -19,9 +20,8 @@ from nlp_transfer.models.artifacts import ARTIFACT_VERSION, LoadedArtifact, find
 from nlp_transfer.models.digests import DIGESTS, FileDigests, hash_files, hash_folder, list_encoder_files, seal_record
 from nlp_transfer.models.encoder import quiet_loading
 from nlp_transfer.models.merge import is_adapter, merge_adapter
-from nlp_transfer.models.own import OwnClassifier
+from nlp_transfer.models.own import ENCODER_FOLDER, WEIGHTS_FILE, OwnClassifier
 from nlp_transfer.models.sources import ARTIFACT_FILE, EncoderSource
-from nlp_transfer.publishing.own_files import describe_architecture, keeps_encoder, stage_own
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -30,9 +30,12 @@ __all__ = [
     "LoadedArtifact",
     "amend_artifact",
     "copy_artifact",
+    "describe_architecture",
     "find_artifact",
+    "keeps_encoder",
     "load_artifact",
     "save_artifact",
+    "stage_own",
     "write_atomically",
 ]
 
@@ -224,3 +227,43 @@ def copy_artifact(source: Path, target: Path) -> Path:
     finally:
         shutil.rmtree(stage, ignore_errors=True)
     return target
+
+
+def keeps_encoder(model: OwnClassifier, source: EncoderSource) -> bool:
+    """Whether an artefact holds its encoder: where that moved, or was itself an artefact."""
+    return model.saves_encoder or source.is_artifact
+
+
+def stage_own(stage: Path, model: OwnClassifier, source: EncoderSource) -> None:
+    """Write the weights of a classifier into a folder; its encoder too where it moved or was itself an artefact.
+
+    Args:
+        stage: An empty folder.
+        model: The classifier.
+        source: Where its encoder came from.
+    """
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.collect_own().items()}
+    # A classifier without weights of its own still has the file, so that what is missing can be told from that.
+    save_file(tensors, stage / WEIGHTS_FILE, metadata={"format": "pt"})
+    if keeps_encoder(model, source):
+        with quiet_loading():
+            model.encoder.save_pretrained(stage / ENCODER_FOLDER)
+
+
+def describe_architecture(model: OwnClassifier, source: EncoderSource) -> dict[str, Any]:
+    """Say what builds the classifier again.
+
+    Args:
+        model: The classifier.
+        source: Where its encoder came from.
+
+    Returns:
+        JSON: ``kind``, ``settings`` and ``encoder``, whose ``location`` is None where it lies in the folder.
+    """
+    is_inside = keeps_encoder(model, source)
+    encoder = {
+        "location": None if is_inside else source.location,
+        "revision": None if is_inside else source.revision,
+        "hub_id": source.hub_id,
+    }
+    return {"kind": model.kind, "settings": model.settings, "encoder": encoder}

@@ -20,7 +20,7 @@ from nlp_transfer.fitting.stages import HookMaker
 from nlp_transfer.models.encoder import open_encoder
 from nlp_transfer.publishing.artifact import write_atomically
 from nlp_transfer.publishing.card import render_card
-from nlp_transfer.publishing.report import Report
+from nlp_transfer.publishing.report.result import Report
 from nlp_transfer.recipe.load import list_dropped, load_recipe
 from nlp_transfer.recipe.schema import DataConfig, PromptsConfig, Recipe
 from nlp_transfer.runs.guard import adopt_result, guard_run

@@ -22,8 +22,8 @@ from nlp_transfer.data.columns import prepare_inference_table
 from nlp_transfer.data.exchange import read_split
 from nlp_transfer.evaluation.predictions import predict_labels
 from nlp_transfer.publishing.artifact import load_artifact
-from nlp_transfer.publishing.checking import compare_logits, compute_batches, read_batches
-from nlp_transfer.publishing.export import LEAST_AGREEMENT, TOLERANCE, export_artifact
+from nlp_transfer.publishing.export.check import compare_logits, compute_batches, read_batches
+from nlp_transfer.publishing.export.command import LEAST_AGREEMENT, TOLERANCE, export_artifact
 
 WAYS = [(to, int8) for to in ("onnx", "openvino") for int8 in (False, True)]
 

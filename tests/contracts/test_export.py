@@ -23,10 +23,10 @@ from nlp_transfer.models.artifacts import load_artifact
 from nlp_transfer.models.encoder import load_encoder
 from nlp_transfer.models.output_layer import rescale_output
 from nlp_transfer.models.runtimes import find_runtime, import_runtime, load_exported
-from nlp_transfer.publishing import export
 from nlp_transfer.publishing.artifact import save_artifact
-from nlp_transfer.publishing.checking import compare_logits, make_batches
-from nlp_transfer.publishing.export import export_artifact
+from nlp_transfer.publishing.export import command as export
+from nlp_transfer.publishing.export.check import compare_logits, make_batches
+from nlp_transfer.publishing.export.command import export_artifact
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.strategies import STRATEGIES
 from tests.contracts.test_reload import fit_and_save

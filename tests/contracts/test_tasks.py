@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from nlp_transfer.classifier import Classifier
 from nlp_transfer.errors import DataError, MissingExtraError
-from nlp_transfer.publishing.report import Report
+from nlp_transfer.publishing.report.result import Report
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import DEFAULT_METRICS, METRICS
 from nlp_transfer.runs.pipeline import run

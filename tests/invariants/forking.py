@@ -11,7 +11,7 @@ import sklearn.linear_model  # noqa: F401
 from markupsafe import Markup
 from transformers import BertForSequenceClassification  # noqa: F401
 
-from nlp_transfer.publishing import page
+from nlp_transfer.publishing.report import page
 
 
 def prepare_to_fork() -> None:

@@ -24,9 +24,9 @@ from nlp_transfer.engine.train.checkpoint import CheckpointStore
 from nlp_transfer.errors import DamageError, TransferError
 from nlp_transfer.models.encoder import load_encoder, load_tokenizer
 from nlp_transfer.models.sources import resolve_encoder
-from nlp_transfer.publishing import page
-from nlp_transfer.publishing.hub import push_artifact
-from nlp_transfer.publishing.report import Report
+from nlp_transfer.publishing.hub.push import push_artifact
+from nlp_transfer.publishing.report import page
+from nlp_transfer.publishing.report.result import Report
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import EncoderConfig, Recipe
 from nlp_transfer.runs import pipeline

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nlp_transfer.publishing.artifact import load_artifact
-from nlp_transfer.publishing.report import Report
+from nlp_transfer.publishing.report.result import Report
 from nlp_transfer.runs import chain
 from nlp_transfer.runs import guard as guarding
 from nlp_transfer.runs.control import Control

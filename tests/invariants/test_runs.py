@@ -19,7 +19,7 @@ from nlp_transfer.engine.train.checkpoint import CheckpointStore
 from nlp_transfer.errors import DamageError, DataError, DivergedError, OutputError
 from nlp_transfer.evaluation.baselines import score_tfidf
 from nlp_transfer.publishing.artifact import load_artifact
-from nlp_transfer.publishing.report import Report
+from nlp_transfer.publishing.report.result import Report
 from nlp_transfer.runs import control, seed
 from nlp_transfer.runs.pipeline import run
 from tests.invariants.run_case import NUM_ROWS, SETTINGS, make_tables

@@ -25,7 +25,7 @@ from datasets import Dataset
 
 from nlp_transfer.data.exchange import write_table
 from nlp_transfer.publishing.card import render_card
-from nlp_transfer.publishing.page import render_page
+from nlp_transfer.publishing.report.page import render_page
 from nlp_transfer.runs.pipeline import run
 from tests.bad_inputs import Case, call_cli, check_counted, check_refused, make_csv, make_rows, make_run, write
 from tests.cards import check_card

@@ -18,7 +18,7 @@ from nlp_transfer.contracts import RunLog
 from nlp_transfer.engine.train import loop
 from nlp_transfer.engine.train.checkpoint import CheckpointStore
 from nlp_transfer.engine.train.objectives import build_objective
-from nlp_transfer.publishing.report import Report
+from nlp_transfer.publishing.report.result import Report
 from nlp_transfer.recipe.schema import Recipe
 from nlp_transfer.stopping import Stopped, watch_signals
 from tests.invariants.launched import launch

@@ -9,7 +9,7 @@ import pytest
 
 from nlp_transfer.benchmarks.suite import list_suites
 from nlp_transfer.classifier import Classifier
-from nlp_transfer.publishing.report import Report
+from nlp_transfer.publishing.report.result import Report
 from nlp_transfer.recipe import list_shipped, load_recipe
 from nlp_transfer.runs.pipeline import run
 from tests.cards import check_card

@@ -178,7 +178,7 @@ def _plan(climb: Climb, table: Table, num_rungs: int, *, is_traced: bool) -> Non
         write_plan(climb.folder, settings, {})
     if clock.budget is not None:
         # What runs import for their pages would else be taken for what each of them needs.
-        import_module("nlp_transfer.publishing.page")
+        import_module("nlp_transfer.publishing.report.page")
         scoring = _time_scoring(climb)
         points = 3 * 12 if is_traced else 0
         clock.reserve = PAGE_SECONDS + RESERVE_SHARE * clock.budget + scoring * (SCORINGS * num_rungs + points)

@@ -21,7 +21,7 @@ from nlp_transfer.evidence.clock import Clock, FitWatch
 from nlp_transfer.evidence.compare.rungs import Rung
 from nlp_transfer.models.digests import check_files, hash_files, open_record, seal_record
 from nlp_transfer.publishing.artifact import write_atomically
-from nlp_transfer.publishing.report import Report
+from nlp_transfer.publishing.report.result import Report
 from nlp_transfer.recipe.schema import Recipe
 from nlp_transfer.runs.ownership import list_differences
 from nlp_transfer.runs.pipeline import run

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from nlp_transfer.errors import RecipeError, ShapeError
 from nlp_transfer.evidence.rank.agreement import measure_agreement
-from nlp_transfer.publishing.report import Report
+from nlp_transfer.publishing.report.result import Report
 from nlp_transfer.recipe.schema import LOWER_IS_BETTER, Recipe
 from nlp_transfer.runs.pipeline import run
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import EncoderError, OutOfTimeError
 from nlp_transfer.evidence.clock import Clock
+from nlp_transfer.evidence.compare import climb as module
 from nlp_transfer.evidence.compare.climb import Climb, climb_ladder
-from nlp_transfer.evidence.compare.command import climb as module
 from nlp_transfer.evidence.compare.costs import Costs
 from nlp_transfer.evidence.compare.rungs import RUNGS, Facts, choose_rungs
 from nlp_transfer.evidence.compare.trials import Reference, Trial

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from nlp_transfer.errors import DataError, OutputError, RecipeError
-from nlp_transfer.evidence.compare.command import compare, curve
+from nlp_transfer.evidence.compare import curve
+from nlp_transfer.evidence.compare.command import compare
 from nlp_transfer.evidence.compare.result import Comparison
 from nlp_transfer.evidence.compare.rungs import RUNGS
 from tests.tiny import make_splits

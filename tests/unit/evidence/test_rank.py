@@ -14,8 +14,8 @@ from nlp_transfer.cli import app
 from nlp_transfer.contracts import Splits
 from nlp_transfer.errors import ArtifactError, DataError, EncoderError, OutputError, RecipeError
 from nlp_transfer.evidence import embedding
+from nlp_transfer.evidence.rank import options as rank_options
 from nlp_transfer.evidence.rank.command import FEATURE_ESTIMATORS, SOURCE_ESTIMATORS
-from nlp_transfer.evidence.rank.command import options as rank_options
 from nlp_transfer.evidence.rank.result import Ranking
 from nlp_transfer.recipe.load import load_recipe
 from tests.tiny import make_splits

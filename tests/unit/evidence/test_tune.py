@@ -15,9 +15,10 @@ from rich.console import Console
 import nlp_transfer as nt
 from nlp_transfer import cli
 from nlp_transfer.errors import ArtifactError, DataError, EncoderError, OutputError, RecipeError, TransferError
-from nlp_transfer.evidence.compare.command import trials
-from nlp_transfer.evidence.tune.command import open_book, study
-from nlp_transfer.evidence.tune.command import runner as tune_trials
+from nlp_transfer.evidence.compare import trials
+from nlp_transfer.evidence.tune import runner as tune_trials
+from nlp_transfer.evidence.tune import study
+from nlp_transfer.evidence.tune.runner import open_book
 from nlp_transfer.evidence.tune.result import Tuning
 from nlp_transfer.evidence.tune.runner import Runner
 from nlp_transfer.recipe.load import load_recipe, recipe_to_yaml

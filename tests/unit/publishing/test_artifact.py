@@ -22,7 +22,7 @@ from nlp_transfer.publishing.artifact import (
     save_artifact,
     write_atomically,
 )
-from nlp_transfer.publishing.hub import push_artifact
+from nlp_transfer.publishing.hub.push import push_artifact
 from nlp_transfer.recipe.schema import EncoderConfig, FeaturesConfig, FullConfig, LoraConfig
 from nlp_transfer.strategies import STRATEGIES
 from tests.records import reseal, unseal

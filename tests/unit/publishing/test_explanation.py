@@ -6,7 +6,7 @@ import pytest
 
 from nlp_transfer import Classifier
 from nlp_transfer.errors import DataError, LabelError, MissingExtraError, OutputError
-from nlp_transfer.publishing.explanation import Explanation
+from nlp_transfer.publishing.explain.result import Explanation
 from tests.commands import run_command
 from tests.contracts.test_explain import TEXT, write_artifact
 from tests.tiny import make_splits

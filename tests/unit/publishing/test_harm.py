@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from nlp_transfer.publishing.card import render_card
-from nlp_transfer.publishing.harm import describe_comparison, describe_outcome, list_warnings
-from nlp_transfer.publishing.page import render_fragment, render_page
-from nlp_transfer.publishing.report import Report
+from nlp_transfer.publishing.report.harm import describe_comparison, describe_outcome, list_warnings
+from nlp_transfer.publishing.report.page import render_fragment, render_page
+from nlp_transfer.publishing.report.result import Report
 
 
 def make_transfer(verdict: str = "harm", **changes: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix
 
-from nlp_transfer.publishing import outcomes
+from nlp_transfer.publishing.report import outcomes
 
 
 def test_confusions_equal_scikit_learn(make):

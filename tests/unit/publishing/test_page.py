@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from nlp_transfer.publishing.page import render_page
+from nlp_transfer.publishing.report.page import render_page
 
 BANKING = tuple(f"intent_{i}_about_cards" for i in range(77))
 TASKS = {

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from nlp_transfer.evaluation.calibration import reliability_bins
-from nlp_transfer.publishing import plots
 from nlp_transfer.publishing.drawing import measure_text, shorten, shorten_all
+from nlp_transfer.publishing.report import plots
 
 LETTERS = re.compile(
     r'<text style="[^"]*?([\d.]+)px[^"]*?text-anchor: (\w+)[^"]*" x="([-\d.]+)"[^>]*rotate\(-?0 [^>]*>([^<]*)<'

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from nlp_transfer.contracts import Score
 from nlp_transfer.errors import ArtifactError, DamageError, StorageError
-from nlp_transfer.publishing.report import Report
+from nlp_transfer.publishing.report.result import Report
 
 
 def save(make, folder: Path, **settings) -> Report:

@@ -35,7 +35,7 @@ from nlp_transfer.publishing.drawing import (
     write_heading,
     write_svg,
 )
-from nlp_transfer.publishing.outcomes import list_confused_pairs
+from nlp_transfer.publishing.report.outcomes import list_confused_pairs
 from nlp_transfer.publishing.summary import format_number
 
 __all__ = [

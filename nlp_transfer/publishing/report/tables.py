@@ -11,8 +11,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from nlp_transfer.publishing.harm import describe_outcome, list_warnings
-from nlp_transfer.publishing.scoreboard import collect_scores
+from nlp_transfer.publishing.report.harm import describe_outcome, list_warnings
+from nlp_transfer.publishing.report.scoreboard import collect_scores
 from nlp_transfer.publishing.summary import (
     count_updates,
     find_section,

@@ -23,7 +23,7 @@ from nlp_transfer.evaluation.attribution import (
     make_score,
 )
 from nlp_transfer.models.parts import find_word_embeddings
-from nlp_transfer.publishing.explanation import BASELINES, METHODS, Baseline, Explanation, Method
+from nlp_transfer.publishing.explain.result import BASELINES, METHODS, Baseline, Explanation, Method
 
 __all__ = ["explain_text"]
 

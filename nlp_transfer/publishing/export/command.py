@@ -23,9 +23,9 @@ from nlp_transfer.models.digests import hash_folder, seal_record
 from nlp_transfer.models.merge import is_adapter, merge_adapter
 from nlp_transfer.models.runtimes import PACKAGES, RUNTIME_FILES, Runtime, import_runtime, list_errors
 from nlp_transfer.models.sources import ARTIFACT_FILE
-from nlp_transfer.publishing.checking import Check, compare_logits, compute_batches, make_batches, read_batches
-from nlp_transfer.publishing.converters import CONVERTERS
-from nlp_transfer.publishing.export_card import render_export_card
+from nlp_transfer.publishing.export.card import render_export_card
+from nlp_transfer.publishing.export.check import Check, compare_logits, compute_batches, make_batches, read_batches
+from nlp_transfer.publishing.export.converters import CONVERTERS
 
 __all__ = ["LEAST_AGREEMENT", "TOLERANCE", "Exported", "choose_export_folder", "export_artifact"]
 

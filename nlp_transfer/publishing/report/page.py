@@ -14,10 +14,12 @@ from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from nlp_transfer.contracts import Loader, TaskKind
-from nlp_transfer.publishing import outcomes, plots
 from nlp_transfer.publishing.card import describe_reading, write_loading_code
-from nlp_transfer.publishing.harm import describe_outcome, list_warnings
-from nlp_transfer.publishing.scoreboard import collect_class_scores, collect_scores
+from nlp_transfer.publishing.report import outcomes, plots
+from nlp_transfer.publishing.report.harm import describe_outcome, list_warnings
+from nlp_transfer.publishing.report.scoreboard import collect_class_scores, collect_scores
+from nlp_transfer.publishing.report.tables import show_path
+from nlp_transfer.publishing.report.trust import collect_trust
 from nlp_transfer.publishing.summary import (
     choose_metric,
     choose_split,
@@ -39,8 +41,6 @@ from nlp_transfer.publishing.summary import (
     show_text,
     write_headline,
 )
-from nlp_transfer.publishing.tables import show_path
-from nlp_transfer.publishing.trust import collect_trust
 from nlp_transfer.publishing.views import make_templates, read_styles
 
 __all__ = ["render_fragment", "render_page"]

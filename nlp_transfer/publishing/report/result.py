@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
 
-    from nlp_transfer.publishing.hub import Pushed
+    from nlp_transfer.publishing.hub.push import Pushed
 
 __all__ = ["Report"]
 
@@ -125,7 +125,7 @@ class Report:
         Raises:
             StorageError: The machine could not write.
         """
-        from nlp_transfer.publishing.page import render_page
+        from nlp_transfer.publishing.report.page import render_page
 
         place = self.folder / PREDICTIONS
         self._files = hash_files({PREDICTIONS: place} if place.is_file() else {})
@@ -146,7 +146,7 @@ class Report:
         dry_run: bool = False,
         revision: str | None = None,
     ) -> "Pushed":
-        """Push the run's artefact to the Hub as one commit; see ``nlp_transfer.publishing.hub.push_artifact``.
+        """Push the run's artefact to the Hub as one commit; see ``nlp_transfer.publishing.hub.push.push_artifact``.
 
         Args:
             repo_id: OWNER/NAME; made where it is not there.
@@ -164,7 +164,7 @@ class Report:
             HubError: The Hub refuses it.
             HubTroubleError: The Hub could not be reached.
         """
-        from nlp_transfer.publishing.hub import push_artifact
+        from nlp_transfer.publishing.hub.push import push_artifact
 
         return push_artifact(
             self.model_path,
@@ -183,13 +183,13 @@ class Report:
         return show_plain(self.__rich__(), width=80)
 
     def __rich__(self) -> "RenderableType":
-        from nlp_transfer.publishing.tables import result_block
+        from nlp_transfer.publishing.report.tables import result_block
 
         return result_block(self.record, self.folder)
 
     def _repr_html_(self) -> str:
         """Tables and pictures for a notebook, as one fragment of HTML without scripts."""
-        from nlp_transfer.publishing.page import render_fragment
+        from nlp_transfer.publishing.report.page import render_fragment
 
         return render_fragment(self.record, self._find_predictions(), folder=self.folder)
 

@@ -1,0 +1,1 @@
+"""An artefact for onnxruntime and OpenVINO."""

@@ -1,0 +1,1 @@
+"""What a run found: the report, as terminal, notebook and page show it."""

@@ -9,7 +9,7 @@ import numpy as np
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import DataError, ShapeError
 from nlp_transfer.evaluation.intervals import wilson_interval
-from nlp_transfer.evaluation.metrics_counts import FloatArray, IntArray
+from nlp_transfer.evaluation.metrics.counts import FloatArray, IntArray
 
 __all__ = ["RiskCoverage", "check_abstention", "measure_abstention", "trace_risk"]
 

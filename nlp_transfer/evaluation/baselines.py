@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.data.target_scale import TargetScale
 from nlp_transfer.errors import ShapeError
-from nlp_transfer.evaluation.metrics_counts import FloatArray
+from nlp_transfer.evaluation.metrics.counts import FloatArray
 from nlp_transfer.evaluation.scoring import compute_metrics, is_better
 from nlp_transfer.evaluation.solvers import fit_quietly
 from nlp_transfer.recipe.schema import SELECTION_METRICS

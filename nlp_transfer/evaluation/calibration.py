@@ -7,7 +7,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from nlp_transfer.errors import ShapeError
-from nlp_transfer.evaluation.metrics_counts import FloatArray, IntArray, divide
+from nlp_transfer.evaluation.metrics.counts import FloatArray, IntArray, divide
 
 __all__ = [
     "BINS",

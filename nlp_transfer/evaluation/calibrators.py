@@ -9,7 +9,7 @@ import numpy as np
 
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import ArtifactError, DataError, ShapeError, name_cause
-from nlp_transfer.evaluation.metrics_counts import FloatArray
+from nlp_transfer.evaluation.metrics.counts import FloatArray
 
 __all__ = ["Calibrator", "CalibratorKind", "Knots", "fit_calibrator", "keep_order", "read_calibrator"]
 

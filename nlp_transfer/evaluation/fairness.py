@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 from nlp_transfer.errors import DataError, MissingExtraError, ShapeError
 from nlp_transfer.evaluation.intervals import percentile_interval, wilson_interval
-from nlp_transfer.evaluation.metrics_counts import FloatArray, divide
+from nlp_transfer.evaluation.metrics.counts import FloatArray, divide
 
 __all__ = ["GAPS", "RATES", "Decisions", "Figure", "find_worst_groups", "measure_auc", "measure_gaps", "score_groups"]
 

@@ -12,8 +12,8 @@ from scipy.special import ndtri
 
 from nlp_transfer.contracts import Score
 from nlp_transfer.errors import ShapeError
-from nlp_transfer.evaluation.metrics_counts import FloatArray
-from nlp_transfer.evaluation.metrics_errors import compute_mean
+from nlp_transfer.evaluation.metrics.counts import FloatArray
+from nlp_transfer.evaluation.metrics.errors import compute_mean
 
 __all__ = [
     "Interval",

@@ -10,7 +10,7 @@ from scipy.special import logsumexp
 from scipy.stats import rankdata
 
 from nlp_transfer.errors import ArtifactError, DataError, ShapeError, name_cause
-from nlp_transfer.evaluation.metrics_counts import FloatArray
+from nlp_transfer.evaluation.metrics.counts import FloatArray
 
 __all__ = ["Gaussians", "Method", "fit_gaussians", "measure_auroc", "read_gaussians", "score_energy"]
 

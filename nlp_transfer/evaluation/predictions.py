@@ -7,8 +7,8 @@ import numpy as np
 
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import DivergedError, LabelError, ShapeError
-from nlp_transfer.evaluation.metrics_counts import FloatArray, IntArray
-from nlp_transfer.evaluation.metrics_resampled import Sample
+from nlp_transfer.evaluation.metrics.counts import FloatArray, IntArray
+from nlp_transfer.evaluation.metrics.registry import Sample
 
 __all__ = ["gather_sample", "name_predictions", "predict_labels", "to_probabilities"]
 

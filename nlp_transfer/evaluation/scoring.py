@@ -8,8 +8,8 @@ import numpy as np
 from nlp_transfer.contracts import LabelSpace, Score
 from nlp_transfer.errors import ShapeError
 from nlp_transfer.evaluation.intervals import bootstrap_values, percentile_interval
-from nlp_transfer.evaluation.metrics_counts import FloatArray
-from nlp_transfer.evaluation.metrics_resampled import STATISTICS, Sample, Tally, check_metrics, name_scores
+from nlp_transfer.evaluation.metrics.counts import FloatArray
+from nlp_transfer.evaluation.metrics.registry import STATISTICS, Sample, Tally, check_metrics, name_scores
 from nlp_transfer.evaluation.predictions import gather_sample, predict_labels, to_probabilities
 from nlp_transfer.recipe.schema import LOWER_IS_BETTER
 
@@ -302,7 +302,7 @@ def _score_whole(sample: Sample, metrics: Sequence[str]) -> FloatArray:
         if key in metrics and key in _MODULES:
             module, arguments = _MODULES[key]
             # Only here, because evaluate brings transformers' pipelines with it.
-            from nlp_transfer.evaluation.metrics import BUNDLED
+            from nlp_transfer.evaluation.metrics.modules import BUNDLED
 
             found = BUNDLED[module](config).compute(
                 predictions=sample.predicted, references=sample.class_labels, **arguments

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
 from nlp_transfer.errors import DataError, MissingExtraError, ShapeError
-from nlp_transfer.evaluation.metrics_counts import FloatArray, IntArray
+from nlp_transfer.evaluation.metrics.counts import FloatArray, IntArray
 from nlp_transfer.evaluation.solvers import fit_quietly
 
 __all__ = ["VIEWS", "Ranking", "View", "estimate_held_out", "rank_suspects"]

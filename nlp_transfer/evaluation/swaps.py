@@ -9,7 +9,7 @@ import numpy as np
 from nlp_transfer.errors import ShapeError
 from nlp_transfer.evaluation.fairness import Figure
 from nlp_transfer.evaluation.intervals import bootstrap_values, percentile_interval
-from nlp_transfer.evaluation.metrics_counts import FloatArray, divide
+from nlp_transfer.evaluation.metrics.counts import FloatArray, divide
 
 __all__ = ["Swap", "draw_swaps", "measure_swaps"]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import ArtifactError, DataError, ShapeError
-from nlp_transfer.evaluation.metrics_counts import FloatArray, IntArray
+from nlp_transfer.evaluation.metrics.counts import FloatArray, IntArray
 
 __all__ = ["Choice", "Goal", "choose_threshold", "choose_thresholds", "read_thresholds"]
 

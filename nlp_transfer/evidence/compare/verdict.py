@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from nlp_transfer.contracts import LabelSpace, Score
-from nlp_transfer.evaluation.metrics_counts import FloatArray
+from nlp_transfer.evaluation.metrics.counts import FloatArray
 from nlp_transfer.evaluation.predictions import predict_labels
 from nlp_transfer.evaluation.scoring import compute_metrics, is_better, score_gain, score_seeds
 from nlp_transfer.evaluation.significance import adjust_holm, compare_permutation

@@ -14,7 +14,7 @@ from nlp_transfer.data.labels.contract import map_labels
 from nlp_transfer.data.tables import read_table
 from nlp_transfer.engine.predict.vectors import extract_vectors
 from nlp_transfer.errors import ArtifactError, DataError
-from nlp_transfer.evaluation.metrics_counts import FloatArray
+from nlp_transfer.evaluation.metrics.counts import FloatArray
 from nlp_transfer.evaluation.out_of_scope import (
     Gaussians,
     Method,

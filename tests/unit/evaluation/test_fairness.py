@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 from nlp_transfer.errors import DataError, MissingExtraError, ShapeError
 from nlp_transfer.evaluation.fairness import Decisions, find_worst_groups, measure_auc, measure_gaps, score_groups
 from nlp_transfer.evaluation.intervals import bootstrap_interval
-from nlp_transfer.evaluation.metrics_ranking import compute_roc_auc
+from nlp_transfer.evaluation.metrics.ranking import compute_roc_auc
 from nlp_transfer.evaluation.swaps import Swap, draw_swaps, measure_swaps
 
 

@@ -7,7 +7,7 @@ import pytest
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import RecipeError, ShapeError
 from nlp_transfer.evaluation.intervals import draw_weights
-from nlp_transfer.evaluation.metrics_resampled import STATISTICS, name_scores
+from nlp_transfer.evaluation.metrics.registry import STATISTICS, name_scores
 from nlp_transfer.evaluation.scoring import (
     compute_metrics,
     find_undefined_metrics,

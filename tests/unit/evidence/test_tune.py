@@ -18,9 +18,8 @@ from nlp_transfer.errors import ArtifactError, DataError, EncoderError, OutputEr
 from nlp_transfer.evidence.compare import trials
 from nlp_transfer.evidence.tune import runner as tune_trials
 from nlp_transfer.evidence.tune import study
-from nlp_transfer.evidence.tune.runner import open_book
 from nlp_transfer.evidence.tune.result import Tuning
-from nlp_transfer.evidence.tune.runner import Runner
+from nlp_transfer.evidence.tune.runner import Runner, open_book
 from nlp_transfer.recipe.load import load_recipe, recipe_to_yaml
 from nlp_transfer.runs.pipeline import prepare
 from tests.tiny import make_splits

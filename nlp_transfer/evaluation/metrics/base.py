@@ -8,7 +8,7 @@ import numpy as np
 from datasets import Features, Sequence, Value
 
 from nlp_transfer.errors import ShapeError
-from nlp_transfer.evaluation.metrics_counts import FloatArray
+from nlp_transfer.evaluation.metrics.counts import FloatArray
 
 __all__ = ["BundledMetric", "to_weights"]
 

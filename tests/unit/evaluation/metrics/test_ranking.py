@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from nlp_transfer.evaluation.metrics_ranking import average_over_classes, compute_average_precision, compute_roc_auc
+from nlp_transfer.evaluation.metrics.ranking import average_over_classes, compute_average_precision, compute_roc_auc
 
 
 def test_weighted_rankings_equal_sklearns_with_ties_and_zero_weights() -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nlp_transfer.evaluation.metrics_counts import (
+from nlp_transfer.evaluation.metrics.counts import (
     ClassCounter,
     compute_accuracy,
     compute_balanced_accuracy,

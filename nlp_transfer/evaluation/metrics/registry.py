@@ -9,7 +9,7 @@ import numpy as np
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import RecipeError
 from nlp_transfer.evaluation.calibration import CalibrationCounter, measure_brier
-from nlp_transfer.evaluation.metrics_counts import (
+from nlp_transfer.evaluation.metrics.counts import (
     Average,
     ClassCounter,
     Counts,
@@ -24,14 +24,14 @@ from nlp_transfer.evaluation.metrics_counts import (
     compute_quadratic_kappa,
     compute_recall,
 )
-from nlp_transfer.evaluation.metrics_errors import (
+from nlp_transfer.evaluation.metrics.errors import (
     compute_mean,
     compute_pearson,
     compute_r2,
     compute_spearman,
     measure_log_loss,
 )
-from nlp_transfer.evaluation.metrics_ranking import average_over_classes, compute_average_precision, compute_roc_auc
+from nlp_transfer.evaluation.metrics.ranking import average_over_classes, compute_average_precision, compute_roc_auc
 from nlp_transfer.recipe.schema import METRICS
 
 __all__ = ["STATISTICS", "Sample", "Tally", "check_metrics", "name_per_class", "name_scores"]

@@ -5,7 +5,7 @@ Every function works on R weighted samples of the same N examples at once; a pla
 
 import numpy as np
 
-from nlp_transfer.evaluation.metrics_counts import FloatArray, IntArray, divide
+from nlp_transfer.evaluation.metrics.counts import FloatArray, IntArray, divide
 
 __all__ = [
     "compute_mean",

@@ -11,7 +11,7 @@ from datasets import Features, Sequence, Value
 from sklearn import metrics as sk
 
 from nlp_transfer.errors import LabelError, ShapeError
-from nlp_transfer.evaluation.metrics import (
+from nlp_transfer.evaluation.metrics.modules import (
     BUNDLED,
     F1,
     Accuracy,
@@ -181,7 +181,7 @@ def test_modules_forget_the_examples_of_an_earlier_call() -> None:
 SCRIPT = """
 import warnings
 warnings.simplefilter("error")
-from nlp_transfer.evaluation.metrics import BUNDLED, Accuracy, LogLoss, Spearmanr
+from nlp_transfer.evaluation.metrics.modules import BUNDLED, Accuracy, LogLoss, Spearmanr
 for _ in range(50):
     assert Accuracy().compute(predictions=[0, 1], references=[0, 0]) == {"accuracy": 0.5}
 Spearmanr().compute(predictions=[0.0, 1.0], references=[0.0, 1.0])

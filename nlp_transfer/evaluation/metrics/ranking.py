@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from nlp_transfer.evaluation.metrics_counts import FloatArray, IntArray, divide
+from nlp_transfer.evaluation.metrics.counts import FloatArray, IntArray, divide
 
 __all__ = ["average_over_classes", "compute_average_precision", "compute_roc_auc"]
 

@@ -1,0 +1,1 @@
+"""Metrics: the keys of a report, what computes them on many weighted samples, and bundled `evaluate` modules."""

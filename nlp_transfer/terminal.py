@@ -26,6 +26,7 @@ __all__ = [
     "show",
     "show_progress",
     "show_record",
+    "tell",
     "tell_warnings",
 ]
 
@@ -258,6 +259,11 @@ def complain(message: str) -> None:
 def note(message: str) -> None:
     """Write to stderr what went well, and is good to know."""
     _write_message(f"note: {message}\n")
+
+
+def tell(line: str) -> None:
+    """Write to stderr how far the work is."""
+    _write_message(f"{line}\n")
 
 
 def _write_message(line: str) -> None:

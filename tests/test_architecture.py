@@ -34,7 +34,6 @@ LEVELS = {
     "classifier": 7,
     "evidence": 8,
     "benchmarks": 8,
-    "doctor": 8,
     "commands": 9,
     "cli": 10,
     "__main__": 11,

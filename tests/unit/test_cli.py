@@ -360,7 +360,7 @@ def test_another_broken_pipe_is_a_failure(call, monkeypatch):
     def break_pipe():
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr("nlp_transfer.doctor.examine", break_pipe)
+    monkeypatch.setattr("nlp_transfer.commands.machine.examine", break_pipe)
     status, _, err = call("doctor")
     assert status == 1
     assert "Broken pipe" in err
@@ -370,7 +370,7 @@ def test_an_interrupt_of_a_command_without_checkpoints_only_says_so(call, monkey
     def interrupt():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nlp_transfer.doctor.examine", interrupt)
+    monkeypatch.setattr("nlp_transfer.commands.machine.examine", interrupt)
     assert call("doctor") == (130, "", "nlp-transfer: stopped.\n")
     status, _, err = call("doctor", "-v")
     assert status == 130
@@ -427,7 +427,7 @@ def test_trouble_of_the_machine_exits_with_one(call, monkeypatch):
     def fail(_):
         raise StorageError("x: No space left on device.")
 
-    monkeypatch.setattr("nlp_transfer.doctor.examine", lambda: fail(0))
+    monkeypatch.setattr("nlp_transfer.commands.machine.examine", lambda: fail(0))
     status, _, err = call("doctor")
     assert status == 1
     assert "No space left" in err
@@ -435,7 +435,7 @@ def test_trouble_of_the_machine_exits_with_one(call, monkeypatch):
     def break_disk():
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("nlp_transfer.doctor.examine", break_disk)
+    monkeypatch.setattr("nlp_transfer.commands.machine.examine", break_disk)
     status, _, err = call("doctor")
     assert status == 1
     assert "Input/output error" in err
@@ -467,8 +467,8 @@ def test_a_stopped_command_says_how_it_goes_on(command, step, is_done, status, s
 
 def test_what_nobody_foresaw_is_one_line(capsys):
     code = (
-        "import sys, nlp_transfer.doctor; from nlp_transfer.cli import main; sys.argv = ['nlp-transfer', 'doctor'];"
-        "nlp_transfer.doctor.examine = lambda: 1 / 0; main()"
+        "import sys, nlp_transfer.commands.machine; from nlp_transfer.cli import main; sys.argv = ['nlp-transfer', 'doctor'];"
+        "nlp_transfer.commands.machine.examine = lambda: 1 / 0; main()"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     message = "nlp-transfer: ZeroDivisionError: division by zero. Run it again with -v for the traceback.\n"

@@ -1,6 +1,6 @@
 import pytest
 
-from nlp_transfer import doctor
+from nlp_transfer.commands import machine as doctor
 from nlp_transfer.errors import EncoderError
 from nlp_transfer.models.sources import EncoderSource
 

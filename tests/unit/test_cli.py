@@ -467,8 +467,8 @@ def test_a_stopped_command_says_how_it_goes_on(command, step, is_done, status, s
 
 def test_what_nobody_foresaw_is_one_line(capsys):
     code = (
-        "import sys, nlp_transfer.commands.machine; from nlp_transfer.cli import main; sys.argv = ['nlp-transfer', 'doctor'];"
-        "nlp_transfer.commands.machine.examine = lambda: 1 / 0; main()"
+        "import sys; from nlp_transfer.cli import main; from nlp_transfer.commands import machine;"
+        "sys.argv = ['nlp-transfer', 'doctor']; machine.examine = lambda: 1 / 0; main()"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     message = "nlp-transfer: ZeroDivisionError: division by zero. Run it again with -v for the traceback.\n"

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from tests.unit.engine.test_packed import RUN_AS_THEY_ARE
-from tests.unit.engine.test_vectors import make
+from tests.unit.engine.predict.test_packed import RUN_AS_THEY_ARE
+from tests.unit.engine.predict.test_vectors import make
 
 from nlp_transfer.engine.predict.forward import iterate_rows
 from nlp_transfer.engine.predict.hidden_states import FrozenReader, find_reader

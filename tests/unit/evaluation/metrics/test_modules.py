@@ -195,7 +195,7 @@ def test_two_processes_that_compute_offline_leave_no_file_behind(tmp_path: Path)
     home, work = tmp_path / "home", tmp_path / "work"
     home.mkdir()
     work.mkdir()
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[4]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "XDG_"))}
     environment |= {"HF_HOME": str(home / "hf"), "HOME": str(home), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(root)}
     command = [sys.executable, "-B", "-c", SCRIPT]

@@ -24,7 +24,7 @@ from nlp_transfer.recipe.load import load_recipe, recipe_to_yaml
 from nlp_transfer.runs.pipeline import prepare
 from tests.tiny import make_splits
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture(scope="module")

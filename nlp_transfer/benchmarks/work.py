@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from nlp_transfer.recipe.schema import LayerwiseConfig, Recipe
+from nlp_transfer.recipe.strategies.table import find_facts
 
 __all__ = ["Sizes", "count_forward", "count_training", "read_sizes"]
 
@@ -20,9 +21,6 @@ DENSE = {
     "xlm-roberta": "intermediate_size",
 }
 """Families whose layers are those of BERT, by what their configuration calls the inner size."""
-
-INSIDE = ("lora", "adapters", "prompts")
-"""Strategies that train little, but inside every layer."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +106,13 @@ def count_training(recipe: Recipe, sizes: Sizes, lengths: np.ndarray) -> float |
     if training.max_steps is not None:
         return None
     layer = count_forward(sizes, lengths)
-    if strategy.kind in ("frozen", "features"):
+    trains = find_facts(strategy).trains
+    if trains == "head":
         return layer * sizes.layers
-    if strategy.kind in INSIDE:
+    if trains == "inside":
         return 2 * layer * sizes.layers * training.epochs
     if isinstance(strategy, LayerwiseConfig):
         if strategy.freeze_layers is None or strategy.unfreeze != "at_once" or strategy.only != "all":
             return None
         return layer * (strategy.freeze_layers + 3 * (sizes.layers - strategy.freeze_layers) * training.epochs)
-    return 3 * layer * sizes.layers * training.epochs if strategy.kind == "full" else None
+    return 3 * layer * sizes.layers * training.epochs if trains == "all" else None

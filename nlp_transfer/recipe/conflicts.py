@@ -15,6 +15,7 @@ from nlp_transfer.recipe.schema import (
     ZeroShotConfig,
 )
 from nlp_transfer.recipe.section import Section
+from nlp_transfer.recipe.strategies.table import find_facts
 
 __all__ = ["find_conflicts"]
 
@@ -90,8 +91,7 @@ def _check_labels(recipe: Recipe) -> Iterator[str]:
 def _check_encoder(recipe: Recipe) -> Iterator[str]:
     """Weights that were never trained are of no use frozen."""
     kind = recipe.strategy.kind
-    frozen = ("frozen", "layerwise", "features", "few_shot", "zero_shot", "lora", "adapters", "prompts")
-    if recipe.encoder.init == "random" and kind in frozen:
+    if recipe.encoder.init == "random" and find_facts(recipe.strategy).needs_pretraining:
         yield (
             f'encoder.init: random weights stay frozen noise under strategy.kind "{kind}". '
             "Use strategy.kind=full for a control without transfer."

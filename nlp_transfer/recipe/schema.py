@@ -5,12 +5,12 @@ strategy, metrics on the task) are filled in when the recipe is loaded, so that 
 every figure it used.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from nlp_transfer.recipe.formats import read_delimiter
-from nlp_transfer.recipe.section import PositiveInt, Section
+from nlp_transfer.recipe.section import PositiveInt, Section, StrategySection
 from nlp_transfer.recipe.strategies.adapters import AdaptersConfig
 from nlp_transfer.recipe.strategies.distill import DistillConfig
 from nlp_transfer.recipe.strategies.features import FeaturesConfig
@@ -20,7 +20,7 @@ from nlp_transfer.recipe.strategies.full import FullConfig
 from nlp_transfer.recipe.strategies.layerwise import LayerwiseConfig
 from nlp_transfer.recipe.strategies.lora import LoraConfig
 from nlp_transfer.recipe.strategies.prompts import PromptsConfig
-from nlp_transfer.recipe.strategies.table import LEARNING_RATES, STRATEGY_CONFIGS, StrategyConfig, find_learning_rate
+from nlp_transfer.recipe.strategies.table import LEARNING_RATES, STRATEGY_CONFIGS, find_learning_rate, join_sections
 from nlp_transfer.recipe.strategies.zero_shot import ZeroShotConfig
 
 __all__ = [
@@ -50,6 +50,11 @@ __all__ = [
     "TrainingConfig",
     "ZeroShotConfig",
 ]
+
+if TYPE_CHECKING:
+    StrategyConfig = StrategySection
+else:
+    StrategyConfig = join_sections()
 
 METRICS: dict[str, tuple[str, ...]] = {
     "classification": (

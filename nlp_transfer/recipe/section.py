@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["OpenShare", "PositiveFloat", "PositiveInt", "Section"]
+__all__ = ["OpenShare", "PositiveFloat", "PositiveInt", "Section", "StrategySection"]
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -16,5 +16,11 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
+
+class StrategySection(Section):
+    """What the settings of every strategy have in common."""
+
     use_when: ClassVar[str] = ""
-    """For a strategy: when to choose it, in one line."""
+    """When to choose it, in one line."""
+
+    kind: str

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from nlp_transfer.contracts import Splits
 from nlp_transfer.data.encode import MOST_CUT
 from nlp_transfer.recipe.schema import Recipe
+from nlp_transfer.recipe.strategies.table import find_facts
 from nlp_transfer.runs.chain import Link
 from nlp_transfer.runs.seed import SeedResult, Workspace
 
@@ -67,7 +68,7 @@ def find_reasons(
     reasons += _find_failures(results)
     reasons += _find_misfits(space)
     reasons += _find_shortages(space.splits)
-    if harmful and recipe.strategy.kind in ("frozen", "features", "lora", "adapters", "prompts"):
+    if harmful and not find_facts(recipe.strategy).moves_encoder:
         reasons.append(
             f"strategy.kind {recipe.strategy.kind} leaves the encoder's own weights as they are, so training cannot "
             "undo what an earlier transfer did to them."

@@ -22,7 +22,8 @@ from nlp_transfer.publishing.artifact import write_atomically
 from nlp_transfer.publishing.card import render_card
 from nlp_transfer.publishing.report.result import Report
 from nlp_transfer.recipe.load import list_dropped, load_recipe
-from nlp_transfer.recipe.schema import DataConfig, PromptsConfig, Recipe
+from nlp_transfer.recipe.schema import DataConfig, Recipe
+from nlp_transfer.recipe.strategies.table import find_facts
 from nlp_transfer.runs.guard import adopt_result, guard_run
 from nlp_transfer.runs.ownership import MACHINE_FILE, RunFolder, claim_folder
 from nlp_transfer.runs.record import build_record, check_selection, keep_best_seed, score_run
@@ -223,10 +224,13 @@ def prepare(recipe: Recipe, seeds: Sequence[int], source: object | None, console
     """
     opened = open_encoder(recipe.encoder)
     origin, tokenizer, settings = opened.source, opened.tokenizer, opened.settings
-    reserved = recipe.strategy.tokens if isinstance(recipe.strategy, PromptsConfig) else 0
+    reserves = find_facts(recipe.strategy).reserves
+    reserved = int(getattr(recipe.strategy, reserves)) if reserves else 0
     max_length = resolve_max_length(tokenizer, settings, recipe.data.max_length, reserved=reserved)
     if max_length < MIN_LENGTH:
-        raise RecipeError([f"strategy.tokens: {reserved} prompts leave no room for a text in this encoder. Lower it."])
+        raise RecipeError(
+            [f"strategy.{reserves}: {reserved} prompts leave no room for a text in this encoder. Lower it."]
+        )
     spaces: dict[int, Workspace] = {}
     for seed in seeds:
         if spaces and recipe.data.shots is None:

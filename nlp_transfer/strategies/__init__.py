@@ -3,23 +3,10 @@
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 
+from nlp_transfer.recipe.strategies.table import STRATEGIES as TABLE
 from nlp_transfer.strategies.base import Adapted, Material, PrefixPlan, Probe, Stage, Strategy
 
 __all__ = ["STRATEGIES", "Adapted", "Material", "PrefixPlan", "Probe", "Stage", "Strategy"]
-
-KINDS = (
-    "full",
-    "layerwise",
-    "frozen",
-    "features",
-    "few_shot",
-    "zero_shot",
-    "lora",
-    "adapters",
-    "prompts",
-    "distill",
-)
-"""Every strategy by its name in recipes, which is its file's."""
 
 
 class _Strategies(Mapping[str, Strategy]):
@@ -31,16 +18,15 @@ class _Strategies(Mapping[str, Strategy]):
     """
 
     def __getitem__(self, kind: str) -> Strategy:
-        if kind not in KINDS:
-            raise KeyError(kind)
-        strategy: Strategy = import_module(f"{__name__}.{kind}").STRATEGY
+        technique = TABLE[kind].technique or f"{__name__}.{kind}"
+        strategy: Strategy = import_module(technique).STRATEGY
         return strategy
 
     def __iter__(self) -> Iterator[str]:
-        return iter(KINDS)
+        return iter(TABLE)
 
     def __len__(self) -> int:
-        return len(KINDS)
+        return len(TABLE)
 
 
 STRATEGIES: Mapping[str, Strategy] = _Strategies()

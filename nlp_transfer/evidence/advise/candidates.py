@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from nlp_transfer.evidence.advise.gains import RESIDUALS, Situation, expect_gain
+from nlp_transfer.recipe.strategies.table import STRATEGIES
 
 __all__ = [
     "COSTS",
@@ -65,26 +66,10 @@ class Cost:
     step: float
 
 
-COSTS: dict[str, Cost] = {
-    "zero_shot": Cost(0.0, 0.0),
-    "features": Cost(1.0, 0.0),
-    "few_shot": Cost(1.0, 3.0),
-    # Half of the layers run once and are cached; of the others a step is forward and backward.
-    "layerwise": Cost(0.5, 1.5),
-    "lora": Cost(0.0, 2.7),
-    "full": Cost(0.0, 3.0),
+COSTS = {
+    kind: Cost(facts.once, facts.step) for kind, facts in STRATEGIES.items() if facts.step is not None and facts.recipe
 }
-"""A backward pass takes two forward passes' work; LoRA spares most of the weights' own gradients and the optimizer."""
-
-RECIPES: dict[str, tuple[str, str]] = {
-    "zero_shot": ("topic/zero_shot", "topic/zero_shot"),
-    "features": ("intent/features", "intent/features"),
-    "few_shot": ("topic/few_shot", "intent/few_shot"),
-    "layerwise": ("sentiment/layerwise", "sentiment/layerwise"),
-    "lora": ("sentiment/lora", "intent/lora"),
-    "full": ("sentiment/full", "intent/full"),
-}
-"""Shipped recipe by strategy, for few and for many classes."""
+"""The strategies that advice speaks of, and what each costs."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +161,7 @@ def plan_recipe(
         >>> plan_recipe("full", rows=500, classes=4, max_length=128, data=["data.path=mine.csv"])[1]
         ('data.path=mine.csv', 'data.max_length=128', 'training.epochs=10', 'training.batch_size=16')
     """
-    recipe = RECIPES[kind][classes >= MANY_CLASSES]
+    recipe = STRATEGIES[kind].name_recipe(many=classes >= MANY_CLASSES)
     overrides = [*data, f"data.max_length={max_length}"]
     epochs = 0.0
     if kind == "features" and layers is not None:
@@ -231,7 +216,7 @@ def rank_candidates(outlook: Outlook, table: Mapping[str, Sequence[float]] | Non
         Candidates, the best first.
     """
     each = outlook.situation.rows / outlook.situation.classes
-    kinds = [kind for kind in COSTS if kind not in ("few_shot", "zero_shot")]
+    kinds = [kind for kind in COSTS if not STRATEGIES[kind].for_few]
     if each <= FEW_EXAMPLES and outlook.situation.rows > outlook.situation.classes:
         kinds.append("few_shot")
     if each <= FEW_EXAMPLES and outlook.zero_shot is not None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nlp_transfer.recipe.strategies.table import STRATEGIES
+
 __all__ = [
     "GAINS",
     "PRIOR",
@@ -18,28 +20,18 @@ __all__ = [
 SITUATION = ("always", "examples", "classes", "lexical", "distance")
 """What the figures of a row of ``PRIOR`` and ``GAINS`` belong to, in order; see ``describe_situation``."""
 
-PRIOR: dict[str, tuple[float, ...]] = {
-    "few_shot": (0.15, -0.04, -0.12, 0.00, 0.00),
-    "layerwise": (0.10, 0.16, -0.12, 0.05, 0.00),
-    "lora": (0.05, 0.20, -0.12, 0.05, 0.02),
-    "full": (0.08, 0.20, -0.12, 0.05, 0.05),
-}
+PRIOR = {kind: facts.gain.prior for kind, facts in STRATEGIES.items() if facts.gain is not None}
 """The field's rule of thumb in figures, each a share of the head's errors: with a handful of examples a class training
 the encoder hardly pays, with thousands it removes more than a third of the errors; with many classes it takes more; the
 top layers risk less and win less than all of them; far from the encoder's world all layers should move; contrastive
 pairs beat fixed features by some points where there are few examples of few classes (Tunstall et al. 2022). Chosen."""
 
-GAINS: dict[str, tuple[float, ...]] = {
-    "few_shot": (0.147, -0.042, -0.12, -0.016, -0.01),
-    "layerwise": (0.113, 0.138, -0.107, 0.033, 0.009),
-    "lora": (0.046, 0.16, -0.102, 0.051, 0.021),
-    "full": (0.093, 0.162, -0.093, 0.032, 0.06),
-}
+GAINS = {kind: facts.gain.fitted for kind, facts in STRATEGIES.items() if facts.gain is not None}
 """``PRIOR`` after measured outcomes of 37 cells, of 2 to 29 classes: ag_news, davidson_hate, xlmt_sentiment,
 amazon_domains by sentiment, by domain and by both, hatecheck by target and by function, each at 64 rows with one to
 five seeds and at 500 rows, and davidson_hate at 5,000. ``python recipes/scripts/check_advise.py --fit`` prints it."""
 
-RESIDUALS: dict[str, float] = {"few_shot": 0.047, "layerwise": 0.038, "lora": 0.059, "full": 0.044}
+RESIDUALS = {kind: facts.gain.residual for kind, facts in STRATEGIES.items() if facts.gain is not None}
 """How far measured gains lie from those expected: standard deviation over cells, each left out in turn."""
 
 LEAST_RESIDUAL = 0.01

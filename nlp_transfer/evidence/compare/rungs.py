@@ -1,6 +1,6 @@
 """The rungs of the ladder: which recipe stands for each way to a classifier, and how long it is trained."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from nlp_transfer.errors import RecipeError
 from nlp_transfer.recipe.fields import suggest_nearest
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import Recipe
+from nlp_transfer.recipe.strategies.table import STRATEGIES
 from nlp_transfer.runs.control import make_control_recipe
 
 __all__ = ["RUNGS", "Facts", "Rung", "build_recipe", "choose_epochs", "choose_rungs", "explain_absence"]
@@ -22,9 +23,6 @@ ENOUGH_STEPS, ENOUGH_STEPS_MANY = 550, 1400
 
 FEWEST_EPOCHS, MOST_EPOCHS = 3, 20
 """Passes over large and small tables; chosen."""
-
-SLOW_START = 1.5
-"""Passes of what starts at nothing inside a frozen encoder, over those of full; sst2 and tweet_emotion needed more."""
 
 SMALL_ENCODER = 512
 """Width up to which the shipped rates, found with an encoder of 384, are taken; wider ones get the schema's."""
@@ -58,29 +56,27 @@ class Rung:
     is_seeded: bool = True
 
 
-RUNGS: dict[str, Rung] = {
-    rung.name: rung
-    for rung in (
-        Rung("majority", "the largest class, whatever the text", is_seeded=False),
-        Rung("tfidf", "TF-IDF and logistic regression", is_seeded=False),
-        Rung("zero_shot", "the names of the labels, no training", "topic/zero_shot", worth=0.6, is_seeded=False),
-        Rung("features", "vectors of the encoder, logistic regression", "intent/features", worth=0.8),
-        Rung("few_shot", "eight rows a class, contrastive", "topic/few_shot", "intent/few_shot", work=2.0, worth=0.5),
-        Rung("layerwise", "the upper half of the layers", "sentiment/layerwise", work=0.45, worth=0.9),
-        Rung("full", "every weight", "sentiment/full", "intent/full", work=1.0, worth=1.5),
-        Rung("lora", "low-rank updates", "sentiment/lora", "intent/lora", work=1.0, stretch=SLOW_START, worth=0.8),
-        Rung(
-            "adapters",
-            "bottlenecks in every layer",
-            "sentiment/adapters",
-            "intent/adapters",
-            work=1.2,
-            stretch=SLOW_START,
-            worth=0.5,
-        ),
-        Rung("control", "no transfer: random weights", "sentiment/full", "intent/full", work=1.0, stretch=2.0),
-    )
-}
+def _list_rungs() -> Iterator[Rung]:
+    """What no encoder takes part in, the strategies of the ladder from the bottom, and the control."""
+    yield Rung("majority", "the largest class, whatever the text", is_seeded=False)
+    yield Rung("tfidf", "TF-IDF and logistic regression", is_seeded=False)
+    placed = [(facts.rung, facts) for facts in STRATEGIES.values() if facts.rung is not None]
+    for _, facts in sorted(placed, key=lambda each: each[0]):
+        yield Rung(
+            facts.kind,
+            facts.says,
+            facts.recipe,
+            facts.recipe_many or None,
+            work=facts.work,
+            stretch=facts.stretch,
+            worth=facts.worth,
+            is_seeded=facts.is_seeded,
+        )
+    full = STRATEGIES["full"]
+    yield Rung("control", "no transfer: random weights", full.recipe, full.recipe_many, work=full.work, stretch=2.0)
+
+
+RUNGS: dict[str, Rung] = {rung.name: rung for rung in _list_rungs()}
 """The ladder, in the order of the table."""
 
 FEW_SHOT_ROWS = 8
@@ -178,7 +174,8 @@ def explain_absence(rung: Rung, labels: LabelSpace) -> str:
         >>> explain_absence(RUNGS["few_shot"], LabelSpace("regression", ("score",)))
         'needs classes, and this is a regression'
     """
-    if rung.name in ("zero_shot", "few_shot") and not labels.is_categorical:
+    needs_classes = rung.name in STRATEGIES and STRATEGIES[rung.name].for_few
+    if needs_classes and not labels.is_categorical:
         kind = "a regression" if labels.kind == "regression" else "a task of several labels"
         return f"needs classes, and this is {kind}"
     return ""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from nlp_transfer.errors import RecipeError
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import Recipe
-from nlp_transfer.recipe.strategies.table import find_learning_rate
+from nlp_transfer.recipe.strategies.facts import Knob
+from nlp_transfer.recipe.strategies.table import STRATEGIES, find_learning_rate
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
@@ -16,95 +17,14 @@ if TYPE_CHECKING:
 __all__ = ["SPACES", "Dimension", "Knob", "build_space", "list_first_tries"]
 
 
-@dataclass(frozen=True)
-class Knob:
-    """A key that a search turns; exactly one of reach, factors and choices says how.
-
-    Attributes:
-        key: Dotted key of the recipe.
-        reach: The value may grow and shrink by this factor, on a logarithmic scale.
-        factors: The recipe's own value times each of these, in whole numbers from 1 on.
-        choices: These values, and the recipe's own.
-    """
-
-    key: str
-    reach: float = 0.0
-    factors: tuple[float, ...] = ()
-    choices: tuple[Any, ...] = ()
-
-
-# The reach of a rate is chosen: beyond five times a rate that works, small encoders break or stand still. So are the
-# choices: the values that the papers named in the schema try.
-_SCHEDULE = (
-    Knob("training.learning_rate", reach=5.0),
-    Knob("training.epochs", factors=(0.5, 1.0, 1.5, 2.0)),
-    Knob("training.batch_size", factors=(0.5, 1.0, 2.0)),
-)
-_LOSS = (
-    Knob("training.weight_decay", choices=(0.0, 0.01, 0.1)),
-    Knob("training.label_smoothing", choices=(0.0, 0.05, 0.1)),
-    Knob("encoder.dropout", choices=(0.0, 0.1, 0.2)),  # or as the encoder was pretrained, where the recipe is silent
-)
-_HEAD = (Knob("training.head_learning_rate", reach=5.0),)
-
 SPACES: dict[str, tuple[Knob, ...]] = {
-    "full": (
-        *_SCHEDULE,
-        *_HEAD,
-        *_LOSS,
-        Knob("strategy.l2_sp", choices=(0.0, 0.001, 0.01)),
-        Knob("strategy.head_init", choices=("random", "probe")),
-    ),
-    "layerwise": (
-        *_SCHEDULE,
-        *_HEAD,
-        *_LOSS,
-        Knob("strategy.layer_decay", choices=(0.7, 0.8, 0.9, 1.0)),
-        Knob("strategy.reinit_layers", choices=(0, 1)),
-    ),
-    "frozen": (*_SCHEDULE, *_LOSS),
-    "features": (
-        Knob("strategy.head", choices=("logistic", "svm")),
-        Knob("strategy.pooling", choices=("mean", "first", "max")),
-        Knob("strategy.layers", choices=([-1], [-2], [-1, -2], [-1, -2, -3, -4])),
-        Knob("strategy.combine", choices=("mean", "concat")),
-        Knob("strategy.normalize", choices=(True, False)),
-        # The first token's vectors hardly differ from text to text, which only a weak penalty can use.
-        Knob("strategy.penalties", choices=([1.0, 4.0, 16.0, 64.0], [1e2, 1e3, 1e4, 1e5])),
-    ),
-    "few_shot/contrastive": (
-        *_SCHEDULE,
-        Knob("training.weight_decay", choices=(0.0, 0.01, 0.1)),
-        Knob("strategy.temperature", reach=4.0),
-        Knob("strategy.penalty", reach=16.0),
-        Knob("strategy.pooling", choices=("mean", "first", "max")),
-    ),
-    "few_shot/cloze": (*_SCHEDULE, *_LOSS),
-    "few_shot/prototypes": (Knob("strategy.pooling", choices=("mean", "first", "max")),),
-    "lora": (
-        *_SCHEDULE,
-        *_LOSS,
-        Knob("strategy.rank", choices=(4, 8, 16, 32)),
-        Knob("strategy.alpha", choices=(8, 16, 32, 64)),
-        Knob("strategy.dropout", choices=(0.0, 0.05, 0.1)),
-        Knob("strategy.rate_ratio", choices=(1.0, 4.0, 16.0)),
-        Knob("strategy.frequencies", choices=(500, 1000, 2000)),
-    ),
-    "adapters": (
-        *_SCHEDULE,
-        *_LOSS,
-        Knob("strategy.reduction", choices=(4, 8, 16, 32)),
-        Knob("strategy.dropout", choices=(0.0, 0.1)),
-        Knob("strategy.scale", choices=(1.0, 2.0, 4.0)),
-    ),
-    "prompts": (*_SCHEDULE, *_LOSS, Knob("strategy.tokens", choices=(5, 10, 20, 50))),
-    "distill": (
-        *_SCHEDULE,
-        Knob("training.weight_decay", choices=(0.0, 0.01, 0.1)),
-        Knob("strategy.temperature", choices=(1.0, 2.0, 4.0)),
-        Knob("strategy.alpha", choices=(0.3, 0.5, 0.7, 0.9)),
-    ),
-    "zero_shot": (),
+    place: knobs
+    for kind, facts in STRATEGIES.items()
+    for place, knobs in (
+        {f"{kind}/{method}": knobs for method, knobs in facts.space.items()}
+        if isinstance(facts.space, Mapping)
+        else {kind: facts.space}
+    ).items()
 }
 """What is searched, by kind of strategy, or kind and method."""
 
@@ -177,7 +97,7 @@ def build_space(recipe: Recipe, *, num_layers: int | None = None) -> tuple[Dimen
         ['strategy.head', 'strategy.pooling']
     """
     kind = str(recipe.strategy.kind)
-    place = f"{kind}/{recipe.strategy.method}" if kind == "few_shot" else kind  # type: ignore[union-attr]
+    place = kind if kind in SPACES else f"{kind}/{getattr(recipe.strategy, 'method', '')}"
     built = [_lay_out(knob, recipe, num_layers) for knob in SPACES[place]]
     space = tuple(dimension for dimension in built if dimension is not None)
     if not space:

@@ -42,6 +42,7 @@ from nlp_transfer.publishing.summary import (
     write_headline,
 )
 from nlp_transfer.publishing.views import make_templates, read_styles
+from nlp_transfer.recipe.strategies.table import STRATEGIES
 
 __all__ = ["render_fragment", "render_page"]
 
@@ -383,9 +384,8 @@ def _list_code(record: Mapping[str, Any], names: list[str], kind: TaskKind, fold
     strategy = find_section(recipe, "strategy")
     place = show_path(folder) if folder else str(find_section(recipe, "report").get("output_dir") or ".")
     path = (Path(place) / str(record.get("artifact") or "model")).as_posix()
-    is_adapter = strategy.get("kind") == "lora" and not strategy.get("merge")
     loader = find_section(record, "model").get("loader")
-    format_: Loader = loader or ("peft" if is_adapter else "transformers")
+    format_: Loader = loader or _guess_loader(strategy)
     reading = describe_reading(record)
     texts = '["a text to read"], ["its second text"]' if reading["is_pair"] else '["a text to read"]'
     ours = (
@@ -394,6 +394,12 @@ def _list_code(record: Mapping[str, Any], names: list[str], kind: TaskKind, fold
     if format_ == "nlp_transfer":
         return [ours]
     return [write_loading_code(path, format_, names, kind, **reading)[0], ours]
+
+
+def _guess_loader(strategy: Mapping[str, Any]) -> Loader:
+    """What loads the artefact of a strategy, where the report does not say so."""
+    facts = STRATEGIES.get(str(strategy.get("kind")))
+    return "transformers" if facts is None or strategy.get("merge") else facts.loads_with
 
 
 def _list_environment(record: Mapping[str, Any]) -> list[tuple[str, str]]:

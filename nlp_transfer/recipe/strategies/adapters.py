@@ -4,12 +4,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from nlp_transfer.recipe.section import OpenShare, PositiveInt, Section
+from nlp_transfer.recipe.section import OpenShare, PositiveInt, StrategySection
+from nlp_transfer.recipe.strategies.facts import LOSS, SCHEDULE, SLOW_START, Knob, StrategyFacts
 
-__all__ = ["AdaptersConfig"]
+__all__ = ["FACTS", "AdaptersConfig"]
 
 
-class AdaptersConfig(Section):
+class AdaptersConfig(StrategySection):
     """Train small bottleneck networks inside the layers, and the head (Houlsby et al. 2019)."""
 
     use_when: ClassVar[str] = "many tasks on one encoder that stays as it is, each with a small file of its own"
@@ -31,3 +32,26 @@ class AdaptersConfig(Section):
         description="A layer norm of its own on what each adapter reads: sublayers of small encoders give little.",
     )
     norms: bool = Field(False, description="Train the encoder's layer norms too, as Houlsby et al. 2019 do.")
+
+
+FACTS = StrategyFacts(
+    AdaptersConfig,
+    says="bottlenecks in every layer",
+    trains="inside",
+    loads_with="nlp_transfer",
+    recipe="sentiment/adapters",
+    recipe_many="intent/adapters",
+    learning_rate=3e-3,
+    variant_rates={"houlsby": 1e-3, "parallel": 1e-3},  # tried on 1,500 rows of TREC
+    space=(
+        *SCHEDULE,
+        *LOSS,
+        Knob("strategy.reduction", choices=(4, 8, 16, 32)),
+        Knob("strategy.dropout", choices=(0.0, 0.1)),
+        Knob("strategy.scale", choices=(1.0, 2.0, 4.0)),
+    ),
+    rung=7,
+    work=1.2,
+    stretch=SLOW_START,
+    worth=0.5,
+)

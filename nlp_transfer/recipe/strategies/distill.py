@@ -4,12 +4,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from nlp_transfer.recipe.section import PositiveInt, Section
+from nlp_transfer.recipe.section import PositiveInt, StrategySection
+from nlp_transfer.recipe.strategies.facts import SCHEDULE, Knob, StrategyFacts
 
-__all__ = ["DistillConfig"]
+__all__ = ["FACTS", "DistillConfig"]
 
 
-class DistillConfig(Section):
+class DistillConfig(StrategySection):
     """Train a smaller encoder on what a fine-tuned classifier says of the texts (Hinton et al. 2015)."""
 
     use_when: ClassVar[str] = "a good classifier that is too slow, and many texts, labelled or not"
@@ -27,3 +28,19 @@ class DistillConfig(Section):
         None,
         description="Layers that the student keeps: how many, evenly spread, or which, 1 the first; all if absent.",
     )
+
+
+FACTS = StrategyFacts(
+    DistillConfig,
+    says="a student of an earlier classifier",
+    trains="student",
+    loads_with="transformers",
+    learning_rate=1e-4,
+    space=(
+        *SCHEDULE,
+        Knob("training.weight_decay", choices=(0.0, 0.01, 0.1)),
+        Knob("strategy.temperature", choices=(1.0, 2.0, 4.0)),
+        Knob("strategy.alpha", choices=(0.3, 0.5, 0.7, 0.9)),
+    ),
+    needs_pretraining=False,
+)

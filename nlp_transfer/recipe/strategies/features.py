@@ -4,12 +4,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from nlp_transfer.recipe.section import PositiveFloat, PositiveInt, Section
+from nlp_transfer.recipe.section import PositiveFloat, PositiveInt, StrategySection
+from nlp_transfer.recipe.strategies.facts import Knob, StrategyFacts
 
-__all__ = ["FeaturesConfig"]
+__all__ = ["FACTS", "FeaturesConfig"]
 
 
-class FeaturesConfig(Section):
+class FeaturesConfig(StrategySection):
     """Run the encoder once and fit a small classifier on its vectors, without gradients through the encoder."""
 
     use_when: ClassVar[str] = "an answer in a minute, few rows, or many classifiers on one encoder"
@@ -31,3 +32,25 @@ class FeaturesConfig(Section):
     folds: Annotated[int, Field(ge=2)] = Field(3, description="Folds of that cross-validation; chosen.")
     neighbors: PositiveInt = Field(10, description="How many neighbors vote (knn); chosen.")
     hidden: PositiveInt = Field(256, description="Width of the hidden layer (mlp); chosen.")
+
+
+FACTS = StrategyFacts(
+    FeaturesConfig,
+    says="vectors of the encoder, logistic regression",
+    trains="head",
+    loads_with="nlp_transfer",
+    recipe="intent/features",
+    space=(
+        Knob("strategy.head", choices=("logistic", "svm")),
+        Knob("strategy.pooling", choices=("mean", "first", "max")),
+        Knob("strategy.layers", choices=([-1], [-2], [-1, -2], [-1, -2, -3, -4])),
+        Knob("strategy.combine", choices=("mean", "concat")),
+        Knob("strategy.normalize", choices=(True, False)),
+        # The first token's vectors hardly differ from text to text, which only a weak penalty can use.
+        Knob("strategy.penalties", choices=([1.0, 4.0, 16.0, 64.0], [1e2, 1e3, 1e4, 1e5])),
+    ),
+    once=1.0,
+    step=0.0,
+    rung=2,
+    worth=0.8,
+)

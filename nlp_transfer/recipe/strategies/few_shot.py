@@ -4,12 +4,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from nlp_transfer.recipe.section import PositiveFloat, Section
+from nlp_transfer.recipe.section import PositiveFloat, StrategySection
+from nlp_transfer.recipe.strategies.facts import LOSS, SCHEDULE, Gain, Knob, StrategyFacts
 
-__all__ = ["FewShotConfig"]
+__all__ = ["FACTS", "FewShotConfig"]
 
 
-class FewShotConfig(Section):
+class FewShotConfig(StrategySection):
     """Learn from a handful of examples a class: contrastive pairs then a head, cloze questions, or class means."""
 
     use_when: ClassVar[str] = "two to thirty-two examples a class"
@@ -38,3 +39,32 @@ class FewShotConfig(Section):
     verbalizers: dict[str, str] | None = Field(
         None, description="Cloze: the word of each label, a single token; the label's own name where absent."
     )
+
+
+FACTS = StrategyFacts(
+    FewShotConfig,
+    says="eight rows a class, contrastive",
+    trains="pairs",
+    loads_with="nlp_transfer",
+    recipe="topic/few_shot",
+    recipe_many="intent/few_shot",
+    learning_rate=1e-4,
+    space={
+        "contrastive": (
+            *SCHEDULE,
+            Knob("training.weight_decay", choices=(0.0, 0.01, 0.1)),
+            Knob("strategy.temperature", reach=4.0),
+            Knob("strategy.penalty", reach=16.0),
+            Knob("strategy.pooling", choices=("mean", "first", "max")),
+        ),
+        "cloze": (*SCHEDULE, *LOSS),
+        "prototypes": (Knob("strategy.pooling", choices=("mean", "first", "max")),),
+    },
+    once=1.0,
+    step=3.0,
+    rung=3,
+    work=2.0,
+    worth=0.5,
+    for_few=True,
+    gain=Gain((0.15, -0.04, -0.12, 0.00, 0.00), (0.147, -0.042, -0.12, -0.016, -0.01), 0.047),
+)

@@ -4,15 +4,26 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from nlp_transfer.recipe.section import Section
+from nlp_transfer.recipe.section import StrategySection
+from nlp_transfer.recipe.strategies.facts import LOSS, SCHEDULE, StrategyFacts
 
-__all__ = ["FrozenConfig"]
+__all__ = ["FACTS", "FrozenConfig"]
 
 
-class FrozenConfig(Section):
+class FrozenConfig(StrategySection):
     """Train the head only; the encoder stays as it was pretrained."""
 
     use_when: ClassVar[str] = "few rows, little time, or one encoder that serves several tasks"
 
     kind: Literal["frozen"]
     cache_prefix: bool = Field(True, description="Run the frozen encoder once over the data, not once an epoch.")
+
+
+FACTS = StrategyFacts(
+    FrozenConfig,
+    says="the head alone",
+    trains="head",
+    loads_with="transformers",
+    learning_rate=1e-3,
+    space=(*SCHEDULE, *LOSS),
+)

@@ -4,12 +4,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from nlp_transfer.recipe.section import Section
+from nlp_transfer.recipe.section import StrategySection
+from nlp_transfer.recipe.strategies.facts import HEAD, LOSS, SCHEDULE, Gain, Knob, StrategyFacts
 
-__all__ = ["LayerwiseConfig"]
+__all__ = ["FACTS", "LayerwiseConfig"]
 
 
-class LayerwiseConfig(Section):
+class LayerwiseConfig(StrategySection):
     """Train some of the layers, or all at rates that fall from the top."""
 
     use_when: ClassVar[str] = "hundreds of rows like the encoder's own world, or full is too slow"
@@ -32,3 +33,27 @@ class LayerwiseConfig(Section):
         0, description="Layers from the top that are drawn anew (Zhang et al. 2021)."
     )
     cache_prefix: bool = Field(True, description="Run the frozen layers once over the data, not once an epoch.")
+
+
+FACTS = StrategyFacts(
+    LayerwiseConfig,
+    says="the upper half of the layers",
+    trains="upper",
+    loads_with="transformers",
+    recipe="sentiment/layerwise",
+    learning_rate=1e-4,
+    space=(
+        *SCHEDULE,
+        *HEAD,
+        *LOSS,
+        Knob("strategy.layer_decay", choices=(0.7, 0.8, 0.9, 1.0)),
+        Knob("strategy.reinit_layers", choices=(0, 1)),
+    ),
+    # Half of the layers run once and are cached; of the others a step is forward and backward.
+    once=0.5,
+    step=1.5,
+    rung=4,
+    work=0.45,
+    worth=0.9,
+    gain=Gain((0.10, 0.16, -0.12, 0.05, 0.00), (0.113, 0.138, -0.107, 0.033, 0.009), 0.038),
+)

@@ -1,94 +1,78 @@
-"""Every strategy's section of a recipe, and the learning rate of each."""
+"""The table of strategies: a row each, and what recipes derive from it."""
 
 import math
-from typing import Annotated, get_args
+import operator
+from functools import reduce
+from types import ModuleType
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from nlp_transfer.recipe.section import Section
-from nlp_transfer.recipe.strategies.adapters import AdaptersConfig
-from nlp_transfer.recipe.strategies.distill import DistillConfig
-from nlp_transfer.recipe.strategies.features import FeaturesConfig
-from nlp_transfer.recipe.strategies.few_shot import FewShotConfig
-from nlp_transfer.recipe.strategies.frozen import FrozenConfig
-from nlp_transfer.recipe.strategies.full import FullConfig
-from nlp_transfer.recipe.strategies.layerwise import LayerwiseConfig
-from nlp_transfer.recipe.strategies.lora import LoraConfig
-from nlp_transfer.recipe.strategies.prompts import PromptsConfig
-from nlp_transfer.recipe.strategies.zero_shot import ZeroShotConfig
+from nlp_transfer.recipe.section import StrategySection
+from nlp_transfer.recipe.strategies import (
+    adapters,
+    distill,
+    features,
+    few_shot,
+    frozen,
+    full,
+    layerwise,
+    lora,
+    prompts,
+    zero_shot,
+)
+from nlp_transfer.recipe.strategies.facts import StrategyFacts
 
-__all__ = [
-    "LEARNING_RATES",
-    "STRATEGY_CONFIGS",
-    "VARIANT_RATES",
-    "AdaptersConfig",
-    "DistillConfig",
-    "FeaturesConfig",
-    "FrozenConfig",
-    "FullConfig",
-    "LayerwiseConfig",
-    "LoraConfig",
-    "PromptsConfig",
-    "StrategyConfig",
-    "ZeroShotConfig",
-    "find_learning_rate",
-]
+__all__ = ["LEARNING_RATES", "STRATEGIES", "STRATEGY_CONFIGS", "find_facts", "find_learning_rate", "join_sections"]
 
+MODULES: tuple[ModuleType, ...] = (
+    full,
+    layerwise,
+    frozen,
+    features,
+    few_shot,
+    zero_shot,
+    lora,
+    adapters,
+    prompts,
+    distill,
+)
+"""Every strategy's settings, in the order of lists."""
 
-StrategyConfig = Annotated[
-    FullConfig
-    | LayerwiseConfig
-    | FrozenConfig
-    | FeaturesConfig
-    | FewShotConfig
-    | ZeroShotConfig
-    | LoraConfig
-    | AdaptersConfig
-    | PromptsConfig
-    | DistillConfig,
-    Field(discriminator="kind"),
-]
+STRATEGIES: dict[str, StrategyFacts] = {module.FACTS.kind: module.FACTS for module in MODULES}
+"""Every strategy by its name in recipes."""
 
-STRATEGY_CONFIGS: dict[str, type[Section]] = {
-    get_args(section.model_fields["kind"].annotation)[0]: section for section in get_args(get_args(StrategyConfig)[0])
-}
-"""Section of each strategy by its kind, in the order above."""
+STRATEGY_CONFIGS: dict[str, type[StrategySection]] = {kind: facts.section for kind, facts in STRATEGIES.items()}
+"""Section of each strategy by its kind."""
 
 LEARNING_RATES: dict[str, float] = {
-    "full": 5e-5,
-    "layerwise": 1e-4,
-    "frozen": 1e-3,
-    "few_shot": 1e-4,
-    "lora": 1e-3,
-    "adapters": 3e-3,
-    "prompts": 1e-1,
-    "distill": 1e-4,
+    kind: facts.learning_rate for kind, facts in STRATEGIES.items() if facts.learning_rate is not None
 }
-"""Peak learning rate of each strategy that has one, where a recipe names none; full is BERT's upper choice
-(Devlin et al. 2019)."""
-
-VARIANT_RATES: dict[tuple[str, str], float] = {
-    ("lora", "fourierft"): 5e-2,
-    ("lora", "ia3"): 1e-2,
-    ("lora", "lokr"): 1e-2,
-    ("lora", "loha"): 3e-3,
-    ("lora", "miss"): 2e-3,
-    ("lora", "oft"): 5e-3,
-    ("lora", "vera"): 5e-3,
-    ("adapters", "houlsby"): 1e-3,
-    ("adapters", "parallel"): 1e-3,
-    ("prompts", "p_tuning"): 1e-2,
-    ("prompts", "prefix"): 3e-2,
-}
-"""Peak learning rate of variants that need another than their strategy; tried on 1,500 rows of TREC, most
-of them at one rate; that of vera is of the order that its paper has."""
-
+"""Peak learning rate of each strategy that has one, where a recipe names none."""
 
 PISSA_SLOWER = 4.0
 """Divides the rate where both matrices start large; chosen."""
 
 
-def find_learning_rate(strategy: StrategyConfig) -> float | None:
+def join_sections() -> Any:
+    """The type of a recipe's strategy section: any section of the table, told apart by ``kind``."""
+    return Annotated[reduce(operator.or_, STRATEGY_CONFIGS.values()), Field(discriminator="kind")]
+
+
+def find_facts(strategy: StrategySection) -> StrategyFacts:
+    """The row of a strategy.
+
+    Args:
+        strategy: Its section of a recipe.
+
+    Example:
+        >>> find_facts(lora.LoraConfig(kind="lora")).loads_with
+        'peft'
+    """
+    return STRATEGIES[strategy.kind]
+
+
+def find_learning_rate(strategy: StrategySection) -> float | None:
     """Give the peak learning rate of a strategy where a recipe names none.
 
     Args:
@@ -98,12 +82,13 @@ def find_learning_rate(strategy: StrategyConfig) -> float | None:
         The rate of its variant, else that of its kind; None where nothing is trained by gradients.
 
     Example:
+        >>> LoraConfig = lora.LoraConfig
         >>> find_learning_rate(LoraConfig(kind="lora", variant="ia3")), find_learning_rate(LoraConfig(kind="lora"))
         (0.01, 0.001)
     """
-    kind = str(strategy.kind)
-    rate = VARIANT_RATES.get((kind, getattr(strategy, "variant", "")), LEARNING_RATES.get(kind))
-    if isinstance(strategy, LoraConfig) and rate is not None:
+    facts = find_facts(strategy)
+    rate = facts.variant_rates.get(getattr(strategy, "variant", ""), facts.learning_rate)
+    if isinstance(strategy, lora.LoraConfig) and rate is not None:
         # What makes the same step move the product of the two matrices further takes a smaller one.
         rate /= math.sqrt(strategy.rate_ratio)
         rate /= math.sqrt(strategy.rank) if strategy.rank_stabilized else 1.0

@@ -4,12 +4,13 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from nlp_transfer.recipe.section import PositiveFloat, Section
+from nlp_transfer.recipe.section import PositiveFloat, StrategySection
+from nlp_transfer.recipe.strategies.facts import StrategyFacts
 
-__all__ = ["ZeroShotConfig"]
+__all__ = ["FACTS", "ZeroShotConfig"]
 
 
-class ZeroShotConfig(Section):
+class ZeroShotConfig(StrategySection):
     """Train nothing: compare each text with words for the labels, or use the head of an earlier classifier."""
 
     use_when: ClassVar[str] = "no labelled rows yet, labels that words can describe, or a classifier of like labels"
@@ -40,3 +41,17 @@ class ZeroShotConfig(Section):
     calibrate: Literal["none", "temperature"] = Field(
         "none", description="temperature: one number, fitted to the labels of validation (Guo et al. 2017)."
     )
+
+
+FACTS = StrategyFacts(
+    ZeroShotConfig,
+    says="the names of the labels, no training",
+    trains="nothing",
+    loads_with="nlp_transfer",
+    recipe="topic/zero_shot",
+    step=0.0,
+    rung=1,
+    worth=0.6,
+    is_seeded=False,
+    for_few=True,
+)

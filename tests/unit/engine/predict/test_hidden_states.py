@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from tests.unit.engine.predict.test_packed import RUN_AS_THEY_ARE
-from tests.unit.engine.predict.test_vectors import make
 
 from nlp_transfer.engine.predict.forward import iterate_rows
 from nlp_transfer.engine.predict.hidden_states import FrozenReader, find_reader
@@ -17,6 +15,8 @@ from nlp_transfer.models.encoder import load_encoder
 from nlp_transfer.models.parts import find_parts
 from nlp_transfer.recipe.schema import EncoderConfig
 from nlp_transfer.strategies import PrefixPlan
+from tests.unit.engine.predict.test_packed import RUN_AS_THEY_ARE
+from tests.unit.engine.predict.test_vectors import make
 
 CPU = torch.device("cpu")
 

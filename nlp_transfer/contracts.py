@@ -20,10 +20,10 @@ __all__ = [
     "DataFacts",
     "Encoded",
     "Evaluation",
+    "Guide",
     "Hook",
     "LabelSpace",
     "Loader",
-    "Objective",
     "Prepared",
     "RunLog",
     "Score",
@@ -32,7 +32,6 @@ __all__ = [
     "TaskKind",
     "TokenCounts",
     "Track",
-    "Tracker",
     "track_nothing",
 ]
 
@@ -135,11 +134,14 @@ class Splits:
             (regression).
         labels: The label contract.
         facts: What was counted on the way.
+        unlabelled: Texts without labels, a table of their own with ``id`` and ``text``: never scored, never predicted
+            for the report. None where there are none.
     """
 
     tables: Mapping[str, Dataset]
     labels: LabelSpace
     facts: DataFacts
+    unlabelled: Dataset | None = None
 
     @property
     def is_pair(self) -> bool:
@@ -168,6 +170,10 @@ class TokenCounts:
     is_unseen: np.ndarray
     keys: np.ndarray
 
+    def select(self, chosen: np.ndarray) -> TokenCounts:
+        """Those of some examples, in the order given."""
+        return TokenCounts(self.known[chosen], self.unknown[chosen], self.is_unseen[chosen], self.keys[chosen])
+
     @property
     def unknown_share(self) -> float:
         """Share of the tokens that are unknown, in [0, 1]."""
@@ -187,6 +193,7 @@ class Encoded:
         num_examples: N, count of examples.
         truncated: Count of examples of which the encoder does not see every token.
         counts: What the tokens of the examples are; None where it was not counted.
+        columns: Further columns by name, each of shape (N, ...): a loss reads them beside labels.
     """
 
     rows: Dataset
@@ -196,6 +203,62 @@ class Encoded:
     num_examples: int
     truncated: int
     counts: TokenCounts | None = None
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def select(self, chosen: np.ndarray) -> Encoded:
+        """Take some of the examples, with all of their rows.
+
+        Args:
+            chosen: Indices of examples, int64, shape (M,), in the order wanted; one may come several times.
+
+        Returns:
+            M examples.
+        """
+        import numpy as np
+
+        starts = np.searchsorted(self.examples, np.arange(self.num_examples + 1))
+        sizes = starts[chosen + 1] - starts[chosen]
+        within = np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        rows = np.repeat(starts[chosen], sizes) + within
+        counts = None if self.counts is None else self.counts.select(chosen)
+        return Encoded(
+            rows=self.rows.select(rows),
+            lengths=self.lengths[rows],
+            examples=np.repeat(np.arange(len(chosen)), sizes),
+            labels=None if self.labels is None else self.labels[chosen],
+            num_examples=len(chosen),
+            # Of an example that is not read whole there is no key.
+            truncated=0 if counts is None else int((counts.keys == 0).sum()),
+            counts=counts,
+            columns={name: values[chosen] for name, values in self.columns.items()},
+        )
+
+    def join(self, other: Encoded) -> Encoded:
+        """Put the examples of another behind these; both have labels and the same columns, or neither has.
+
+        Args:
+            other: Tokenized alike.
+
+        Returns:
+            N + M examples; what its tokens are is not kept.
+        """
+        import numpy as np
+        from datasets import concatenate_datasets
+
+        assert (self.labels is None) == (other.labels is None)
+        assert self.columns.keys() == other.columns.keys()
+        labels = None
+        if self.labels is not None and other.labels is not None:
+            labels = np.concatenate([self.labels, other.labels])
+        return Encoded(
+            rows=concatenate_datasets([self.rows, other.rows]),
+            lengths=np.concatenate([self.lengths, other.lengths]),
+            examples=np.concatenate([self.examples, other.examples + self.num_examples]),
+            labels=labels,
+            num_examples=self.num_examples + other.num_examples,
+            truncated=self.truncated + other.truncated,
+            columns={name: np.concatenate([values, other.columns[name]]) for name, values in self.columns.items()},
+        )
 
 
 @dataclass(frozen=True)
@@ -207,12 +270,14 @@ class Prepared:
         labels: The label contract.
         pad: Column name (``input_ids``, ``token_type_ids``) to the value that pads it.
         padding_side: ``"right"`` or ``"left"``, as the tokenizer pads.
+        unlabelled: The texts without labels, tokenized; None where there are none.
     """
 
     splits: Mapping[str, Encoded]
     labels: LabelSpace
     pad: Mapping[str, int]
     padding_side: str = "right"
+    unlabelled: Encoded | None = None
 
 
 @dataclass(frozen=True)
@@ -329,28 +394,18 @@ def track_nothing(label: str, total: int) -> Iterator[Callable[[int], None]]:  #
     yield lambda _: None
 
 
-class Objective(Protocol):
-    """Turns logits and labels into a loss that adds up over examples."""
-
-    def __call__(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Sum the loss over the examples of a microbatch.
-
-        Args:
-            logits: Float, shape (B, C).
-            labels: Shape (B,) or (B, C).
-
-        Returns:
-            A scalar: the sum, not the mean, so that any split of a batch adds up to the same gradient.
-        """
-        ...
-
-
 class Guide(Protocol):
     """Something that steers the loop: what is open, what is added to gradients, what follows an update.
 
     A hook watches; a guide changes weights or gradients. Every call is made on every process, and whatever a guide
     does must be a function of the step, the weights and the tensors it lays down, so that a resumed run goes on alike.
+
+    Attributes:
+        holds_weights: Whether it reads or changes weights where the model has them. Only then the model trains in
+            float32 and with its whole vocabulary; what changes gradients alone costs neither.
     """
+
+    holds_weights: bool = True
 
     def start(self, num_steps: int) -> None:  # noqa: ARG002
         """Called once before the first update, with the number of updates to come in all."""
@@ -360,8 +415,12 @@ class Guide(Protocol):
         """Called before the forward passes of an update; ``step`` counts the updates done."""
         return
 
-    def after_backward(self) -> None:
-        """Called once an update when the gradients of the whole window are there, before they are clipped."""
+    def after_backward(self, trained: Mapping[str, torch.Tensor]) -> None:  # noqa: ARG002
+        """Called once an update when the gradients of the whole window are there, before they are clipped.
+
+        Args:
+            trained: Name to what the optimizer updates, with its gradient.
+        """
         return
 
     def after_step(self, step: int) -> None:  # noqa: ARG002
@@ -390,12 +449,4 @@ class Hook(Protocol):
 
     def close(self) -> None:
         """Called once when the loop ends, also when it fails."""
-        ...
-
-
-class Tracker(Protocol):
-    """Where figures are sent while training: tensorboard, trackio, wandb, mlflow."""
-
-    def log(self, values: Mapping[str, float], step: int) -> None:
-        """Send figures of one step."""
         ...

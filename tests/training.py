@@ -14,10 +14,10 @@ from nlp_transfer.contracts import Evaluation, Prepared, RunLog, Splits
 from nlp_transfer.data.encode import encode_splits
 from nlp_transfer.data.identity import identify_rows
 from nlp_transfer.engine.fast.packing import Packing
-from nlp_transfer.engine.predict.forward import Feeder
+from nlp_transfer.engine.predict.forward import Feeder, Microbatch
 from nlp_transfer.engine.train.checkpoint import CheckpointStore
 from nlp_transfer.engine.train.loop import LoopSetup, run_loop
-from nlp_transfer.engine.train.objectives import build_objective
+from nlp_transfer.engine.train.objectives import Objective, build_objective
 from nlp_transfer.fitting.fast_path import use_fast_path
 from nlp_transfer.models.encoder import load_encoder
 from nlp_transfer.recipe.load import load_recipe
@@ -54,7 +54,7 @@ def fit(
     hooks: tuple[object, ...] = (),
     folder: Path | None = None,
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
-    objective: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+    objective: Objective | None = None,
     half: bool = False,
     packing: Packing | None = None,
 ) -> tuple[nn.Module, RunLog]:
@@ -69,7 +69,7 @@ def fit(
         training=recipe.training,
         accelerator=accelerator,
         new_parameters=adapted.new_parameters,
-        still=adapted.still,
+        eval_modules=adapted.eval_modules,
         evaluate=evaluate,
         hooks=hooks,  # type: ignore[arg-type]
         store=None if folder is None else CheckpointStore(folder, keep=2),
@@ -93,6 +93,11 @@ def find_largest_gap(left: dict[str, torch.Tensor], right: dict[str, torch.Tenso
     assert left.keys() == right.keys()
     assert len(left) > 10
     return max(float((left[name].double() - right[name].double()).abs().max()) for name in left)
+
+
+def make_batch(labels: torch.Tensor, **columns: torch.Tensor) -> Microbatch:
+    """What a loss reads of a microbatch."""
+    return Microbatch({}, labels, None, len(labels), 0, 0, columns=columns)
 
 
 class Watcher:

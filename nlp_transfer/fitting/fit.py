@@ -2,8 +2,8 @@
 
 import contextlib
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
-from nlp_transfer.contracts import Objective, Prepared, RunLog, Splits, Track, track_nothing
+from nlp_transfer.contracts import Encoded, Prepared, RunLog, Splits, Track, track_nothing
 from nlp_transfer.data.target_scale import TargetScale, standardize_targets
 from nlp_transfer.engine.fast.attention import attend_in_parts
 from nlp_transfer.engine.fast.compiling import compile_layers
@@ -24,9 +24,10 @@ from nlp_transfer.engine.memory import measure_peak_memory
 from nlp_transfer.engine.precision import Precision
 from nlp_transfer.engine.predict.forward import Feeder
 from nlp_transfer.engine.predict.logits import predict_logits
-from nlp_transfer.engine.train.checkpoint import CheckpointStore
+from nlp_transfer.engine.train.checkpoint import CheckpointStore, collect_weights, restore_weights
 from nlp_transfer.engine.train.loop import LoopSetup, count_steps, run_loop
-from nlp_transfer.engine.train.objectives import build_objective
+from nlp_transfer.engine.train.objectives import Objective, build_objective
+from nlp_transfer.engine.train.streams import Stream
 from nlp_transfer.evaluation.predictions import predict_labels, to_probabilities
 from nlp_transfer.evaluation.scoring import compute_metrics
 from nlp_transfer.fitting.fast_path import use_fast_path
@@ -36,7 +37,7 @@ from nlp_transfer.models.output_layer import find_output_layer, rescale_output
 from nlp_transfer.recipe.schema import Recipe
 from nlp_transfer.strategies import STRATEGIES, Adapted, Material, Stage
 
-__all__ = ["Fitted", "fit_model", "predict_all", "predict_split"]
+__all__ = ["Change", "Fitted", "fit_model", "predict_all", "predict_split"]
 
 PLAIN = Precision("fp32", "asked for")
 """What a fit computes in where nobody says otherwise."""
@@ -52,6 +53,8 @@ class Fitted:
         log: What happened while training.
         num_trainable: Count of weights that training moved, those of a head that was fitted apart included.
         target: Unit of a regression's target, which stands in the model's last layer now; None for other tasks.
+        weights: Name to weight behind the training and before the form that is saved, on the CPU, so that another fit
+            can start from them; None where they were not asked for.
     """
 
     adapted: Adapted
@@ -59,6 +62,11 @@ class Fitted:
     log: RunLog
     num_trainable: int
     target: TargetScale | None = None
+    weights: Mapping[str, torch.Tensor] | None = None
+
+
+Change = Callable[[Stage, Adapted, Material], Stage]
+"""What a method makes of a fit: other windows, streams, modules or a loss, beside or in place of the strategy's."""
 
 
 def fit_model(
@@ -73,6 +81,9 @@ def fit_model(
     label: str = "training",
     track: Track = track_nothing,
     precision: Precision = PLAIN,
+    start: Mapping[str, torch.Tensor] | None = None,
+    changes: Sequence[Change] = (),
+    keep_weights: bool = False,
 ) -> Fitted:
     """Train one model on prepared splits.
 
@@ -91,6 +102,9 @@ def fit_model(
         label: What a progress bar says.
         track: Shows work other than training.
         precision: Number format of the training, where the accelerator does not set one itself.
+        start: Weights to start from, as ``Fitted.weights`` of another fit of the recipe holds them.
+        changes: What methods make of the fit, in their order.
+        keep_weights: Whether ``Fitted.weights`` is filled.
 
     Returns:
         The trained model.
@@ -115,29 +129,39 @@ def fit_model(
     if training.gradient_checkpointing:
         with quiet_loading():
             loaded.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if start is not None:
+        restore_weights(adapted.model, start, _list_trained(adapted.model))
     adapted.model.to(accelerator.device)
     num_trainable = adapted.num_trainable
     material = Material(splits, prepared, recipe, accelerator.device, track, target or TargetScale())
-    stage = adapted.lay_out(material) if adapted.lay_out is not None else Stage()
+    stage = adapted.plan_stage(material) if adapted.plan_stage is not None else Stage()
+    for change in changes:
+        stage = change(stage, adapted, material)
     log = RunLog(device=accelerator.device.type, num_processes=accelerator.num_processes)
     if num_trainable:
         log = _train(
             material, truth, loaded, adapted, stage, accelerator, make_hooks, checkpoints, rows, label, precision
         )
     adapted.model = accelerator.unwrap_model(adapted.model, keep_fp32_wrapper=False)
-    if adapted.solve is not None:
+    weights = collect_weights(adapted.model, _list_trained(adapted.model)) if keep_weights else None
+    if adapted.fit_head is not None:
         started = time.perf_counter()
-        adapted.solve(material)
+        adapted.fit_head(material)
         log.seconds += time.perf_counter() - started
         log.examples = log.examples or prepared.splits["train"].num_examples
         log.peak_memory_bytes = measure_peak_memory(accelerator.device)
         # A head that was fitted apart counts as trained.
         num_trainable = adapted.num_trainable
-    if adapted.finish is not None:
-        adapted.model = adapted.finish(adapted.model)
+    if adapted.to_artifact is not None:
+        adapted.model = adapted.to_artifact(adapted.model)
     if target is not None:
         rescale_output(adapted.model, target.mean, target.deviation)
-    return Fitted(adapted, loaded, log, num_trainable, target)
+    return Fitted(adapted, loaded, log, num_trainable, target, weights)
+
+
+def _list_trained(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The parameters that training moves, by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def _read_truth(prepared: Prepared) -> np.ndarray | None:
@@ -168,28 +192,32 @@ def _train(
             adapted.model, adapted.probe, prepared, training, objective, accelerator, make_hooks, label, material.track
         )
     started = time.perf_counter()
+    guides = (*adapted.guides, *stage.guides)
+    holds_weights = any(guide.holds_weights for guide in guides)
     is_half = precision.format == "bf16" and accelerator.mixed_precision == "no"
     cache = build_cache(
-        loaded.model, adapted.prefix, prepared, accelerator.device, material.track, half=is_half and not adapted.guides
+        loaded.model, adapted.prefix, prepared, accelerator.device, material.track, half=is_half and not holds_weights
     )
     cache_seconds = time.perf_counter() - started
-    setup = _lay_out(recipe, adapted, prepared, objective, accelerator, cache)
+    setup = _make_setup(recipe, adapted, stage, prepared, objective, accelerator, cache)
     if truth is not None:
         setup.evaluate = _make_evaluation(recipe, prepared, truth, material.target, accelerator, cache)
-    setup.rows, setup.plan, setup.is_joint = rows, stage.plan, stage.is_joint
+    setup.rows = rows
     if accelerator.mixed_precision != "no":
         precision = Precision(str(accelerator.mixed_precision), precision.reason)
     elif precision.format == "bf16":
-        setup.half = not setup.guides
+        setup.half = not holds_weights
         precision = precision if setup.half else Precision("fp32", "the strategy steers weights where they are")
     if setup.half:
-        setup.feeder.pad_to_few_widths()
-    setup.evaluate = (stage.look or setup.evaluate) if stage.looks else None
+        for feeder in (setup.feeder, *(stream.feeder for stream in setup.streams)):
+            feeder.pad_to_few_widths()
+    setup.evaluate = (stage.evaluate or setup.evaluate) if stage.evaluates else None
     if make_hooks is not None:
         setup.hooks = make_hooks(count_steps(setup.feeder.encoded.num_examples, training), label)
     if checkpoints is not None:
         setup.store = CheckpointStore(checkpoints, keep=training.keep_checkpoints, rank=accelerator.process_index)
-    log = _run_fast(setup, loaded, is_half=precision.format in ("bf16", "fp16"))
+    with _beside(adapted.model, stage.modules, accelerator.device):
+        log = _run_fast(setup, loaded, is_half=precision.format in ("bf16", "fp16"))
     # The accelerator would hold the optimizer's moments, twice the weights, while what was saved is scored.
     accelerator.free_memory()
     log.seconds += cache_seconds
@@ -208,6 +236,8 @@ def _run_fast(setup: LoopSetup, loaded: LoadedEncoder, *, is_half: bool) -> RunL
         packed = pack_rows(model, setup.feeder, training.packing, is_half=is_half, reads_first=has_own_head)
         unpadded = stack.enter_context(packed)
         compiled = stack.enter_context(compile_layers(model, setup.accelerator.device, training.compile))
+        for stream in setup.streams:
+            stream.feeder.packing = setup.feeder.packing
         if unpadded.trains:
             stack.enter_context(cheap_dropout(model))
             stack.enter_context(attend_in_parts(model))
@@ -218,9 +248,23 @@ def _run_fast(setup: LoopSetup, loaded: LoadedEncoder, *, is_half: bool) -> RunL
     return log
 
 
-def _lay_out(
+@contextlib.contextmanager
+def _beside(model: nn.Module, modules: Mapping[str, nn.Module], device: torch.device) -> Iterator[None]:
+    """Hang modules into a model for the time of a training: they are trained, and saved in checkpoints, with it."""
+    for name, module in modules.items():
+        assert not hasattr(model, name), f"the model has a {name} of its own"
+        model.add_module(name, module.to(device))
+    try:
+        yield
+    finally:
+        for name in modules:
+            delattr(model, name)
+
+
+def _make_setup(
     recipe: Recipe,
     adapted: Adapted,
+    stage: Stage,
     prepared: Prepared,
     objective: Objective,
     accelerator: Accelerator,
@@ -234,11 +278,25 @@ def _lay_out(
         objective=objective,
         training=recipe.training,
         accelerator=accelerator,
-        new_parameters=adapted.new_parameters,
+        new_parameters=adapted.new_parameters
+        | {f"{beside}.{name}" for beside, module in stage.modules.items() for name, _ in module.named_parameters()},
         rates=adapted.rates,
-        still=adapted.still,
-        guides=adapted.guides,
+        eval_modules=adapted.eval_modules,
+        guides=(*adapted.guides, *stage.guides),
+        plan=stage.plan,
+        window=stage.window,
+        streams=[
+            Stream(name, _feed_stream(name, encoded, prepared, accelerator), batch_size, recipe.training.seed)
+            for name, (encoded, batch_size) in stage.streams.items()
+        ],
     )
+
+
+def _feed_stream(name: str, encoded: Encoded, prepared: Prepared, accelerator: Accelerator) -> Feeder:
+    """What feeds further rows, padded as those of train."""
+    multiple = 8 if accelerator.device.type == "cuda" else None
+    held = replace(prepared, splits={name: encoded})
+    return Feeder(held, name, accelerator.device, pad_to_multiple_of=multiple)
 
 
 def predict_all(

@@ -7,11 +7,12 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedModel
 
-from nlp_transfer.contracts import Hook, Objective, Prepared, Track, track_nothing
+from nlp_transfer.contracts import Hook, Prepared, Track, track_nothing
 from nlp_transfer.engine.fast.prefix import Prefix, PrefixCache
 from nlp_transfer.engine.predict.forward import Feeder, cache_prefix
 from nlp_transfer.engine.predict.hidden_states import FrozenReader, find_reader
 from nlp_transfer.engine.train.loop import LoopSetup, count_steps, run_loop
+from nlp_transfer.engine.train.objectives import Objective
 from nlp_transfer.models.heads import list_head_parameters
 from nlp_transfer.recipe.schema import TrainingConfig
 from nlp_transfer.strategies import PrefixPlan, Probe
@@ -108,7 +109,7 @@ def fit_probe(
             objective=objective,
             training=training,
             accelerator=accelerator,
-            still=(model.base_model_prefix,),
+            eval_modules=(model.base_model_prefix,),
             hooks=hooks,
         )
     )

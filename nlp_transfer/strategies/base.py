@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from nlp_transfer.contracts import Guide, Loader, Objective, Prepared, Splits, Track
+from nlp_transfer.contracts import Encoded, Guide, Loader, Prepared, Splits, Track
 from nlp_transfer.data.target_scale import TargetScale
 from nlp_transfer.engine.precision import choose_precision
 from nlp_transfer.engine.predict.forward import Feeder
 from nlp_transfer.engine.predict.logits import predict_logits
+from nlp_transfer.engine.train.objectives import Objective
+from nlp_transfer.engine.train.window import Window, run_window_by_parts
 from nlp_transfer.models.encoder import LoadedEncoder
 from nlp_transfer.models.parts import EncoderParts
 from nlp_transfer.recipe.schema import Recipe
@@ -101,18 +103,24 @@ class Stage:
     Attributes:
         prepared: Tokenized splits, where train is another than the recipe's: more rows, or other targets.
         objective: The loss; the task's own where absent.
-        is_joint: Whether the loss relates the examples of a window to each other, so that the whole window counts.
+        window: Turns the examples of an update into gradients.
         plan: Gives the windows of an epoch, in place of the recipe's own order.
-        looks: Whether validation is scored between epochs.
-        look: Scores it, in place of the model's own logits.
+        streams: Further rows that every update reads, by name, and how many of them.
+        modules: What is trained beside the model and dropped behind the training, by name.
+        guides: Steer weights and gradients, beside those of the strategy.
+        evaluates: Whether validation is scored between epochs.
+        evaluate: Scores it, in place of the model's own logits.
     """
 
     prepared: Prepared | None = None
     objective: Objective | None = None
-    is_joint: bool = False
+    window: Window = run_window_by_parts
     plan: Callable[[int], Sequence[np.ndarray]] | None = None
-    looks: bool = True
-    look: Callable[[nn.Module], dict[str, float]] | None = None
+    streams: Mapping[str, tuple[Encoded, int]] = field(default_factory=dict)
+    modules: Mapping[str, nn.Module] = field(default_factory=dict)
+    guides: tuple[Guide, ...] = ()
+    evaluates: bool = True
+    evaluate: Callable[[nn.Module], dict[str, float]] | None = None
 
 
 @dataclass
@@ -123,29 +131,29 @@ class Adapted:
         model: What is trained; parameters with ``requires_grad`` are the ones that move.
         format: How the artefact is saved: a plain ``transformers`` folder, a ``peft`` adapter folder, or one in a form
             of this package's own. Where nothing has ``requires_grad``, the loop is left out.
-        still: Names of modules that stay in evaluation mode while training, because they are frozen.
+        eval_modules: Names of modules that stay in evaluation mode while training, because they are frozen.
         new_parameters: Names, in ``model``, of the newly initialised parameters: they take the head's learning rate.
         prefix: What need run only once; None where nothing at the bottom is frozen, or caching is off.
         probe: The stage that fits the head first; None for none.
         rates: Factor on the peak learning rate by parameter name; 1 where absent.
         guides: Steer weights and gradients while training.
-        lay_out: Given the data, says what the loop does otherwise than usual; None for nothing.
-        solve: Fits what is not trained by gradients, after the loop, or in its place; None for nothing.
-        finish: Puts the trained model into the form that is saved; None where it has that form.
+        plan_stage: Given the data, says what the loop does otherwise than usual; None for nothing.
+        fit_head: Fits what is not trained by gradients, after the loop, or in its place; None for nothing.
+        to_artifact: Puts the trained model into the form that is saved; None where it has that form.
         merge: Whether the update is folded into the encoder before saving.
     """
 
     model: nn.Module
     format: Loader
-    still: tuple[str, ...] = ()
+    eval_modules: tuple[str, ...] = ()
     new_parameters: frozenset[str] = field(default_factory=frozenset)
     prefix: PrefixPlan | None = None
     probe: Probe | None = None
     rates: Mapping[str, float] = field(default_factory=dict)
     guides: tuple[Guide, ...] = ()
-    lay_out: Callable[[Material], Stage] | None = None
-    solve: Callable[[Material], None] | None = None
-    finish: Callable[[nn.Module], nn.Module] | None = None
+    plan_stage: Callable[[Material], Stage] | None = None
+    fit_head: Callable[[Material], None] | None = None
+    to_artifact: Callable[[nn.Module], nn.Module] | None = None
     merge: bool = False
 
     @property

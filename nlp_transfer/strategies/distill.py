@@ -4,15 +4,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from datasets import concatenate_datasets
 from torch import Tensor
 from torch.nn import functional
 
-from nlp_transfer.contracts import Encoded, LabelSpace, Objective, Prepared
+from nlp_transfer.contracts import Encoded, LabelSpace, Prepared
 from nlp_transfer.data.columns import prepare_inference_table
 from nlp_transfer.data.encode import encode_table, read_padding, resolve_max_length
 from nlp_transfer.data.tables import read_table
-from nlp_transfer.engine.train.objectives import build_objective
+from nlp_transfer.engine.predict.forward import Microbatch
+from nlp_transfer.engine.train.objectives import Objective, build_objective, read_labels
 from nlp_transfer.errors import ArtifactError, DataError, RecipeError
 from nlp_transfer.models.artifacts import LoadedArtifact, load_artifact
 from nlp_transfer.models.encoder import LoadedEncoder, load_tokenizer
@@ -20,7 +20,7 @@ from nlp_transfer.models.shrink import keep_layers
 from nlp_transfer.recipe.schema import DataConfig, DistillConfig
 from nlp_transfer.strategies.base import Adapted, Material, Stage, Strategy
 
-__all__ = ["STRATEGY", "Lesson", "adapt_distill", "sum_divergence"]
+__all__ = ["STRATEGY", "DistillationObjective", "adapt_distill", "sum_divergence"]
 
 
 def adapt_distill(loaded: LoadedEncoder, config: DistillConfig) -> Adapted:
@@ -46,11 +46,11 @@ def adapt_distill(loaded: LoadedEncoder, config: DistillConfig) -> Adapted:
         keep_layers(model, config.keep_layers)
     model.requires_grad_(True)
 
-    def lay_out(material: Material) -> Stage:
+    def plan_stage(material: Material) -> Stage:
         """Ask the teacher about every row of train and of the further texts, once."""
-        return _lay_out(loaded, config, material)
+        return _plan_stage(loaded, config, material)
 
-    return Adapted(model, "transformers", new_parameters=frozenset(loaded.new_parameters), lay_out=lay_out)
+    return Adapted(model, "transformers", new_parameters=frozenset(loaded.new_parameters), plan_stage=plan_stage)
 
 
 def sum_divergence(logits: Tensor, given: Tensor, space: LabelSpace, temperature: float) -> Tensor:
@@ -83,14 +83,16 @@ def sum_divergence(logits: Tensor, given: Tensor, space: LabelSpace, temperature
     return temperature**2 * functional.kl_div(said, wanted, log_target=True, reduction="sum")
 
 
-class Lesson:
-    """The loss of a student, and the targets it reads.
+TEACHER, IS_LABELLED = "teacher", "is_labelled"
+"""Columns of train: the teacher's logits, and whether a row has a label of its own."""
 
-    A row of targets holds 1 or 0 for labelled or not, then its label, then the teacher's logits.
+
+class DistillationObjective:
+    """The loss of a student: how far it is from its teacher, and on labelled rows the task's own loss.
 
     Args:
         space: The label contract.
-        task: The task's own loss, on labelled rows.
+        task: The task's own loss.
         alpha: Weight of the teacher.
         temperature: Softens both sides.
     """
@@ -98,58 +100,44 @@ class Lesson:
     def __init__(self, space: LabelSpace, task: Objective, *, alpha: float, temperature: float) -> None:
         self._space, self._task, self._alpha, self._temperature = space, task, alpha, temperature
 
-    def write_targets(self, labels: np.ndarray, given_NC: np.ndarray) -> np.ndarray:
-        """Lay labels and the teacher's logits side by side.
-
-        Args:
-            labels: Of the first rows, as ``Encoded.labels`` has them; there may be fewer than rows.
-            given_NC: The teacher's logits, float32, shape (N, C).
-
-        Returns:
-            Float32, shape (N, 1 + W + C), W being 1, or C for several labels at once.
-        """
-        columns = labels.reshape(len(labels), -1)
-        own = np.zeros((len(given_NC), 1 + columns.shape[1]), dtype=np.float32)
-        own[: len(labels), 0] = 1
-        own[: len(labels), 1:] = columns
-        return np.concatenate([own, given_NC.astype(np.float32)], axis=1)
-
-    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Sum the loss over the examples of a microbatch; ``labels`` are rows of targets."""
-        num_classes = self._space.num_outputs
-        known_B, own_BW, given_BC = labels[:, 0] > 0, labels[:, 1:-num_classes], labels[:, -num_classes:]
-        loss = self._alpha * sum_divergence(logits, given_BC, self._space, self._temperature)
+    def __call__(self, logits: Tensor, batch: Microbatch) -> Tensor:
+        """Sum the loss over the examples of a microbatch, which has the columns of this module."""
+        loss = self._alpha * sum_divergence(logits, batch.columns[TEACHER], self._space, self._temperature)
         if self._alpha == 1:
             return loss
-        own = own_BW[known_B]
-        if self._space.kind != "multi_label":
-            own = own[:, 0]
-        if self._space.is_categorical:
-            own = own.long()
+        known_B = batch.columns[IS_LABELLED]
+        own = replace(batch, labels=read_labels(batch)[known_B], num_examples=int(known_B.sum()))
         return loss + (1 - self._alpha) * self._task(logits[known_B], own)
 
 
-def _lay_out(loaded: LoadedEncoder, config: DistillConfig, material: Material) -> Stage:
+def _plan_stage(loaded: LoadedEncoder, config: DistillConfig, material: Material) -> Stage:
     """Put together what the student reads."""
     prepared, splits = material.prepared, material.splits
-    labels = prepared.splits["train"].labels
-    assert labels is not None
     teacher = _load_teacher(config.teacher, prepared.labels)
     order = _match_labels(config.teacher, teacher.labels, prepared.labels)
     teacher.model.to(material.device)
     tables = [splits.tables["train"]]
-    train = prepared.splits["train"]
+    train = mark(prepared.splits["train"], is_labelled=True)
+    assert train.labels is not None
     if config.unlabelled is not None:
         extra = _read_unlabelled(config.unlabelled, material)
         tables.append(extra)
-        train = _join(train, _encode_extra(extra, loaded, material))
+        more = _encode_extra(extra, loaded, material)
+        nothing = np.zeros((more.num_examples, *train.labels.shape[1:]), dtype=train.labels.dtype)
+        train = train.join(mark(replace(more, labels=nothing), is_labelled=False))
     # A teacher of numbers gives them in the unit of the target.
     said = [material.target.standardize(_ask(teacher, table, material)[:, order]) for table in tables]
+    train = replace(train, columns={**train.columns, TEACHER: np.concatenate(said).astype(np.float32)})
     counts = splits.facts.label_counts.get("train", {})
     task = build_objective(prepared.labels, material.recipe.training, counts)
-    lesson = Lesson(prepared.labels, task, alpha=config.alpha, temperature=config.temperature)
-    train = replace(train, labels=lesson.write_targets(labels, np.concatenate(said)))
-    return Stage(prepared=replace(prepared, splits={**prepared.splits, "train": train}), objective=lesson)
+    objective = DistillationObjective(prepared.labels, task, alpha=config.alpha, temperature=config.temperature)
+    return Stage(prepared=replace(prepared, splits={**prepared.splits, "train": train}), objective=objective)
+
+
+def mark(encoded: Encoded, *, is_labelled: bool) -> Encoded:
+    """Note in a column whether rows have labels of their own."""
+    column = np.full(encoded.num_examples, is_labelled)
+    return replace(encoded, columns={**encoded.columns, IS_LABELLED: column})
 
 
 def _load_teacher(name: str, labels: LabelSpace) -> LoadedArtifact:
@@ -211,18 +199,6 @@ def _encode(
         window_overlap=data.window_overlap,
         max_windows=data.max_windows,
         where="strategy.unlabelled",
-    )
-
-
-def _join(first: Encoded, second: Encoded) -> Encoded:
-    """Put one split's examples behind another's; labels are not kept."""
-    return Encoded(
-        rows=concatenate_datasets([first.rows, second.rows]),
-        lengths=np.concatenate([first.lengths, second.lengths]),
-        examples=np.concatenate([first.examples, second.examples + first.num_examples]),
-        labels=None,
-        num_examples=first.num_examples + second.num_examples,
-        truncated=first.truncated + second.truncated,
     )
 
 

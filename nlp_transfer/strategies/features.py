@@ -44,7 +44,7 @@ def adapt_features(loaded: LoadedEncoder, config: FeaturesConfig) -> Adapted:
     )
     model.requires_grad_(False)
 
-    def solve(material: Material) -> None:
+    def fit_vectors(material: Material) -> None:
         """Fit the head on train."""
         vectors_ND = extract_vectors(
             model.encoder, material.prepared, "train", **model.how, half=material.is_half, track=material.track
@@ -70,8 +70,8 @@ def adapt_features(loaded: LoadedEncoder, config: FeaturesConfig) -> Adapted:
 
     is_plain = config.pooling == "first" and config.layers == [-1] and not config.normalize
     if is_plain and config.head in ("logistic", "svm") and can_fold(loaded.model, labels.num_outputs):
-        return Adapted(model, "transformers", solve=solve, finish=lambda _: _fold(model, loaded.model))
-    return Adapted(model, "nlp_transfer", solve=solve)
+        return Adapted(model, "transformers", fit_head=fit_vectors, to_artifact=lambda _: _fold(model, loaded.model))
+    return Adapted(model, "nlp_transfer", fit_head=fit_vectors)
 
 
 def _fold(model: VectorClassifier, plain: PreTrainedModel) -> PreTrainedModel:

@@ -11,6 +11,8 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.data.encode import resolve_max_length
 from nlp_transfer.engine.predict.vectors import extract_vectors
+from nlp_transfer.engine.train.objectives import read_labels
+from nlp_transfer.engine.train.window import run_joint_window
 from nlp_transfer.errors import RecipeError
 from nlp_transfer.evaluation.predictions import to_probabilities
 from nlp_transfer.evaluation.scoring import compute_metrics
@@ -65,7 +67,7 @@ def adapt_few_shot(loaded: LoadedEncoder, config: FewShotConfig) -> Adapted:
     encoder.requires_grad_(is_contrastive)
     model.gives_vectors = model.saves_encoder = is_contrastive
 
-    def solve(material: Material) -> None:
+    def fit_vectors(material: Material) -> None:
         """Fit the head on train."""
         model.gives_vectors = False
         model.set_head(*_fit(model, config, material))
@@ -73,8 +75,8 @@ def adapt_few_shot(loaded: LoadedEncoder, config: FewShotConfig) -> Adapted:
     return Adapted(
         model,
         "nlp_transfer",
-        lay_out=(lambda material: _lay_out(model, config, material)) if is_contrastive else None,
-        solve=solve,
+        plan_stage=(lambda material: _plan_stage(model, config, material)) if is_contrastive else None,
+        fit_head=fit_vectors,
     )
 
 
@@ -88,7 +90,7 @@ def _fit(model: VectorClassifier, config: FewShotConfig, material: Material) -> 
     return fit_classes(vectors_ND, targets, model.labels, penalty=config.penalty, seed=material.recipe.training.seed)
 
 
-def _lay_out(model: VectorClassifier, config: FewShotConfig, material: Material) -> Stage:
+def _plan_stage(model: VectorClassifier, config: FewShotConfig, material: Material) -> Stage:
     """Say how the loop pulls classes together."""
     training = material.recipe.training
     targets = material.prepared.splits["train"].labels
@@ -97,7 +99,7 @@ def _lay_out(model: VectorClassifier, config: FewShotConfig, material: Material)
     def plan(epoch: int) -> list[np.ndarray]:
         return plan_classes(targets, training.batch_size, config.examples_per_class, seed=training.seed, epoch=epoch)
 
-    def look(_: nn.Module) -> dict[str, float]:
+    def evaluate(_: nn.Module) -> dict[str, float]:
         """Score validation with a head fitted for the moment."""
         model.gives_vectors = False
         head, (weight_CD, bias_C) = model.head, (t.numpy() for t in _fit(model, config, material)[1].values())
@@ -111,11 +113,11 @@ def _lay_out(model: VectorClassifier, config: FewShotConfig, material: Material)
     # Encoding validation after each epoch may cost more than the epoch: only where something is decided by it.
     is_looking = training.early_stopping is not None and "validation" in material.prepared.splits
     return Stage(
-        objective=lambda vectors_BD, labels: sum_contrast(vectors_BD, labels, config.temperature),
-        is_joint=True,
+        objective=lambda vectors_BD, batch: sum_contrast(vectors_BD, read_labels(batch), config.temperature),
+        window=run_joint_window,
         plan=plan,
-        looks=is_looking,
-        look=look,
+        evaluates=is_looking,
+        evaluate=evaluate,
     )
 
 
@@ -257,7 +259,7 @@ def _adapt_cloze(loaded: LoadedEncoder, config: FewShotConfig) -> Adapted:
     model.saves_encoder = True
     longest = resolve_max_length(tokenizer, encoder.config, 10**6) - len(front) - len(back)
 
-    def lay_out(material: Material) -> Stage:
+    def plan_stage(material: Material) -> Stage:
         """Refuse texts that leave no room for the pattern."""
         if material.recipe.data.max_length > longest:
             raise RecipeError(
@@ -268,7 +270,7 @@ def _adapt_cloze(loaded: LoadedEncoder, config: FewShotConfig) -> Adapted:
             )
         return Stage()
 
-    return Adapted(model, "nlp_transfer", lay_out=lay_out)
+    return Adapted(model, "nlp_transfer", plan_stage=plan_stage)
 
 
 def _read_words(loaded: LoadedEncoder, config: FewShotConfig) -> Sequence[str]:

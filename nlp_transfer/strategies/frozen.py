@@ -32,7 +32,7 @@ def adapt_frozen(loaded: LoadedEncoder, config: FrozenConfig) -> Adapted:
     return Adapted(
         loaded.model,
         "transformers",
-        still=(loaded.model.base_model_prefix,),
+        eval_modules=(loaded.model.base_model_prefix,),
         new_parameters=frozenset(loaded.new_parameters),
         prefix=PrefixPlan(parts, len(parts.layers)) if config.cache_prefix else None,
     )

@@ -1,6 +1,6 @@
 """Full fine-tuning: every weight of the encoder and the head moves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ class PullToStart(Guide):
         self._pairs = [(parameter, parameter.detach().clone()) for parameter in parameters]
         self._strength = strength
 
-    def after_backward(self) -> None:
+    def after_backward(self, trained: Mapping[str, Tensor]) -> None:  # noqa: ARG002
         """Add the penalty's gradient to what the window gave."""
         with torch.no_grad():
             for number, (parameter, start) in enumerate(self._pairs):
@@ -101,7 +101,7 @@ def adapt_full(loaded: LoadedEncoder, config: FullConfig) -> Adapted:
         probe = Probe(
             PrefixPlan(parts, len(parts.layers)), epochs=config.probe_epochs, learning_rate=config.probe_learning_rate
         )
-    return Adapted(model, "transformers", new_parameters=new, guides=guides, finish=finish, probe=probe)
+    return Adapted(model, "transformers", new_parameters=new, guides=guides, to_artifact=finish, probe=probe)
 
 
 def _remove_mixout(model: nn.Module) -> nn.Module:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from nlp_transfer.contracts import Guide
@@ -38,7 +38,7 @@ class GradualUnfreezing(Guide):
                 for parameter in group:
                     parameter.requires_grad_(number <= epoch)
 
-    def after_backward(self) -> None:
+    def after_backward(self, trained: Mapping[str, Tensor]) -> None:  # noqa: ARG002
         """Drop the gradients of what is closed: a parameter without one is left alone, moments and decay included."""
         for parameter in self._closed:
             parameter.grad = None
@@ -84,7 +84,7 @@ def adapt_layerwise(loaded: LoadedEncoder, config: LayerwiseConfig) -> Adapted:
     return Adapted(
         model,
         "transformers",
-        still=prefix,
+        eval_modules=prefix,
         new_parameters=frozenset(loaded.new_parameters),
         rates={name: config.layer_decay ** depths[name] for name in trained if config.layer_decay < 1},
         guides=guides,

@@ -57,7 +57,7 @@ class DealOutRanks(Guide):
         """Remember where the loop stands."""
         self._done = step
 
-    def after_backward(self) -> None:
+    def after_backward(self, trained: Mapping[str, Tensor]) -> None:  # noqa: ARG002
         """Add the gradient of the penalty that keeps the directions apart, once an update."""
         weight = self._settings.orth_reg_weight / len(self._matrices)
         with torch.enable_grad():
@@ -147,7 +147,7 @@ def adapt_lora(loaded: LoadedEncoder, config: LoraConfig) -> Adapted:
         new_parameters=list_opened(wrapped, loaded),
         rates=rates if config.rate_ratio != 1 else {},
         guides=(DealOutRanks(wrapped),) if config.variant == "adalora" else (),
-        finish=finish,
+        to_artifact=finish,
         merge=config.merge,
     )
 

@@ -51,7 +51,7 @@ def adapt_prompts(loaded: LoadedEncoder, config: PromptsConfig) -> Adapted:
         # peft takes what ends in "head", such as ModernBERT's own head, for that head.
         if isinstance(module, ModulesToSaveWrapper):
             setattr(encoder, name, module.original_module.requires_grad_(True))
-    return Adapted(wrapped, "peft", new_parameters=list_opened(wrapped, loaded), finish=_keep_vectors)
+    return Adapted(wrapped, "peft", new_parameters=list_opened(wrapped, loaded), to_artifact=_keep_vectors)
 
 
 def _takes_keys(model: PreTrainedModel) -> bool:

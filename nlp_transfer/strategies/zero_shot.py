@@ -52,7 +52,7 @@ def adapt_zero_shot(loaded: LoadedEncoder, config: ZeroShotConfig) -> Adapted:
     model.requires_grad_(False)
     model.eval()
 
-    def lay_out(material: Material) -> Stage:
+    def plan_stage(material: Material) -> Stage:
         """Check what the model will read; fit the temperature where one is wanted."""
         _check_described(material, config)
         if isinstance(model, EntailmentClassifier):
@@ -61,7 +61,7 @@ def adapt_zero_shot(loaded: LoadedEncoder, config: ZeroShotConfig) -> Adapted:
             model.set_temperature(_fit_temperature(model, material))
         return Stage()
 
-    return Adapted(model, "nlp_transfer", lay_out=lay_out)
+    return Adapted(model, "nlp_transfer", plan_stage=plan_stage)
 
 
 def describe_labels(labels: LabelSpace, descriptions: Mapping[str, str], template: str) -> list[str]:

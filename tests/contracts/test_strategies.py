@@ -104,8 +104,8 @@ def cell(request, tiny_encoder) -> Cell:
     splits = make_splits(96, 3)
     prepared = prepare(recipe, splits)
     _, before = adapt(recipe, prepared)
-    if before.finish is not None:
-        before.model = before.finish(before.model)
+    if before.to_artifact is not None:
+        before.model = before.to_artifact(before.model)
     fitted = fit_model(recipe, splits, prepared, Accelerator(cpu=True))
     kind = recipe.strategy.kind
     assert fitted.log.steps == (0 if variant in SOLVED else 3)

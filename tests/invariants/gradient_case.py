@@ -1,11 +1,11 @@
 """The run whose weights must not depend on how its batches are split."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 
+from nlp_transfer.engine.train.objectives import Objective
 from tests.training import copy_weights, fit, make_recipe, prepare
 
 NUM_EXAMPLES = 83
@@ -15,7 +15,7 @@ NUM_EXAMPLES = 83
 def train_case(
     encoder: Path,
     microbatch_size: int | None,
-    objective: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+    objective: Objective | None = None,
 ) -> tuple[dict[str, torch.Tensor], tuple[int, int]]:
     """Train two epochs with SGD, no clipping and no dropout; gives weights, and count and number of processes."""
     torch.set_num_threads(1)

@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from nlp_transfer.contracts import LabelSpace
+from nlp_transfer.engine.predict.forward import Microbatch
+from nlp_transfer.engine.train.objectives import read_labels
 from nlp_transfer.models.encoder import load_encoder
 from tests.invariants.gradient_case import train_case
 from tests.invariants.launched import launch
@@ -45,8 +47,8 @@ def test_weights_are_the_same_however_a_window_is_split(
 
 
 def test_a_wrong_divisor_is_noticed(encoder: Path, whole: dict[str, torch.Tensor]) -> None:
-    def average(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return functional.cross_entropy(logits, labels) * 8
+    def average(logits: torch.Tensor, batch: Microbatch) -> torch.Tensor:
+        return functional.cross_entropy(logits, read_labels(batch)) * 8
 
     split, _ = train_case(encoder, 8, objective=average)
     assert find_largest_gap(whole, split) > 100 * TOLERANCE

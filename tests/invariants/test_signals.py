@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from nlp_transfer.contracts import RunLog
+from nlp_transfer.engine.predict.forward import Microbatch
 from nlp_transfer.engine.train import loop
 from nlp_transfer.engine.train.checkpoint import CheckpointStore
 from nlp_transfer.engine.train.objectives import build_objective
@@ -124,11 +125,11 @@ def test_ctrl_c_in_a_forward_pass_saves_the_step_before(case: Any, tmp_path: Pat
     counts = case.splits.facts.label_counts.get("train", {})
     plain, calls = build_objective(case.prepared.labels, case.recipe.training, counts), itertools.count(1)
 
-    def break_off(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def break_off(logits: torch.Tensor, batch: Microbatch) -> torch.Tensor:
         # Its dropout is drawn by now, and has to be drawn again.
         if next(calls) == 8:
             raise KeyboardInterrupt
-        return plain(logits, labels)
+        return plain(logits, batch)
 
     with pytest.raises(KeyboardInterrupt):
         train(case, tmp_path, objective=break_off)

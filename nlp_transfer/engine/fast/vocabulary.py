@@ -1,6 +1,6 @@
 """Train the embeddings that the training set reaches, and no others: the rest of the matrix is only decayed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ MOST_REACHED = 0.75
 """Share of the vocabulary above which nothing is won; chosen."""
 
 
-def reach_vocabulary(model: nn.Module, feeder: Feeder) -> "ReachedVocabulary | None":
+def reach_vocabulary(model: nn.Module, feeders: Sequence[Feeder]) -> "ReachedVocabulary | None":
     """Put the embeddings of the tokens that a split holds in the place of the whole matrix.
 
     A word that is in no example never gets a gradient, so its embedding takes no part in the update but for weight
@@ -26,7 +26,7 @@ def reach_vocabulary(model: nn.Module, feeder: Feeder) -> "ReachedVocabulary | N
 
     Args:
         model: About to be trained, on its device; no optimizer has its parameters yet.
-        feeder: The split that it will be trained on.
+        feeders: Of all rows that it will be trained on.
 
     Returns:
         What puts the whole matrix back; None where the model is left as it is: its embeddings do not move, are shared
@@ -36,7 +36,8 @@ def reach_vocabulary(model: nn.Module, feeder: Feeder) -> "ReachedVocabulary | N
     if embedding is None:
         return None
     reached = np.zeros(embedding.num_embeddings, dtype=bool)
-    reached[feeder.list_tokens()] = True
+    for feeder in feeders:
+        reached[feeder.list_tokens()] = True
     if embedding.padding_idx is not None:
         reached[embedding.padding_idx] = True
     if reached.mean() > MOST_REACHED:

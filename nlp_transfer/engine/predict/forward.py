@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -30,6 +30,7 @@ class Microbatch:
     Attributes:
         inputs: Model inputs, each of shape (R, L), on the device.
         labels: Labels of the B examples, or None.
+        columns: Further columns of the B examples, each of shape (B, ...).
         owners: For rows that are windows of longer texts, the position in the batch of each row's example, int64,
             shape (R,); None where every example is one row.
         num_examples: B.
@@ -51,6 +52,7 @@ class Microbatch:
     hidden: Tensor | None = None
     layout: Layout | None = None
     packing: Packing | None = None
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Microbatch":
         """The same with every tensor changed."""
@@ -62,6 +64,7 @@ class Microbatch:
             self,
             inputs={name: change(tensor) for name, tensor in self.inputs.items()},
             labels=maybe(self.labels),
+            columns={name: change(tensor) for name, tensor in self.columns.items()},
             owners=maybe(self.owners),
             hidden=maybe(self.hidden),
             layout=None if self.layout is None else self.layout.map(change),
@@ -102,11 +105,8 @@ class Feeder:
         examples = self.encoded.examples
         self.has_windows = len(examples) != self.encoded.num_examples
         self._starts = np.searchsorted(examples, np.arange(self.encoded.num_examples + 1))
-        labels = self.encoded.labels
-        if labels is not None and labels.dtype == np.float64:
-            # Not every device has them, and no loss is computed in them.
-            labels = labels.astype(np.float32)
-        self._labels = None if labels is None else torch.from_numpy(np.array(labels))
+        self._labels = None if self.encoded.labels is None else _to_tensor(self.encoded.labels)
+        self._columns = {name: _to_tensor(values) for name, values in self.encoded.columns.items()}
 
     @property
     def pads_left(self) -> bool:
@@ -193,9 +193,11 @@ class Feeder:
         counts_R = self.encoded.lengths[rows].astype(np.int64)
         packing = self.packing if hidden is None else None
         layout = None if packing is None else lay_out_rows(counts_R, batch["input_ids"].shape[1])
+        places = torch.from_numpy(examples)
         found = Microbatch(
             inputs=batch,
-            labels=None if self._labels is None else self._labels[torch.from_numpy(examples)],
+            labels=None if self._labels is None else self._labels[places],
+            columns={name: values[places] for name, values in self._columns.items()},
             owners=None if owners is None else torch.from_numpy(owners),
             num_examples=len(examples),
             num_tokens=int(counts_R.sum()),
@@ -212,6 +214,11 @@ class Feeder:
         if self.device.type == "cpu":
             return batch
         return batch.map(lambda tensor: tensor.to(self.device, non_blocking=True))
+
+
+def _to_tensor(values: np.ndarray) -> Tensor:
+    """A column of examples as a tensor; not every device has float64, and no loss is computed in it."""
+    return torch.from_numpy(np.array(values, dtype=np.float32 if values.dtype == np.float64 else values.dtype))
 
 
 def compute_logits(model: nn.Module, batch: Microbatch, *, max_tokens: int | None = None) -> Tensor:

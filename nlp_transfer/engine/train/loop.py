@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from nlp_transfer.contracts import Evaluation, Guide, Hook, Objective, RunLog
+from nlp_transfer.contracts import Evaluation, Guide, Hook, RunLog
 from nlp_transfer.data.batches import plan_epoch, split_window
 from nlp_transfer.engine.memory import measure_peak_memory
 from nlp_transfer.engine.predict.forward import Feeder, Microbatch
@@ -28,11 +28,13 @@ from nlp_transfer.engine.train.checkpoint import (
     take_random,
 )
 from nlp_transfer.engine.train.half_adamw import HalfAdamW
+from nlp_transfer.engine.train.objectives import Objective
 from nlp_transfer.engine.train.optimizer import build_optimizer, build_schedule
 from nlp_transfer.engine.train.prefetch import Prefetcher
 from nlp_transfer.engine.train.state import LoopState
+from nlp_transfer.engine.train.streams import Stream
 from nlp_transfer.engine.train.weights import TrainedWeights
-from nlp_transfer.engine.train.window import run_joint_window, run_window_by_parts
+from nlp_transfer.engine.train.window import Rows, Window, WindowStep, run_window_by_parts
 from nlp_transfer.errors import OutputError, StorageError, name_cause
 from nlp_transfer.recipe.schema import LOWER_IS_BETTER, TrainingConfig
 from nlp_transfer.stopping import Stopped, find_request, hold_signals, is_watched, raise_request
@@ -67,15 +69,16 @@ class LoopSetup:
         accelerator: Places, wraps and steps.
         new_parameters: Names that take the head's learning rate.
         rates: Factor on the peak rate by parameter name; 1 where absent.
-        still: Modules that stay in evaluation mode.
+        eval_modules: Modules that stay in evaluation mode.
         guides: Steer weights and gradients.
         evaluate: Scores the model on validation; None where there is no validation split.
         hooks: Watchers.
         store: Where checkpoints go; None for no checkpoints.
         rows: Names the rows of the run; checkpoints of other rows are refused.
         plan: Gives the windows of an epoch, in place of the recipe's own order.
-        is_joint: Whether the loss relates the examples of a window to each other.
-        half: Whether the model computes in bf16, its weights kept in float32 beside it; without guides.
+        window: Turns the examples of an update into gradients.
+        streams: Further rows of every update.
+        half: Whether the model computes in bf16, its weights kept in float32 beside it; no guide holds weights then.
     """
 
     model: nn.Module
@@ -85,14 +88,15 @@ class LoopSetup:
     accelerator: Accelerator
     new_parameters: frozenset[str] = frozenset()
     rates: Mapping[str, float] = field(default_factory=dict)
-    still: tuple[str, ...] = ()
+    eval_modules: tuple[str, ...] = ()
     guides: Sequence[Guide] = ()
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None
     hooks: Sequence[Hook] = ()
     store: CheckpointStore | None = None
     rows: str = ""
     plan: Plan | None = None
-    is_joint: bool = False
+    window: Window = run_window_by_parts
+    streams: Sequence[Stream] = ()
     half: bool = False
 
     def windows(self, epoch: int) -> Sequence[np.ndarray]:
@@ -169,8 +173,10 @@ class _Loop:
         self.setup, self.training, self.accelerator = setup, setup.training, setup.accelerator
         self.num_steps = count_steps(setup.feeder.encoded.num_examples, self.training)
         self.lengths = setup.feeder.lengths
-        decay, is_guided = find_decay(self.training.ema_share, self.num_steps), bool(setup.guides)
-        self.weights = TrainedWeights(setup.model, setup.feeder, decay=decay, half=setup.half, is_guided=is_guided)
+        feeders = [setup.feeder, *(stream.feeder for stream in setup.streams)]
+        decay = find_decay(self.training.ema_share, self.num_steps)
+        holds = any(guide.holds_weights for guide in setup.guides)
+        self.weights = TrainedWeights(setup.model, feeders, decay=decay, half=setup.half, holds_weights=holds)
         masters = self.weights.masters
         optimizer = build_optimizer(setup.model, self.training, setup.new_parameters, setup.rates, masters)
         self.schedule: LambdaLR = build_schedule(optimizer, self.training, self.num_steps)
@@ -203,7 +209,7 @@ class _Loop:
     def set_modes(self) -> None:
         """Training mode, except for what is frozen."""
         self.setup.model.train()
-        for name in self.setup.still:
+        for name in self.setup.eval_modules:
             self.setup.model.get_submodule(name).eval()
 
     def next_window(self) -> np.ndarray:
@@ -215,11 +221,11 @@ class _Loop:
                 self.windows = self.setup.windows(self.state.epoch)
         return self.windows[self.state.position]
 
-    def split(self, window: np.ndarray) -> list[np.ndarray]:
-        """This process's microbatches of a window."""
+    def split(self, window: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
+        """This process's microbatches of a window of rows that have these lengths."""
         return split_window(
             window,
-            self.lengths,
+            lengths,
             num_processes=self.accelerator.num_processes,
             rank=self.accelerator.process_index,
             microbatch_size=self.training.microbatch_size,
@@ -229,7 +235,7 @@ class _Loop:
     def foresee(self) -> list[np.ndarray]:
         """The microbatches of the step after this one; none behind the end of an epoch, which is not planned yet."""
         following = self.state.position + 1
-        return self.split(self.windows[following]) if following < len(self.windows) else []
+        return self.split(self.windows[following], self.lengths) if following < len(self.windows) else []
 
     def holding_all(self) -> contextlib.AbstractContextManager[None]:
         """Several processes hold signals throughout, so that none leaves while another waits for it."""
@@ -268,17 +274,29 @@ class _Loop:
 
     def add_gradients(self, window: np.ndarray) -> Tensor:
         """Add the gradients of a window: its summed loss, divided by what it holds; gives that loss."""
-        parts = self.split(window)
+        step = self.state.log.steps
+        for guide in self.setup.guides:
+            guide.before_step(self.state.epoch, step)
+        rows = self.make_rows(window, self.lengths, self.prefetcher.feed)
+        streams = {
+            stream.name: self.make_rows(stream.pick(step), stream.lengths, stream.feeder.feed)
+            for stream in self.setup.streams
+        }
+        self.is_split = rows.num_batches > 1 or bool(streams)
+        return self.setup.window(
+            WindowStep(
+                self.model, rows, self.setup.objective, self.accelerator, self.count, step, self.num_steps, streams
+            )
+        )
+
+    def make_rows(self, window: np.ndarray, lengths: np.ndarray, feed: Callable[[np.ndarray], Microbatch]) -> Rows:
+        """Split a window of rows for this process; a part is fed when it is needed."""
+        parts = self.split(window, lengths)
         # Wrapped models average gradients over processes, and each must take part in every update: a process that
         # got no example runs one with weight 0.
         scale = self.accelerator.num_processes / len(window) if parts else 0.0
         parts = parts or [window[:1]]
-        self.is_split = len(parts) > 1
-        for guide in self.setup.guides:
-            guide.before_step(self.state.epoch, self.state.log.steps)
-        run_window = run_joint_window if self.setup.is_joint else run_window_by_parts
-        batches = (self.prefetcher.feed(part) for part in parts)
-        return run_window(self.model, batches, len(parts), self.setup.objective, self.accelerator, scale, self.count)
+        return Rows((feed(part) for part in parts), len(parts), scale)
 
     def update_weights(self, window: np.ndarray, total: Tensor) -> float:
         """Apply the gradients of a window, and count it; gives the rate that was used."""
@@ -299,7 +317,7 @@ class _Loop:
 
     def count(self, batch: Microbatch, scale: float) -> None:
         """Count what went through the model, and take the gradients that it left."""
-        if self.is_split or not self.is_one_pass:
+        if self.is_split or self.setup.guides or not self.is_one_pass:
             self.weights.take_gradients()
         self.state.log.tokens += batch.num_tokens if scale else 0
         self.state.log.padded_tokens += batch.num_padded if scale else 0
@@ -309,7 +327,7 @@ class _Loop:
         if self.setup.guides and self.accelerator.scaler is not None:
             self.accelerator.unscale_gradients(self.optimizer)
         for guide in self.setup.guides:
-            guide.after_backward()
+            guide.after_backward(self.weights.tensors)
         if self.training.max_grad_norm is not None and not self.is_one_pass:
             self.accelerator.clip_grad_norm_(self.weights.tensors.values(), self.training.max_grad_norm)
         rate = float(self.schedule.get_last_lr()[0])

@@ -1,14 +1,28 @@
 """Losses that add up over examples, so that a batch can be split anywhere."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nlp_transfer.contracts import LabelSpace, Objective
+from nlp_transfer.contracts import LabelSpace
+from nlp_transfer.engine.predict.forward import Microbatch
 from nlp_transfer.errors import RecipeError
 from nlp_transfer.recipe.schema import TrainingConfig
 
-__all__ = ["build_objective", "compute_class_weights", "sum_cross_entropy", "sum_ordinal_loss"]
+__all__ = [
+    "Objective",
+    "build_objective",
+    "compute_class_weights",
+    "read_labels",
+    "sum_cross_entropy",
+    "sum_ordinal_loss",
+]
+
+Objective = Callable[[Tensor, Microbatch], Tensor]
+"""Sums the loss over the examples of a microbatch: given logits, float (B, C), and the batch with its labels and
+further columns, it gives a scalar. The sum, not the mean, so that any split of a batch adds up to the same gradient."""
 
 
 def build_objective(space: LabelSpace, training: TrainingConfig, counts: dict[str, int]) -> Objective:
@@ -20,26 +34,33 @@ def build_objective(space: LabelSpace, training: TrainingConfig, counts: dict[st
         counts: Examples per label name in train; read for balanced weights.
 
     Returns:
-        A function of logits (B, C) and labels that sums the loss over the microbatch.
+        The loss.
 
     Raises:
         RecipeError: ``training.class_weights`` names other labels than the data has.
     """
-    if space.kind == "regression":
-        return sum_squared_error
-    if space.kind == "multi_label":
-        smoothing = training.label_smoothing
-        return lambda logits, labels: sum_binary_cross_entropy(logits, labels, smoothing=smoothing)
-    weights = compute_class_weights(space, training, counts)
+    is_single = space.is_categorical
+    weights = compute_class_weights(space, training, counts) if is_single else None
     gamma, smoothing = training.focal_gamma, training.label_smoothing
 
-    def sum_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    def sum_loss(logits: Tensor, batch: Microbatch) -> Tensor:
+        labels = read_labels(batch)
+        if space.kind == "regression":
+            return sum_squared_error(logits, labels)
+        if space.kind == "multi_label":
+            return sum_binary_cross_entropy(logits, labels, smoothing=smoothing)
         placed = None if weights is None else weights.to(logits)
         if space.kind == "ordinal":
             return sum_ordinal_loss(logits, labels, weights=placed, smoothing=smoothing)
         return sum_cross_entropy(logits, labels, weights=placed, smoothing=smoothing, gamma=gamma)
 
     return sum_loss
+
+
+def read_labels(batch: Microbatch) -> Tensor:
+    """The labels of a microbatch that is trained on, which always has some."""
+    assert batch.labels is not None, "what is trained on has labels"
+    return batch.labels
 
 
 def compute_class_weights(space: LabelSpace, training: TrainingConfig, counts: dict[str, int]) -> Tensor | None:

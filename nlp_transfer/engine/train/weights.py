@@ -1,6 +1,6 @@
 """What an update moves, and what stands in the model's place for it while a run lasts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -25,19 +25,21 @@ class TrainedWeights:
 
     Args:
         model: On its device; changed until ``put_back``.
-        feeder: The training split.
+        feeders: Of all rows that it is trained on.
         decay: Of the running mean; 0 for none.
         half: Whether the model computes in bf16.
-        is_guided: Whether guides hold weights to where they were; they are given whole matrices.
+        holds_weights: Whether guides need the weights where the model has them; they are given whole matrices.
 
     Attributes:
         masters: Float32 weights that the optimizer is given in place of the model's own; None where those are updated.
         tensors: Name to what the optimizer updates.
     """
 
-    def __init__(self, model: nn.Module, feeder: Feeder, *, decay: float, half: bool, is_guided: bool) -> None:
+    def __init__(
+        self, model: nn.Module, feeders: Sequence[Feeder], *, decay: float, half: bool, holds_weights: bool
+    ) -> None:
         self.model = model
-        self._vocabulary = None if is_guided else reach_vocabulary(model, feeder)
+        self._vocabulary = None if holds_weights else reach_vocabulary(model, feeders)
         self.masters = Masters(model) if half else None
         stand_ins = {} if self.masters is None else self.masters.trained
         # Taken once: a guide may close and open some of them for a while.

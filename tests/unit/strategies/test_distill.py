@@ -16,8 +16,9 @@ from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import METRICS, TrainingConfig
 from nlp_transfer.runs.pipeline import run
 from nlp_transfer.strategies import STRATEGIES, Material
-from nlp_transfer.strategies.distill import Lesson, sum_divergence
+from nlp_transfer.strategies.distill import IS_LABELLED, TEACHER, DistillationObjective, sum_divergence
 from tests.tiny import FAMILIES, HEADS, make_encoder, make_splits, make_texts
+from tests.training import make_batch
 
 SPACE = LabelSpace("classification", ("a", "b", "c"))
 
@@ -38,7 +39,7 @@ def lay_out(recipe, splits):
     prepared = encode_splits(splits, AutoTokenizer.from_pretrained(recipe.encoder.name), recipe.data)
     loaded = load_encoder(recipe.encoder, prepared.labels, seed=0)
     adapted = STRATEGIES["distill"].adapt(loaded, recipe.strategy)
-    return prepared, adapted.lay_out(Material(splits, prepared, recipe, torch.device("cpu"), track_nothing))
+    return prepared, adapted.plan_stage(Material(splits, prepared, recipe, torch.device("cpu"), track_nothing))
 
 
 def ask(teacher, texts):
@@ -51,18 +52,20 @@ def ask(teacher, texts):
 def test_the_loss_is_the_weighted_sum_of_teacher_and_label_and_adds_up_over_examples():
     torch.manual_seed(0)
     logits, given = torch.randn(5, 3), torch.randn(5, 3)
-    labels = np.array([0, 2, 1])
     task = build_objective(SPACE, TrainingConfig(label_smoothing=0.1, class_weights={"a": 1.0, "b": 3.0, "c": 0.5}), {})
-    lesson = Lesson(SPACE, task, alpha=0.7, temperature=3.0)
-    targets = torch.from_numpy(lesson.write_targets(labels, given.numpy()))
-    assert targets.dtype == torch.float32
-    assert targets.shape == (5, 1 + 1 + 3)
+    objective = DistillationObjective(SPACE, task, alpha=0.7, temperature=3.0)
+    labels, known = torch.tensor([0, 2, 1, 0, 0]), torch.tensor([True, True, True, False, False])
+
+    def take(rows: slice) -> torch.Tensor:
+        columns = {TEACHER: given[rows], IS_LABELLED: known[rows]}
+        return objective(logits[rows], make_batch(labels[rows], **columns))
+
     p, q = (given / 3).softmax(dim=1), (logits / 3).softmax(dim=1)
-    expected = 0.7 * 9 * (p * (p / q).log()).sum() + 0.3 * task(logits[:3], torch.tensor([0, 2, 1]))
-    found = lesson(logits, targets)
+    expected = 0.7 * 9 * (p * (p / q).log()).sum() + 0.3 * task(logits[:3], make_batch(labels[:3]))
+    found = take(slice(0, 5))
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
     # The last two rows have no label: only what the teacher says of them counts.
-    parts = [lesson(logits[rows], targets[rows]) for rows in (slice(0, 2), slice(2, 3), slice(3, 5))]
+    parts = [take(rows) for rows in (slice(0, 2), slice(2, 3), slice(3, 5))]
     assert sum(part.item() for part in parts) == pytest.approx(found.item(), rel=1e-5)
     assert parts[2].item() == pytest.approx(0.7 * 9 * (p[3:] * (p[3:] / q[3:]).log()).sum().item(), rel=1e-5)
 
@@ -93,15 +96,15 @@ def test_targets_are_the_teachers_own_logits_in_our_order_by_its_own_tokenizer(f
     prepared, stage = lay_out(make_recipe(tiny_encoder("bert"), teacher), splits)
     order = [HEADS["classifier"].index(name) for name in splits.labels.names]
     assert order == [1, 2, 0]
-    targets = stage.prepared.splits["train"].labels
-    assert targets.dtype == np.float32
-    assert np.array_equal(targets[:, 0], np.ones(24))
-    assert np.array_equal(targets[:, 1], prepared.splits["train"].labels)
+    train = stage.prepared.splits["train"]
+    assert train.columns[TEACHER].dtype == np.float32
+    assert train.columns[IS_LABELLED].all()
+    assert np.array_equal(train.labels, prepared.splits["train"].labels)
     expected = ask(teacher, splits.tables["train"]["text"][:])[:, order]
-    assert np.allclose(targets[:, 2:], expected, atol=1e-5)
+    assert np.allclose(train.columns[TEACHER], expected, atol=1e-5)
     assert np.array_equal(stage.prepared.splits["validation"].labels, prepared.splits["validation"].labels)
-    again = lay_out(make_recipe(tiny_encoder("bert"), teacher), splits)[1].prepared.splits["train"].labels
-    assert np.array_equal(targets, again), "a resumed run must see the same targets"
+    again = lay_out(make_recipe(tiny_encoder("bert"), teacher), splits)[1].prepared.splits["train"]
+    assert np.array_equal(train.columns[TEACHER], again.columns[TEACHER]), "a resumed run must see the same targets"
 
 
 def test_further_texts_stand_behind_train_and_have_no_label(tiny_encoder, tmp_path):
@@ -113,12 +116,13 @@ def test_further_texts_stand_behind_train_and_have_no_label(tiny_encoder, tmp_pa
     prepared, stage = lay_out(recipe, splits)
     train = stage.prepared.splits["train"]
     assert (train.num_examples, len(train.rows), len(train.lengths)) == (34, 34, 34)
-    assert train.labels[:, 0].tolist() == [1.0] * 24 + [0.0] * 10
+    assert train.columns[IS_LABELLED].tolist() == [True] * 24 + [False] * 10
+    assert np.array_equal(train.labels[:24], prepared.splits["train"].labels)
     assert train.examples.tolist() == list(range(34))
     tokenizer = AutoTokenizer.from_pretrained(recipe.encoder.name)
     assert train.rows[25]["input_ids"] == tokenizer(texts[1])["input_ids"]
     assert train.rows[3]["input_ids"] == prepared.splits["train"].rows[3]["input_ids"]
-    assert np.allclose(train.labels[24:, 2:], ask(teacher, texts)[:, [1, 2, 0]], atol=1e-5)
+    assert np.allclose(train.columns[TEACHER][24:], ask(teacher, texts)[:, [1, 2, 0]], atol=1e-5)
     fitted = fit_model(recipe, splits, prepared, Accelerator(cpu=True))
     assert fitted.log.examples == 16
     Dataset.from_dict({"text": ["fine", " "]}).to_parquet(tmp_path / "gaps.parquet")

@@ -47,7 +47,7 @@ def test_padding_changes_no_logits_and_every_prompt_counts(variant, family, tiny
     short, long = make_texts(1, max_words=4)[0], " ".join(make_texts(2, max_words=12))
     alone, padded = compute(adapted.model, folder, [short])[0], compute(adapted.model, folder, [short, long])[0]
     assert torch.allclose(alone, padded, atol=1e-5)
-    model = adapted.finish(adapted.model)
+    model = adapted.to_artifact(adapted.model)
     kept = compute(model, folder, [short])[0]
     assert torch.allclose(kept, alone, atol=1e-6)
     vectors = model.prompt_encoder["default"].embedding.weight
@@ -123,7 +123,7 @@ def test_an_artifact_of_prompts_is_no_encoder_and_names_its_base(tiny_encoder, t
     loaded, adapted = adapt(tiny_encoder("bert"))
     save_artifact(
         tmp_path / "model",
-        adapted.finish(adapted.model),
+        adapted.to_artifact(adapted.model),
         load_tokenizer(loaded.source),
         labels=LABELS,
         source=loaded.source,

@@ -22,17 +22,17 @@ def test_full_opens_every_weight(tiny_encoder):
     loaded, adapted = adapt("full", tiny_encoder("bert"))
     assert adapted.model is loaded.model
     assert adapted.num_trainable == adapted.num_parameters
-    assert (adapted.format, adapted.still, adapted.merge) == ("transformers", (), False)
+    assert (adapted.format, adapted.eval_modules, adapted.merge) == ("transformers", (), False)
 
 
 def test_frozen_opens_head_and_pooler_and_keeps_the_encoder_in_evaluation(tiny_encoder):
     _, adapted = adapt("frozen", tiny_encoder("bert"))
     opened = {name for name, parameter in adapted.model.named_parameters() if parameter.requires_grad}
     assert opened == {"bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight", "classifier.bias"}
-    assert adapted.still == ("bert",)
+    assert adapted.eval_modules == ("bert",)
     # A text has the same features at every step: dropout of the encoder is off.
     adapted.model.train()
-    for name in adapted.still:
+    for name in adapted.eval_modules:
         adapted.model.get_submodule(name).eval()
     assert not any(module.training for module in adapted.model.bert.modules())
 

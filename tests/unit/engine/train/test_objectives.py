@@ -17,6 +17,7 @@ from nlp_transfer.engine.train.objectives import (
 )
 from nlp_transfer.errors import RecipeError
 from nlp_transfer.recipe.schema import TrainingConfig
+from tests.training import make_batch
 
 THREE = LabelSpace("classification", ("a", "b", "c"))
 COUNTS = {"a": 5, "b": 3, "c": 2}
@@ -44,8 +45,8 @@ def test_loss_adds_up_over_any_split(kind, name):
         pytest.skip("focal loss is for classification")
     objective = build_objective(LabelSpace(kind, THREE.names), SETTINGS[name], COUNTS)
     logits, labels = draw()
-    whole = objective(logits, labels)
-    parts = sum(objective(logits[s], labels[s]) for s in (slice(0, 3), slice(3, 4), slice(4, 10)))
+    whole = objective(logits, make_batch(labels))
+    parts = sum(objective(logits[s], make_batch(labels[s])) for s in (slice(0, 3), slice(3, 4), slice(4, 10)))
     torch.testing.assert_close(whole, parts)
     assert whole.ndim == 0
     assert whole > 0
@@ -81,11 +82,11 @@ def test_multi_label_and_regression_losses_are_torchs_means_times_the_examples()
     labels = (torch.arange(30).reshape(10, 3) % 2).float()
     objective = build_objective(LabelSpace("multi_label", THREE.names), TrainingConfig(), {})
     expected = functional.binary_cross_entropy_with_logits(logits, labels)
-    torch.testing.assert_close(objective(logits, labels) / 10, expected)
+    torch.testing.assert_close(objective(logits, make_batch(labels)) / 10, expected)
     numbers = torch.linspace(0, 1, 10)
     objective = build_objective(LabelSpace("regression", ("stars",)), TrainingConfig(), {})
     expected = functional.mse_loss(logits[:, 0], numbers)
-    torch.testing.assert_close(objective(logits[:, :1], numbers) / 10, expected)
+    torch.testing.assert_close(objective(logits[:, :1], make_batch(numbers)) / 10, expected)
 
 
 def test_balanced_weights_are_scikit_learns():

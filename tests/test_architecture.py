@@ -138,7 +138,7 @@ def test_modules_import_downward_only():
         ("recipe/load.py", "from nlp_transfer import classifier", "recipe imports classifier"),
         ("publishing/card.py", "from nlp_transfer import run", "publishing imports __init__"),
         ("contracts.py", "from .errors import TransferError", "contracts imports errors"),
-        ("models/layers.py", "importlib.import_module('nlp_transfer.engine.train.loop')", "models imports engine"),
+        ("models/layers.py", "importlib.import_module('nlp_transfer.engine.loop')", "models imports engine"),
         ("surprise/new.py", "", "surprise has no level"),
     ],
 )
@@ -167,23 +167,23 @@ def test_no_modules_import_each_other():
 @pytest.mark.parametrize(
     ("planted", "where"),
     [
-        ("from nlp_transfer.engine.train.loop import run_loop", "engine/window.py"),
+        ("from nlp_transfer.engine.loop import run_loop", "engine/window.py"),
         ("def f():\n    from nlp_transfer.engine import loop", "engine/window.py"),
         ("if TYPE_CHECKING:\n    from .loop import LoopSetup", "engine/window.py"),
-        ("import nlp_transfer.engine.train.loop", "engine/batch.py"),
+        ("import nlp_transfer.engine.loop", "engine/batch.py"),
     ],
 )
 def test_planted_circle_is_refused(tmp_path, planted, where):
     package = tmp_path / "nlp_transfer"
     (package / "engine").mkdir(parents=True)
-    (package / "engine/loop.py").write_text("from nlp_transfer.engine.train.window import run_window\n")
+    (package / "engine/loop.py").write_text("from nlp_transfer.engine.window import run_window\n")
     (package / "engine/window.py").write_text("from nlp_transfer.engine.batch import Batch\n")
     (package / "engine/batch.py").write_text("import json\n")
     assert find_circle(package) == (2, [])
     with (package / where).open("a") as file:
         file.write(planted + "\n")
     _, circle = find_circle(package)
-    assert {f"nlp_transfer.{where[:-3].replace('/', '.')}", "nlp_transfer.engine.train.loop"} <= set(circle)
+    assert {f"nlp_transfer.{where[:-3].replace('/', '.')}", "nlp_transfer.engine.loop"} <= set(circle)
 
 
 def run_python(code: str, *arguments: str) -> SimpleNamespace:

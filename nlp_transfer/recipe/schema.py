@@ -45,7 +45,6 @@ __all__ = [
     "PromptsConfig",
     "Recipe",
     "ReportConfig",
-    "StrategyConfig",
     "TaskConfig",
     "TrainingConfig",
     "ZeroShotConfig",

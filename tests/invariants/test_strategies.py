@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from nlp_transfer.contracts import Prepared, RunLog, Splits
-from nlp_transfer.engine.predict.logits import forward
+from nlp_transfer.engine.predict import forward
 from nlp_transfer.fitting.fit import Fitted, fit_model
 from nlp_transfer.recipe.schema import Recipe
 from tests.tiny import FAMILIES

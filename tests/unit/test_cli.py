@@ -191,7 +191,7 @@ def test_a_delimiter_becomes_an_override_where_a_command_takes_those(command, ca
         seen.append(arguments[-1])
         raise StorageError("stopped here")
 
-    monkeypatch.setattr(f"nlp_transfer.evidence.{command}.{command}", fail)
+    monkeypatch.setattr(f"nlp_transfer.evidence.{command}.command.{command}", fail)
     assert call(command, "d.csv", "data.limit=5", "--delimiter", "tab")[0] == 1
     assert seen == [["data.limit=5", "data.delimiter=tab"]]
 

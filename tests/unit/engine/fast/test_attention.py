@@ -6,7 +6,6 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification
 
 from nlp_transfer.engine.fast import attention
-from nlp_transfer.engine.fast import attention as arithmetic
 from nlp_transfer.engine.fast.attention import Attention, attend_in_parts, hide
 from nlp_transfer.engine.fast.dropout import draw_mask, find_threshold
 from tests.tiny import FAMILIES
@@ -48,7 +47,7 @@ SIZES = {1: 1, 49 * 2: 1, 3 * 49 * 2: 6, 10**9: 15}
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5])
 @pytest.mark.parametrize("queries", [1, 7])
 def test_outputs_and_gradients_are_those_of_plain_attention(rate, most, queries, monkeypatch):
-    monkeypatch.setattr(arithmetic, "SCORES_PER_PART", most * queries // 7 or 1)
+    monkeypatch.setattr(attention, "SCORES_PER_PART", most * queries // 7 or 1)
     states, mask = make_states(dtype=torch.float64)
     found = []
     for way in (attend, lambda *arguments: attend_plainly(*arguments, SIZES[most])):
@@ -105,11 +104,11 @@ def test_families_that_ask_for_attention_get_it_while_they_train(family, tiny_en
                 setattr(module, name, 0.0)
     inputs = {"input_ids": torch.arange(5, 21).reshape(2, 8), "attention_mask": torch.ones(2, 8, dtype=torch.int64)}
     inputs["attention_mask"][1, 5:] = 0
-    calls = []
+    calls, attend_once = [], attention.attend
 
     def count(*arguments):
         calls.append(arguments[4])
-        return arithmetic.attend(*arguments)
+        return attend_once(*arguments)
 
     monkeypatch.setattr(attention, "attend", count)
     name = model.config._attn_implementation

@@ -114,7 +114,7 @@ def test_what_is_tied_frozen_or_nearly_all_reached_is_left_alone(tiny_encoder, m
     assert find_embedding(tied) is None
     feeder = Feeder(prepared, "train", torch.device("cpu"))
     monkeypatch.setattr(vocabulary, "MOST_REACHED", 0.01)
-    assert reach_vocabulary(adapt(recipe, prepared).model, feeder) is None
+    assert reach_vocabulary(adapt(recipe, prepared).model, [feeder]) is None
 
 
 def test_a_token_of_no_example_is_not_taken_for_another():

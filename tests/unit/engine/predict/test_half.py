@@ -9,9 +9,10 @@ from transformers import AutoTokenizer
 from nlp_transfer.contracts import LabelSpace, Prepared
 from nlp_transfer.data.encode import encode_table, read_padding
 from nlp_transfer.engine.precision import choose_prediction
+from nlp_transfer.engine.predict import half
 from nlp_transfer.engine.predict.forward import Feeder
 from nlp_transfer.engine.predict.half import Gauge, HalfScorer
-from nlp_transfer.engine.predict.logits import half, pack_model, predict_logits
+from nlp_transfer.engine.predict.logits import pack_model, predict_logits
 from nlp_transfer.engine.predict.packed import PackedModel
 from nlp_transfer.errors import RecipeError
 from nlp_transfer.evaluation.predictions import predict_labels, to_probabilities

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from nlp_transfer.engine.predict import hidden_states as states
 from nlp_transfer.engine.predict.forward import iterate_rows
 from nlp_transfer.engine.predict.hidden_states import FrozenReader, find_reader
-from nlp_transfer.engine.predict.logits import hidden_states as states
 from nlp_transfer.engine.predict.packed import PackedEncoder
 from nlp_transfer.engine.predict.vectors import extract_vectors
 from nlp_transfer.fitting.stages import build_cache

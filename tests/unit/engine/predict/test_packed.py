@@ -9,15 +9,9 @@ from transformers import AutoTokenizer
 from nlp_transfer.contracts import LabelSpace, Prepared
 from nlp_transfer.data.batches import plan_inference
 from nlp_transfer.data.encode import encode_table, read_padding
+from nlp_transfer.engine.predict import packed
 from nlp_transfer.engine.predict.forward import Feeder, compute_logits
-from nlp_transfer.engine.predict.logits import (
-    compute_packed,
-    order_answers,
-    pack_model,
-    pack_rows,
-    packed,
-    predict_logits,
-)
+from nlp_transfer.engine.predict.logits import compute_packed, order_answers, pack_model, pack_rows, predict_logits
 from nlp_transfer.engine.predict.packed import PackedModel, PackedRows
 from nlp_transfer.models.blocks import find_stack
 from nlp_transfer.models.encoder import load_encoder

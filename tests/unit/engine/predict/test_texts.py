@@ -7,8 +7,8 @@ from datasets import Dataset
 from transformers import AutoTokenizer
 
 from nlp_transfer.contracts import LabelSpace
+from nlp_transfer.engine.predict import texts as module
 from nlp_transfer.engine.predict.half import HalfScorer
-from nlp_transfer.engine.predict.logits import texts as module
 from nlp_transfer.engine.predict.texts import Reading, TextScorer
 from nlp_transfer.errors import RecipeError
 from nlp_transfer.models.encoder import load_encoder

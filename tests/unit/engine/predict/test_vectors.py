@@ -7,7 +7,7 @@ from transformers import AutoModel
 
 from nlp_transfer.data.encode import encode_splits
 from nlp_transfer.data.identity import hash_rows
-from nlp_transfer.engine.predict.logits import vectors
+from nlp_transfer.engine.predict import vectors
 from nlp_transfer.engine.predict.vectors import extract_vectors, hash_weights
 from nlp_transfer.errors import StorageError
 from nlp_transfer.models.encoder import load_tokenizer

@@ -1,6 +1,7 @@
 """The command line as typer builds it: every command by its name, in the order of the help."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -57,7 +58,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
     "list": list_all,
     "copy": copy,

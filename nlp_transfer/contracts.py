@@ -354,6 +354,7 @@ class RunLog:
         num_processes: Count of processes that trained together.
         peak_memory_bytes: Largest resident size of the process, or of the GPU's allocator where one was used.
         collapsed: Whether the model gives one class to every validation example.
+        methods: What methods found out on the way, by their kind.
     """
 
     steps: int = 0
@@ -376,6 +377,7 @@ class RunLog:
     num_processes: int = 1
     peak_memory_bytes: int = 0
     collapsed: bool = False
+    methods: dict[str, Any] = field(default_factory=dict)
 
     @property
     def padding_share(self) -> float:

@@ -176,10 +176,10 @@ def encode_splits(
         ({'train': 1}, {'train': 0})
     """
     pad, padding_side = read_padding(tokenizer)
-    encoded = {}
-    for name in splits_to_encode if splits_to_encode is not None else splits.tables:
-        encoded[name] = encode_table(
-            splits.tables[name],
+
+    def encode(name: str, table: Dataset) -> Encoded:
+        return encode_table(
+            table,
             tokenizer,
             is_pair=splits.is_pair,
             max_length=config.max_length,
@@ -188,11 +188,16 @@ def encode_splits(
             max_windows=config.max_windows,
             where=name,
         )
+
+    encoded = {}
+    for name in splits_to_encode if splits_to_encode is not None else splits.tables:
+        encoded[name] = encode(name, splits.tables[name])
         splits.facts.truncated[name] = encoded[name].truncated
     _count_unseen(splits, encoded, tokenizer)
     if "train" in encoded:
         _warn_of_cuts(splits.facts, encoded["train"], config)
-    return Prepared(splits=encoded, labels=splits.labels, pad=pad, padding_side=padding_side)
+    further = None if splits.unlabelled is None else encode("unlabelled", splits.unlabelled)
+    return Prepared(encoded, splits.labels, pad, padding_side, further)
 
 
 def _count_unseen(splits: Splits, encoded: Mapping[str, Encoded], tokenizer: Any) -> None:

@@ -12,7 +12,7 @@ __all__ = ["hash_rows", "hash_tables", "identify_rows"]
 
 
 def identify_rows(prepared: Prepared) -> str:
-    """Hash the tokens and labels of every split in their order.
+    """Hash the tokens and labels of every split in their order, and of the texts without labels.
 
     A run that goes on must go on with the rows it began with, those it is scored on included.
 
@@ -23,8 +23,10 @@ def identify_rows(prepared: Prepared) -> str:
         A SHA-256 in hexadecimal; the same for the same rows, however they are stored.
     """
     digest = hashlib.sha256()
-    for split in sorted(prepared.splits):
-        encoded = prepared.splits[split]
+    tables = dict(sorted(prepared.splits.items()))
+    if prepared.unlabelled is not None:
+        tables["unlabelled"] = prepared.unlabelled
+    for split, encoded in tables.items():
         digest.update(f"{split} {encoded.num_examples}\n".encode())
         digest.update(encoded.lengths.astype(np.int64).tobytes())
         for values in _list_values(encoded, "input_ids"):

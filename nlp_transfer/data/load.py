@@ -9,6 +9,7 @@ from datasets import Dataset, Features, List, Value
 from nlp_transfer.contracts import SPLITS, DataFacts, LabelSpace, Splits
 from nlp_transfer.data.balance import add_rows
 from nlp_transfer.data.checks import count_conflicts, count_leaks, hash_texts
+from nlp_transfer.data.domains import read_domains, read_unlabelled, separate_domains
 from nlp_transfer.data.findings import Findings
 from nlp_transfer.data.labels.contract import (
     build_label_space,
@@ -70,7 +71,9 @@ def load_splits(
     if findings is not None:
         findings.take(opened.findings)
     texts, columns = find_columns(opened, data, task, facts)
-    parts = build_parts(opened, data, task, texts, columns, facts)
+    domains = read_domains(opened, data)
+    parts = build_parts(opened, data, task, texts, columns, facts, domains)
+    target = separate_domains(parts, data, facts)
     space = _encode_parts(parts, task, columns, facts)
     for part in parts.values():
         part.keys = hash_texts(part.table)
@@ -88,7 +91,8 @@ def load_splits(
         _describe_targets(parts["train"], space, facts)
     _count_rows(parts, space, facts)
     tables = {split: _finish(parts[split]) for split in SPLITS}
-    return Splits(tables, space, facts)
+    further = read_unlabelled(data, is_pair=texts[1] is not None, facts=facts) if target is None else _finish(target)
+    return Splits(tables, space, facts, further)
 
 
 def _encode_parts(parts: dict[str, Part], task: TaskConfig, columns: Sequence[str], facts: DataFacts) -> LabelSpace:

@@ -1,7 +1,8 @@
 """One split on its way: read, in the package's columns, without its invalid rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Self
 
 import numpy as np
@@ -58,6 +59,7 @@ class Part:
         where: The table, for messages.
         labels: Labels by the contract, once there is one.
         keys: What `hash_texts` made of the texts.
+        domains: Which domain each row belongs to, object, shape (N,); None where that is not asked for.
     """
 
     table: pa.Table
@@ -66,6 +68,7 @@ class Part:
     where: str
     labels: np.ndarray | None = None
     keys: tuple[np.ndarray, np.ndarray] = field(default_factory=lambda: (np.zeros(0), np.zeros(0)))
+    domains: np.ndarray | None = None
 
     def take(self, rows: np.ndarray) -> Self:
         """The same split with some of its rows, in the order given."""
@@ -75,6 +78,7 @@ class Part:
             raw=self.raw and replace(self.raw, values=self.raw.values.take(pa.array(rows))),
             labels=None if self.labels is None else self.labels[rows],
             keys=(self.keys[0][rows], self.keys[1][rows]) if len(self.keys[0]) else self.keys,
+            domains=None if self.domains is None else self.domains[rows],
         )
 
 
@@ -105,8 +109,9 @@ def build_parts(
     texts: tuple[str, str | None],
     columns: Sequence[str],
     facts: DataFacts,
+    domains: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> dict[str, Part]:
-    """Bring every split into the package's form, without its invalid rows."""
+    """Bring every split into the package's form, without its invalid rows; those of the target need no label."""
     parts: dict[str, Part] = {}
     names = _find_label_texts(opened, data, task, columns, facts)
     raws = _read_raws(opened, data, task, columns)
@@ -132,7 +137,8 @@ def build_parts(
             table, text=texts[0], text_b=texts[1], label=columns, id_column=data.id, where=where
         )
         _refuse_numbers(built, texts, where)
-        parts[split] = _drop_invalid(Part(built, features, raw, where), data, facts)
+        part = Part(built, features, raw, where, domains=domains.get(split))
+        parts[split] = _drop_invalid(part, data, facts, _find_unread(split, part, data))
         _note_part(split, parts[split], data, facts)
     return parts
 
@@ -222,10 +228,20 @@ def _refuse_numbers(table: pa.Table, texts: tuple[str, str | None], where: str) 
             )
 
 
-def _drop_invalid(part: Part, data: DataConfig, facts: DataFacts) -> Part:
-    """Refuse, or drop and count, rows without a text or without a label."""
+def _find_unread(split: str, part: Part, data: DataConfig) -> np.ndarray:
+    """Rows whose labels nobody reads: of train those of the target, and of other domains than those that are named."""
+    num_rows = part.table.num_rows
+    if part.domains is None:
+        return np.zeros(num_rows, dtype=bool)
+    target = [data.target] if isinstance(data.target, str) else data.target or []
+    is_target = np.isin(part.domains, target)
+    return (part.domains == "") | (~is_target if split == "test" else is_target)
+
+
+def _drop_invalid(part: Part, data: DataConfig, facts: DataFacts, unread: np.ndarray) -> Part:
+    """Refuse, or drop and count, rows without a text or, where it is read, without a label."""
     empty = find_empty_rows(part.table)
-    missing = (part.raw.missing if part.raw is not None else np.zeros(len(empty), dtype=bool)) & ~empty
+    missing = (part.raw.missing if part.raw is not None else np.zeros(len(empty), dtype=bool)) & ~empty & ~unread
     invalid = empty | missing
     if not invalid.any():
         return part

@@ -8,7 +8,7 @@ from nlp_transfer.models.heads import find_head_modules
 from nlp_transfer.models.merge import is_adapter
 from nlp_transfer.models.own import OwnClassifier
 
-__all__ = ["find_output_layer", "rescale_layer", "rescale_output"]
+__all__ = ["find_classifier", "find_output_layer", "rescale_layer", "rescale_output"]
 
 
 def find_output_layer(model: PreTrainedModel) -> nn.Linear:
@@ -40,6 +40,19 @@ def find_output_layer(model: PreTrainedModel) -> nn.Linear:
             "RoBERTa or DeBERTa."
         )
     return found[0]
+
+
+def find_classifier(model: nn.Module) -> PreTrainedModel:
+    """Find the family's own sequence-classification class in what a strategy trains.
+
+    Args:
+        model: That class, what peft made of it, or a classifier of this package's own around it.
+    """
+    if isinstance(model, OwnClassifier):
+        return find_classifier(model.encoder)
+    plain = model.get_base_model() if is_adapter(model) else model
+    assert isinstance(plain, PreTrainedModel)
+    return plain
 
 
 def rescale_layer(layer: nn.Linear, mean: float, deviation: float) -> None:
@@ -78,6 +91,4 @@ def rescale_output(model: nn.Module, mean: float, deviation: float) -> None:
     if isinstance(model, OwnClassifier):
         model.rescale(mean, deviation)
         return
-    plain = model.get_base_model() if is_adapter(model) else model
-    assert isinstance(plain, PreTrainedModel)
-    rescale_layer(find_output_layer(plain), mean, deviation)
+    rescale_layer(find_output_layer(find_classifier(model)), mean, deviation)

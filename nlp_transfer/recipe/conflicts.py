@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from nlp_transfer.recipe.fields import join_choices, suggest_nearest
+from nlp_transfer.recipe.methods.self_training import SelfTrainingConfig
+from nlp_transfer.recipe.methods.table import METHODS, list_active
 from nlp_transfer.recipe.schema import (
     METRICS,
     SELECTION_METRICS,
@@ -15,7 +17,7 @@ from nlp_transfer.recipe.schema import (
     ZeroShotConfig,
 )
 from nlp_transfer.recipe.section import Section
-from nlp_transfer.recipe.strategies.table import find_facts
+from nlp_transfer.recipe.strategies.table import STRATEGIES, find_facts
 
 __all__ = ["find_conflicts"]
 
@@ -62,7 +64,8 @@ def find_conflicts(recipe: Recipe) -> list[str]:
     """
     checks = (_check_labels, _check_encoder, _check_columns, _check_rows)
     strategies = (_check_strategy, _check_prompts, _check_zero_shot, _check_distill)
-    later = (_check_loss, _check_class_weights, _check_batches, _check_metrics, _check_trust)
+    wrapping = (_check_domains, _check_methods)
+    later = (*wrapping, _check_loss, _check_class_weights, _check_batches, _check_metrics, _check_trust)
     return [problem for check in (*checks, *strategies, *later) for problem in check(recipe)]
 
 
@@ -222,6 +225,82 @@ def _check_distill(recipe: Recipe) -> Iterator[str]:
         return
     if strategy.keep_layers != sorted(set(strategy.keep_layers)):
         yield f"strategy.keep_layers: expected each layer once, from the bottom up, got {strategy.keep_layers}."
+
+
+def _check_domains(recipe: Recipe) -> Iterator[str]:
+    """Source and target are values of a column, and differ."""
+    data = recipe.data
+    source, target = (([each] if isinstance(each, str) else each or []) for each in (data.source, data.target))
+    if data.domain is None:
+        for key, named in (("source", source), ("target", target)):
+            if named:
+                yield f"data.{key}: names values of a column of domains, and data.domain names none. Add data.domain."
+        return
+    if not target:
+        yield "data.target: missing. Name the domain to transfer to, a value of the column data.domain."
+    if both := [each for each in source if each in target]:
+        yield f"data.source: {join_choices(both)} is also in data.target. Keep it in one of the two."
+    if data.domain in (data.text, data.text_b, data.label, data.id):
+        yield f'data.domain: expected a column of domains, got "{data.domain}", which plays another part.'
+    if data.unlabelled is not None:
+        yield "data.unlabelled: the texts without labels are those of data.target. Remove one of the two."
+
+
+def _check_methods(recipe: Recipe) -> Iterator[str]:
+    """Methods suit the strategy, the task, the data, and each other."""
+    kinds = [method.kind for method in recipe.methods]
+    if repeated := _find_repeated(kinds):
+        yield f"methods: {join_choices(repeated)} stands there more than once. Keep one."
+    active = list_active(recipe.methods)
+    strategy = find_facts(recipe.strategy)
+    for method in active:
+        facts, where = METHODS[method.kind], f"methods: {method.kind}"
+        if strategy.trains not in facts.trains:
+            fitting = [kind for kind, each in STRATEGIES.items() if each.trains in facts.trains]
+            yield (
+                f"{where} does not go with strategy.kind {recipe.strategy.kind}, which {TRAINED[strategy.trains]}. "
+                f"Choose one of {join_choices(fitting)}."
+            )
+        elif facts.phase == "change" and strategy.learning_rate is None:
+            yield f"{where} changes a training by gradients, which strategy.kind {strategy.kind} has not. Leave it out."
+        if isinstance(method, SelfTrainingConfig) and (method.targets == "soft" or method.weight != 1):
+            yield from _check_soft(where, recipe)
+        if recipe.task.kind not in facts.tasks:
+            yield f"{where} does not go with task.kind {recipe.task.kind}, only with {join_choices(facts.tasks)}."
+        if facts.needs_texts and recipe.data.unlabelled is None and recipe.data.domain is None:
+            yield (
+                f"{where} reads texts without labels, and there are none. Name some with data.unlabelled, or the "
+                "domains with data.domain, data.source and data.target."
+            )
+    for what, chosen in (
+        ("decide how examples become gradients", [m.kind for m in active if METHODS[m.kind].replaces_window]),
+        ("go around the fits of a run", [m.kind for m in active if METHODS[m.kind].phase == "around"]),
+    ):
+        if len(chosen) > 1:
+            yield f"methods: {join_choices(chosen)} all {what}, so only one of them can. Keep one."
+
+
+def _check_soft(where: str, recipe: Recipe) -> Iterator[str]:
+    """Soft targets and weights of rows are read by a loss; a head that is fitted apart has none."""
+    facts = find_facts(recipe.strategy)
+    if facts.learning_rate is None or facts.trains == "pairs":
+        yield f"{where}: targets soft, or a weight, need a loss, and strategy.kind {facts.kind} fits its head apart."
+    if recipe.training.focal_gamma:
+        yield f"{where}: targets soft, or a weight, do not go with training.focal_gamma. Remove one."
+    if recipe.task.kind == "ordinal":
+        yield f"{where}: targets soft, or a weight, are for task.kind classification."
+
+
+TRAINED = {
+    "all": "trains every weight",
+    "upper": "trains the upper layers",
+    "inside": "trains something small inside the layers",
+    "head": "trains the head alone",
+    "pairs": "trains on pairs of texts",
+    "student": "trains a student of another classifier",
+    "nothing": "trains nothing",
+}
+"""What a strategy does, in words."""
 
 
 def _check_loss(recipe: Recipe) -> Iterator[str]:

@@ -18,6 +18,7 @@ from nlp_transfer.recipe.fields import (
     suggest_key,
     suggest_nearest,
 )
+from nlp_transfer.recipe.methods.table import METHODS
 from nlp_transfer.recipe.yaml12 import parse_scalar
 
 __all__ = ["describe_value", "explain_errors", "locate_errors"]
@@ -120,6 +121,8 @@ def _explain(path: Path, details: ErrorDetails, data: Mapping[str, Any]) -> str:
     where = _format_path(path)
     value = details["input"]
     kind = details["type"]
+    if path and path[0] == "methods" and (explained := _explain_method(path, details, data)):
+        return explained
     if kind == "extra_forbidden":
         return _explain_unknown(path, data)
     if kind == "missing":
@@ -136,6 +139,29 @@ def _explain(path: Path, details: ErrorDetails, data: Mapping[str, Any]) -> str:
     if kind.endswith("_type") or kind in ("literal_error", "int_from_float"):
         return _explain_type(path, value, _find_annotation(path))
     return f"{where}: {details['msg'].removeprefix('Value error, ')}, got {describe_value(value)}."
+
+
+def _explain_method(path: Path, details: ErrorDetails, data: Mapping[str, Any]) -> str:
+    """Explain what no section has in common with the list of methods; an empty text where a section's words do."""
+    where, value, kinds = _format_path(path), details["input"], list(METHODS)
+    if len(path) == 1:
+        return f"{where}: expected a list of methods, got {describe_value(value)}. Write [{{kind: {kinds[0]}}}]."
+    if details["type"].startswith("union_tag") and isinstance(value, Mapping) and "kind" in value:
+        nearest = suggest_nearest(value["kind"], kinds)
+        given = describe_value(value["kind"])
+        return f"{where}.kind: expected one of {join_choices(kinds)}, got {given}.{nearest}"
+    if details["type"].startswith("union_tag"):
+        return f"{where}.kind: missing. Choose one of {join_choices(kinds)}."
+    if len(path) == 2:
+        return f"{where}: expected a method, got {describe_value(value)}. Write {{kind: {kinds[0]}}}."
+    section = METHODS[data["methods"][path[1]]["kind"]].section
+    if details["type"] == "extra_forbidden":
+        known = list(section.model_fields)
+        nearest = suggest_nearest(path[2], known) or f" Known here: {', '.join(known)}."
+        return f'{where}: unknown key for kind "{data["methods"][path[1]]["kind"]}".{nearest}'
+    if details["type"].endswith("_type") or details["type"] in ("literal_error", "int_from_float"):
+        return _explain_type(path, value, section.model_fields[str(path[2])].annotation)
+    return ""
 
 
 def _explain_unknown(path: Path, data: Mapping[str, Any]) -> str:
@@ -178,8 +204,6 @@ def _explain_section(section: str, value: Any) -> str:
 def _find_annotation(path: Path) -> Any:
     """Look up what a key takes, or the items of the list or mapping it holds."""
     annotation = get_annotation(str(path[0]), str(path[1])) if len(path) > 1 else str
-    if len(path) == 1 and path[0] == "methods":
-        return list[Any]
     if len(path) < 3:
         return annotation
     wanted = list if isinstance(path[2], int) else dict

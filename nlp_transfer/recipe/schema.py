@@ -7,9 +7,11 @@ every figure it used.
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from nlp_transfer.recipe.formats import read_delimiter
+from nlp_transfer.recipe.methods import table as methods
+from nlp_transfer.recipe.methods.facts import MethodSection
 from nlp_transfer.recipe.section import PositiveInt, Section, StrategySection
 from nlp_transfer.recipe.strategies.adapters import AdaptersConfig
 from nlp_transfer.recipe.strategies.distill import DistillConfig
@@ -51,8 +53,10 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    MethodConfig = MethodSection
     StrategyConfig = StrategySection
 else:
+    MethodConfig = methods.join_sections()
     StrategyConfig = join_sections()
 
 METRICS: dict[str, tuple[str, ...]] = {
@@ -200,6 +204,21 @@ class DataConfig(Section):
     leaks: Literal["warn", "drop"] = Field(
         "warn", description="What happens to train rows whose text also stands in validation or test."
     )
+    unlabelled: str | None = Field(
+        None,
+        min_length=1,
+        description="Texts without labels, for methods that read some: bundled name, file, folder, or Hub id.",
+    )
+    domain: str | None = Field(
+        None,
+        min_length=1,
+        description="Column of domains: train and validation keep rows of data.source, test those of data.target, and "
+        "the target's rows of train become texts without labels.",
+    )
+    source: list[str] | str | None = Field(
+        None, min_length=1, description="Domains with labels; all others than the target where absent."
+    )
+    target: list[str] | str | None = Field(None, min_length=1, description="Domain, or several, to transfer to.")
     validation_share: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.1, description="Share of train drawn where the source has no validation split."
     )
@@ -360,6 +379,13 @@ class ReportConfig(Section):
     language: str | None = Field(None, description="Language code for the model card, such as en.")
 
 
+def _name_kinds(entries: Any) -> Any:
+    """Let a method go by its bare name, where its settings stay as they are."""
+    if not isinstance(entries, list):
+        return entries
+    return [{"kind": entry} if isinstance(entry, str) else entry for entry in entries]
+
+
 class Recipe(Section):
     """One run, described completely.
 
@@ -374,8 +400,9 @@ class Recipe(Section):
     encoder: EncoderConfig = Field(default_factory=EncoderConfig)
     data: DataConfig = Field(default_factory=DataConfig)
     strategy: StrategyConfig = Field(default_factory=lambda: FullConfig(kind="full"))
-    methods: list[dict[str, Any]] = Field(
-        default_factory=list, max_length=0, description="Methods that wrap the strategy. None ships yet."
+    methods: Annotated[list[MethodConfig], BeforeValidator(_name_kinds)] = Field(
+        default_factory=list,
+        description="What wraps the strategy: other data, another loss, or several fits. Their order does not matter.",
     )
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)

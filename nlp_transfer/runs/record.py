@@ -278,6 +278,7 @@ def _describe_training(best: SeedResult) -> dict[str, Any]:
         "resumed_at": log.resumed_at,
         "damaged_checkpoints": log.damaged_checkpoints,
         "collapsed": log.collapsed,
+        **({"methods": log.methods} if log.methods else {}),
     }
 
 

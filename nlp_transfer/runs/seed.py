@@ -25,8 +25,10 @@ from nlp_transfer.errors import DamageError, MissingExtraError, OutputError, nam
 from nlp_transfer.evaluation.calibrators import Calibrator, read_calibrator
 from nlp_transfer.evaluation.thresholds import Choice, read_thresholds
 from nlp_transfer.files import explain_writing
-from nlp_transfer.fitting.fit import Fitted, fit_model, predict_all
+from nlp_transfer.fitting.fit import Fitted, predict_all
+from nlp_transfer.fitting.fits import Fits
 from nlp_transfer.fitting.stages import HookMaker
+from nlp_transfer.methods import train_with_methods
 from nlp_transfer.models.digests import check_artifact, check_files, hash_files, open_record, seal_record
 from nlp_transfer.models.sources import ARTIFACT_FILE, EncoderSource
 from nlp_transfer.publishing.artifact import load_artifact, save_artifact, write_atomically
@@ -216,7 +218,7 @@ def train_seed(recipe: Recipe, seed: int, space: Workspace, folder: Path, consol
         markup=False,
         soft_wrap=True,
     )
-    fitted = fit_model(
+    fits = Fits(
         recipe,
         space.splits,
         space.prepared,
@@ -228,6 +230,7 @@ def train_seed(recipe: Recipe, seed: int, space: Workspace, folder: Path, consol
         track=space.track if accelerator.is_main_process else track_nothing,
         precision=choose_precision(training.precision, device),
     )
+    fitted = train_with_methods(fits)
     _tell_resumed(fitted.log, console)
     loader, log = _save(recipe, fitted, space, folder, accelerator), fitted.log
     place, is_main = folder / "model", accelerator.is_main_process

@@ -187,7 +187,7 @@ def test_seeds_that_are_read_back_keep_their_maps_and_thresholds(tables, tiny_en
             run_tiny(tables, tiny_encoder("bert"), tmp_path / "run", **extra)
     with monkeypatch.context() as watched:
         # Both seeds are finished: nothing is trained or predicted again.
-        watched.setattr(seed, "fit_model", stop)
+        watched.setattr(seed, "train_with_methods", stop)
         resumed = run_tiny(tables, tiny_encoder("bert"), tmp_path / "run", **extra)
     whole = run_tiny(tables, tiny_encoder("bert"), tmp_path / "other", **extra)
     for section in ("scores", "calibration", "thresholds", "abstention"):

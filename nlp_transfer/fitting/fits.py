@@ -1,0 +1,110 @@
+"""The fits of one run or method, each by its name: one that was broken off goes on, one that is done is read back."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from nlp_transfer.contracts import Encoded, Prepared, Splits, Track, track_nothing
+from nlp_transfer.engine.precision import Precision
+from nlp_transfer.fitting.fit import PLAIN, Change, Fitted, fit_model, predict_split
+from nlp_transfer.fitting.stages import HookMaker
+from nlp_transfer.recipe.schema import Recipe
+
+__all__ = ["Fits"]
+
+
+@dataclass(frozen=True)
+class Fits:
+    """Trains models for a method, which decides how many there are and on what.
+
+    Attributes:
+        recipe: Encoder, strategy and training of every fit.
+        splits: Label contract, texts, and facts.
+        prepared: Tokenized splits, and texts without labels.
+        accelerator: Places and wraps the models.
+        changes: What methods make of every fit.
+        make_hooks: Given the number of updates and a label, the watchers of a loop.
+        checkpoints: Folder of checkpoints, a folder in it for each fit that has a name; None for none.
+        rows: Names the rows of the run.
+        label: What progress bars say.
+        track: Shows work other than training.
+        precision: Number format of the training.
+    """
+
+    recipe: Recipe
+    splits: Splits
+    prepared: Prepared
+    accelerator: Accelerator
+    changes: Sequence[Change] = ()
+    make_hooks: HookMaker | None = None
+    checkpoints: Path | None = None
+    rows: str = ""
+    label: str = "training"
+    track: Track = track_nothing
+    precision: Precision = PLAIN
+
+    def train(
+        self,
+        name: str = "",
+        *,
+        start: Mapping[str, torch.Tensor] | None = None,
+        prepared: Prepared | None = None,
+        changes: Sequence[Change] = (),
+        keep_weights: bool = False,
+    ) -> Fitted:
+        """Train a model; the same call after a kill goes on where it was, and ends in the same bits.
+
+        Its checkpoints lie in a folder of its name. One whose last update is behind is not trained again: the loop
+        finds that in its last checkpoint.
+
+        Args:
+            name: Of the fit, as a folder is called; empty for the only one.
+            start: Weights to start from, as ``Fitted.weights`` of an earlier fit holds them; the encoder's own where
+                absent.
+            prepared: Tokenized splits in place of the run's own; the same for the same name.
+            changes: What else is made of this fit, behind the changes of all.
+            keep_weights: Whether ``Fitted.weights`` is filled.
+
+        Returns:
+            The trained model.
+        """
+        return fit_model(
+            self.recipe,
+            self.splits,
+            prepared or self.prepared,
+            self.accelerator,
+            make_hooks=self.make_hooks,
+            checkpoints=self.checkpoints if self.checkpoints is None or not name else self.checkpoints / name,
+            rows=f"{self.rows}/{name}" if name else self.rows,
+            label=f"{self.label}, {name}" if name else self.label,
+            track=self.track,
+            precision=self.precision,
+            start=start,
+            changes=(*self.changes, *changes),
+            keep_weights=keep_weights,
+        )
+
+    def predict(self, fitted: Fitted, encoded: Encoded) -> np.ndarray:
+        """Give the probabilities that a trained model has for further rows.
+
+        Args:
+            fitted: The model, in the form that is saved.
+            encoded: Tokenized as train was.
+
+        Returns:
+            Float64, shape (N, C).
+        """
+        settings = self.recipe.evaluation
+        held = replace(self.prepared, splits={"further": encoded})
+        return predict_split(
+            fitted.adapted.model,
+            held,
+            "further",
+            self.accelerator,
+            batch_size=settings.batch_size,
+            max_tokens=settings.max_tokens,
+        )

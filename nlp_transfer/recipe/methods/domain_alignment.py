@@ -1,0 +1,40 @@
+"""Settings of the alignment of domains."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from nlp_transfer.recipe.methods.facts import MethodFacts, MethodSection
+from nlp_transfer.recipe.section import PositiveInt
+
+__all__ = ["FACTS", "DomainAlignmentConfig"]
+
+
+class DomainAlignmentConfig(MethodSection):
+    """Learn features by which the labelled domain cannot be told from the other (Ganin et al. 2016)."""
+
+    use_when: ClassVar[str] = "labels of one domain, texts of another, and features that tell the two apart"
+
+    kind: Literal["domain_alignment"]
+    loss: Literal["dann"] = Field(
+        "dann", description="dann: a head tells the domains apart, and the encoder gets its gradient reversed."
+    )
+    weight: Annotated[float, Field(ge=0)] = Field(
+        0.1, description="Most that the reversed gradient counts; it grows from 0 over the training. 0 is off. Chosen."
+    )
+    steepness: Annotated[float, Field(gt=0)] = Field(
+        10.0, description="How early the weight has grown (Ganin et al. 2016, section 5.2.2)."
+    )
+    hidden: PositiveInt = Field(100, description="Width of the head's hidden layer (Ganin et al. 2016).")
+
+
+FACTS = MethodFacts(
+    DomainAlignmentConfig,
+    recipe="domain/dann",
+    phase="change",
+    trains=("all", "upper", "inside"),
+    tasks=("classification", "ordinal", "multi_label", "regression"),
+    is_off=lambda config: config.weight == 0,
+    needs_texts=True,
+    replaces_window=True,
+)

@@ -1,0 +1,51 @@
+"""What is known of a method beside its settings: everything that lists methods derives from it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+from nlp_transfer.contracts import TaskKind
+from nlp_transfer.recipe.section import Section
+
+__all__ = ["MethodFacts", "MethodSection"]
+
+
+class MethodSection(Section):
+    """What the settings of every method have in common."""
+
+    use_when: ClassVar[str] = ""
+    """When to choose it, in one line."""
+
+    kind: str
+
+
+@dataclass(frozen=True)
+class MethodFacts:
+    """One row of the table of methods.
+
+    Attributes:
+        section: Its settings; ``kind`` is its name, the docstring says what it does, ``use_when`` when to choose it.
+        recipe: Shipped recipe.
+        phase: Whether it changes a fit (other windows, streams, losses), or goes around one or several.
+        trains: Kinds of strategies it goes with, by what these move; see `StrategyFacts.trains`.
+        tasks: Kinds of tasks.
+        needs_texts: Whether it reads texts without labels.
+        replaces_window: Whether it decides how an update's examples become gradients: two such do not go together.
+        is_off: Whether settings leave the fit as it is: strength 0.
+        technique: Module that does it; of the name of the kind where empty.
+    """
+
+    section: type[MethodSection]
+    recipe: str
+    phase: Literal["change", "around"]
+    trains: tuple[str, ...]
+    tasks: tuple[TaskKind, ...]
+    is_off: Callable[[Any], bool]
+    needs_texts: bool = False
+    replaces_window: bool = False
+    technique: str = ""
+
+    @property
+    def kind(self) -> str:
+        """Its name in recipes."""
+        return str(get_args(self.section.model_fields["kind"].annotation)[0])

@@ -134,7 +134,7 @@ def read_unlabelled(data: DataConfig, *, is_pair: bool, facts: DataFacts) -> Dat
         facts: Gets what was left out.
 
     Returns:
-        Columns ``id``, ``text`` and, of pairs, ``text_b``, and whatever else there is; None where none are named.
+        Columns ``id``, ``text`` and, of pairs, ``text_b``; None where none are named.
 
     Raises:
         DataError: They cannot be read, or one is empty.
@@ -151,7 +151,9 @@ def read_unlabelled(data: DataConfig, *, is_pair: bool, facts: DataFacts) -> Dat
         text, text_b = (data.text, data.text_b) if has_columns else (None, None)
         if data.invalid == "drop":
             table = _drop_empty(table, text, facts)
-        return prepare_inference_table(table, text=text, text_b=text_b, is_pair=is_pair, where=where)
+        found = prepare_inference_table(table, text=text, text_b=text_b, is_pair=is_pair, where=where)
+        # Labels that happen to be there are nobody's business.
+        return found.select_columns([name for name in ("id", "text", "text_b") if name in found.column_names])
     except DataError as error:
         raise DataError(f"data.unlabelled: {error}") from error
 

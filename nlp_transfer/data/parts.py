@@ -235,7 +235,8 @@ def _find_unread(split: str, part: Part, data: DataConfig) -> np.ndarray:
         return np.zeros(num_rows, dtype=bool)
     target = [data.target] if isinstance(data.target, str) else data.target or []
     is_target = np.isin(part.domains, target)
-    return (part.domains == "") | (~is_target if split == "test" else is_target)
+    unread: np.ndarray = (part.domains == "") | (~is_target if split == "test" else is_target)
+    return unread
 
 
 def _drop_invalid(part: Part, data: DataConfig, facts: DataFacts, unread: np.ndarray) -> Part:

@@ -27,7 +27,11 @@ Change = tuple[tuple[str, ...], Any]
 _BOUND_KEYS: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {
     # Columns, splits and versions belong to the source they were written for.
     ("data", "path"): tuple(
-        ("data", key) for key in ("name", "revision", "text", "text_b", "label", "id", "splits", "delimiter", "sheet")
+        ("data", key)
+        for key in (
+            *("name", "revision", "text", "text_b", "label", "id", "splits", "delimiter", "sheet"),
+            *("domain", "source", "target"),
+        )
     ),
     ("encoder", "name"): (("encoder", "revision"),),
     # A rate that suits LoRA ruins full fine-tuning; the new strategy's own default is the safe one.

@@ -4,9 +4,11 @@ import pytest
 from pydantic import ValidationError
 
 from nlp_transfer.recipe.explain import describe_value, explain_errors
+from nlp_transfer.recipe.methods.table import METHODS
 from nlp_transfer.recipe.schema import STRATEGY_CONFIGS, Recipe
 
 KINDS = ", ".join(f'"{kind}"' for kind in STRATEGY_CONFIGS)
+METHOD_KINDS = ", ".join(f'"{kind}"' for kind in METHODS)
 
 CASES = [
     ({"training": {"learning_rat": 1}}, 'training.learning_rat: unknown key. Did you mean "learning_rate"?'),
@@ -89,7 +91,22 @@ CASES = [
         {"evaluation": {"metrics": "accuracy"}},
         'evaluation.metrics: expected a list of texts, got the text "accuracy". Write [accuracy].',
     ),
-    ({"methods": [{"a": 1}]}, "methods: none is available yet, expected an empty list, got a list."),
+    ({"methods": [{"a": 1}]}, f"methods[0].kind: missing. Choose one of {METHOD_KINDS}."),
+    ({"methods": "r_drop"}, 'methods: expected a list of methods, got the text "r_drop". Write [{kind: r_drop}].'),
+    ({"methods": [3]}, "methods[0]: expected a method, got the number 3. Write {kind: r_drop}."),
+    (
+        {"methods": [{"kind": "rdrop"}]},
+        f'methods[0].kind: expected one of {METHOD_KINDS}, got the text "rdrop". Did you mean "r_drop"?',
+    ),
+    (
+        {"methods": ["r_drop", {"kind": "self_training", "round": 2}], "data": {"unlabelled": "x.txt"}},
+        'methods[1].round: unknown key for kind "self_training". Did you mean "rounds"?',
+    ),
+    (
+        {"methods": [{"kind": "r_drop", "alpha": -1}]},
+        "methods[0].alpha: expected a number of at least 0, got the number -1.",
+    ),
+    ({"methods": [{"kind": "r_drop", "alpha": "x"}]}, 'methods[0].alpha: expected a number, got the text "x".'),
     ({"description": 5}, 'description: expected text, got the number 5. Put it in quotes: "5".'),
     ({1: 2}, "1: expected a key that is text, got the number 1. Put it in quotes."),
 ]

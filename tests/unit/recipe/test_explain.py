@@ -92,6 +92,19 @@ CASES = [
         'evaluation.metrics: expected a list of texts, got the text "accuracy". Write [accuracy].',
     ),
     ({"methods": [{"a": 1}]}, f"methods[0].kind: missing. Choose one of {METHOD_KINDS}."),
+    ({"description": 5}, 'description: expected text, got the number 5. Put it in quotes: "5".'),
+    ({1: 2}, "1: expected a key that is text, got the number 1. Put it in quotes."),
+]
+
+
+@pytest.mark.parametrize(("data", "sentence"), CASES, ids=[sentence.split(":")[0] for _, sentence in CASES])
+def test_a_mistake_gives_exactly_one_sentence(data, sentence):
+    with pytest.raises(ValidationError) as caught:
+        Recipe.model_validate(data)
+    assert explain_errors(caught.value, data) == [sentence]
+
+
+METHOD_MISTAKES = [
     ({"methods": "r_drop"}, 'methods: expected a list of methods, got the text "r_drop". Write [{kind: r_drop}].'),
     ({"methods": [3]}, "methods[0]: expected a method, got the number 3. Write {kind: r_drop}."),
     (
@@ -107,13 +120,11 @@ CASES = [
         "methods[0].alpha: expected a number of at least 0, got the number -1.",
     ),
     ({"methods": [{"kind": "r_drop", "alpha": "x"}]}, 'methods[0].alpha: expected a number, got the text "x".'),
-    ({"description": 5}, 'description: expected text, got the number 5. Put it in quotes: "5".'),
-    ({1: 2}, "1: expected a key that is text, got the number 1. Put it in quotes."),
 ]
 
 
-@pytest.mark.parametrize(("data", "sentence"), CASES, ids=[sentence.split(":")[0] for _, sentence in CASES])
-def test_a_mistake_gives_exactly_one_sentence(data, sentence):
+@pytest.mark.parametrize(("data", "sentence"), METHOD_MISTAKES)
+def test_a_mistake_in_a_method_gives_exactly_one_sentence(data, sentence):
     with pytest.raises(ValidationError) as caught:
         Recipe.model_validate(data)
     assert explain_errors(caught.value, data) == [sentence]

@@ -98,6 +98,8 @@ class DataFacts:
         unseen: Texts per split in which the encoder knows no token (filled by the encoding stage).
         unknown_share: Share of the tokens per split that the encoder does not know, in [0, 1] (likewise).
         alike: Rows of train with the tokens of a different text that has another label (likewise).
+        transfer: Of labelled rows and texts without labels, how many there are and how far they lie apart; empty where
+            there are no such texts.
         drawn: Splits that were not in the source and were drawn from train.
         notes: What was decided for the user, one sentence each.
         warnings: What the user may want to change, one sentence each.
@@ -113,6 +115,7 @@ class DataFacts:
     unseen: dict[str, int] = field(default_factory=dict)
     unknown_share: dict[str, float] = field(default_factory=dict)
     alike: int = 0
+    transfer: dict[str, Any] = field(default_factory=dict)
     drawn: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

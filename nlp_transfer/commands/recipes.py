@@ -11,9 +11,10 @@ __all__ = ["copy", "list_all", "schema", "validate"]
 
 
 def list_all() -> None:
-    """Show the shipped recipes and the strategies."""
+    """Show the shipped recipes, the strategies and the methods."""
     from rich.table import Table
 
+    from nlp_transfer.recipe.methods.table import METHODS
     from nlp_transfer.recipe.schema import STRATEGY_CONFIGS
     from nlp_transfer.recipe.shipped import list_shipped
 
@@ -28,7 +29,13 @@ def list_all() -> None:
     strategies.add_column("use it when you have")
     for kind, section in STRATEGY_CONFIGS.items():
         strategies.add_row(kind, (section.__doc__ or "").splitlines()[0], section.use_when)
-    show(recipes, strategies)
+    methods = Table(title="\nMethods", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    methods.add_column("kind", style="bold", no_wrap=True)
+    methods.add_column("what it does")
+    methods.add_column("use it when you have")
+    for kind, facts in METHODS.items():
+        methods.add_row(kind, (facts.section.__doc__ or "").splitlines()[0], facts.section.use_when)
+    show(recipes, strategies, methods)
 
 
 def copy(

@@ -28,6 +28,7 @@ from nlp_transfer.runs.guard import adopt_result, guard_run
 from nlp_transfer.runs.ownership import MACHINE_FILE, RunFolder, claim_folder
 from nlp_transfer.runs.record import build_record, check_selection, keep_best_seed, score_run
 from nlp_transfer.runs.seed import SeedResult, Workspace, check_machine, clear_progress, train_seed
+from nlp_transfer.runs.transfer import describe_transfer
 from nlp_transfer.runs.trust import check_trust, describe_trust
 from nlp_transfer.stopping import hold_signals
 
@@ -169,6 +170,8 @@ def _run_in(
     seeds = recipe.training.seeds or [recipe.training.seed]
     with state.main_process_first():
         spaces = prepare(recipe, seeds, source, console)
+    first = spaces[seeds[0]]
+    first.splits.facts.transfer = describe_transfer(recipe, first)
     for space in spaces.values():
         space.watch = watch
     results: list[SeedResult] = []

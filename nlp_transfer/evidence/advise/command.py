@@ -20,13 +20,11 @@ from nlp_transfer.data.load import load_splits
 from nlp_transfer.data.unseen import Unseen, describe_unseen, find_unseen, suggest_encoder
 from nlp_transfer.engine.precision import choose_device
 from nlp_transfer.errors import DataError
+from nlp_transfer.evaluation.shift import compute_coral, compute_mmd, measure_proxy_distance
 from nlp_transfer.evidence.advise.candidates import Outlook, rank_candidates, write_outlook
 from nlp_transfer.evidence.advise.distance import (
-    compute_coral,
-    compute_mmd,
     load_masked_model,
     measure_fragmentation,
-    measure_proxy_distance,
     score_masked_tokens,
 )
 from nlp_transfer.evidence.advise.facts import (

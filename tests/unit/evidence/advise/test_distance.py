@@ -9,12 +9,10 @@ from scipy.spatial.distance import cdist, pdist
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from nlp_transfer.errors import ShapeError
+from nlp_transfer.evaluation.shift import compute_coral, compute_mmd, measure_proxy_distance
 from nlp_transfer.evidence.advise.distance import (
-    compute_coral,
-    compute_mmd,
     load_masked_model,
     measure_fragmentation,
-    measure_proxy_distance,
     score_masked_tokens,
 )
 from nlp_transfer.models.sources import resolve_encoder

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from accelerate import Accelerator
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 import nlp_transfer as nt
@@ -28,6 +29,7 @@ from nlp_transfer.recipe.methods.table import METHODS as TABLE
 from nlp_transfer.recipe.schema import Recipe
 from nlp_transfer.recipe.shipped import list_shipped
 from nlp_transfer.recipe.strategies.table import STRATEGIES
+from tests.invariants.launched import launch
 from tests.tiny import make_splits
 from tests.training import Watcher
 
@@ -228,6 +230,44 @@ def test_two_passes_without_dropout_are_one(tiny_encoder: Any, tmp_path: Path) -
     twice = train((still, splits, prepared), tmp_path / "twice")
     once = train((still.model_copy(update={"methods": []}), splits, prepared), tmp_path / "once")
     assert_same(read_weights(twice), read_weights(once))
+
+
+def train_plainly(encoder: Path, name: str) -> dict[str, torch.Tensor]:
+    """Weights of a method without dropout, by SGD and without clipping, which would hide a wrong factor."""
+    torch.set_num_threads(1)
+    recipe, splits, prepared = make_case(encoder, name, "full")
+    plain = {
+        "optimizer": "sgd",
+        "learning_rate": 0.1,
+        "head_learning_rate": None,
+        "max_grad_norm": None,
+        "schedule": "constant",
+        "warmup_share": 0.0,
+        "microbatch_size": 3,
+        "batch_size": 10,
+    }
+    recipe = recipe.model_copy(
+        update={
+            "encoder": recipe.encoder.model_copy(update={"dropout": 0.0}),
+            "training": recipe.training.model_copy(update=plain),
+        }
+    )
+    fits = Fits(recipe, splits, prepared, Accelerator(cpu=True), rows=identify_rows(prepared))
+    return read_weights(train_with_methods(fits))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SETTINGS)
+def test_two_processes_give_the_weights_of_one(name: str, tiny_encoder: Any, tmp_path: Path) -> None:
+    encoder, out = tiny_encoder("bert"), tmp_path / "weights.safetensors"
+    launch(tmp_path, {"encoder": str(encoder), "method": name, "out": str(out)})
+    with safe_open(out, "pt") as file:
+        assert file.metadata()["processes"] == "2"
+    one, two = train_plainly(encoder, name), load_file(out)
+    start = read_weights(train(make_case(encoder, name, "full", **OFF[name.partition("-")[0]]), tmp_path / "off"))
+    assert one.keys() == two.keys() == start.keys()
+    assert max(float((one[key] - two[key]).abs().max()) for key in one) <= 1e-5
+    assert max(float((one[key] - start[key]).abs().max()) for key in one) > 1e-3
 
 
 def make_domains(*, permuted: bool) -> pd.DataFrame:

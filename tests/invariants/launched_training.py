@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accelerate import PartialState
 from safetensors.torch import save_file
 
 from nlp_transfer.engine.train.loop import _Loop
+from tests.contracts.test_methods import train_plainly
 from tests.invariants.gradient_case import train_case
 
 
@@ -33,6 +35,10 @@ if __name__ == "__main__":
         weights, processes = train_case(Path(task["encoder"]), task["microbatch_size"])
         if processes[1] == 0:
             save_file({**weights}, task["weights"], metadata={"processes": str(processes[0])})
+    if "method" in task:
+        found = train_plainly(Path(task["encoder"]), task["method"])
+        if PartialState().process_index == 0:
+            save_file(found, task["out"], metadata={"processes": str(PartialState().num_processes)})
     if "signal" in task:
         send_signal(**task["signal"])
     if "recipe" in task:

@@ -155,6 +155,12 @@ class Splits:
         """Whether a split has labels to score against."""
         return "label" in self.tables[split].column_names
 
+    def read_labels(self, split: str) -> np.ndarray:
+        """The labels of a split, shape (N,), or (N, C) where several may hold."""
+        import numpy as np
+
+        return np.asarray(self.tables[split].select_columns(["label"]).with_format("numpy")["label"][:])
+
 
 @dataclass(frozen=True)
 class TokenCounts:

@@ -51,7 +51,7 @@ def calibrate_artifact(
     kind = recipe.evaluation.calibration
     if kind == "none":
         return None
-    calibrator = fit_calibrator(kind, raw["validation"], _read_validation(splits), splits.labels)
+    calibrator = fit_calibrator(kind, raw["validation"], splits.read_labels("validation"), splits.labels)
     if is_main:
         temperature = calibrator.temperature if kind == "temperature" else None
         amend_artifact(folder, {"calibration": calibrator.to_json(), "temperature": temperature})
@@ -82,7 +82,7 @@ def settle_thresholds(
         return {}, None
     choices = choose_thresholds(
         probabilities["validation"],
-        _read_validation(splits),
+        splits.read_labels("validation"),
         splits.labels,
         config.threshold_goal,
         at=config.threshold_at,
@@ -92,8 +92,3 @@ def settle_thresholds(
     if is_main and numbers:
         amend_artifact(folder, {"thresholds": numbers})
     return choices, read_thresholds({"thresholds": numbers}, splits.labels, where=str(folder))
-
-
-def _read_validation(splits: Splits) -> np.ndarray:
-    """Labels of validation as an array."""
-    return np.asarray(splits.tables["validation"].select_columns(["label"]).with_format("numpy")["label"][:])

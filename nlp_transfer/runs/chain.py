@@ -10,12 +10,12 @@ from typing import Any
 
 from rich.console import Console
 
-from nlp_transfer.data.encode import encode_splits, resolve_max_length
+from nlp_transfer.data.encode import encode_splits
 from nlp_transfer.errors import DivergedError, EncoderError, RecipeError
 from nlp_transfer.models.encoder import open_encoder
 from nlp_transfer.models.sources import ARTIFACT_FILE, EncoderSource, resolve_encoder
 from nlp_transfer.recipe.schema import EncoderConfig, Recipe
-from nlp_transfer.runs.seed import SeedResult, Workspace, train_seed
+from nlp_transfer.runs.seed import SeedResult, Workspace, choose_length, train_seed
 
 __all__ = ["CONTROLS_FOLDER", "Chain", "Link", "trace_chain", "train_chain"]
 
@@ -166,11 +166,10 @@ def train_chain(
 
 
 def _prepare(space: Workspace, encoder: EncoderConfig, recipe: Recipe) -> Workspace:
-    """The same rows, read by another encoder's tokenizer."""
+    """The same rows, read by another encoder's tokenizer, and watched alike."""
     opened = open_encoder(encoder)
-    source, tokenizer, settings = opened.source, opened.tokenizer, opened.settings
-    max_length = resolve_max_length(tokenizer, settings, space.max_length)
+    tokenizer, max_length = opened.tokenizer, choose_length(recipe, opened, space.max_length)
     # Tokenizing fills in facts, which are those of the run itself.
     splits = replace(space.splits, facts=copy.deepcopy(space.splits.facts))
     prepared = encode_splits(splits, tokenizer, recipe.data.model_copy(update={"max_length": max_length}))
-    return Workspace(splits, prepared, tokenizer, source, max_length, space.console)
+    return Workspace(splits, prepared, tokenizer, opened.source, max_length, space.console, space.watch)

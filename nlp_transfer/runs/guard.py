@@ -19,7 +19,6 @@ from nlp_transfer.recipe.schema import LOWER_IS_BETTER, METRICS, Recipe
 from nlp_transfer.runs.chain import CONTROLS_FOLDER, Chain, train_chain
 from nlp_transfer.runs.control import Control, make_control_recipe, train_control
 from nlp_transfer.runs.harm import find_reasons
-from nlp_transfer.runs.record import read_labels
 from nlp_transfer.runs.seed import PREDICTIONS_FILE, SeedResult, Workspace, make_accelerator, train_seed
 
 __all__ = [
@@ -193,7 +192,7 @@ def _compare(
 ) -> dict[str, Any]:
     """One gain with its interval, and what it says."""
     config, metric = recipe.evaluation, str(recipe.training.select_by)
-    truth, space = read_labels(splits, split), splits.labels
+    truth, space = splits.read_labels(split), splits.labels
     metrics = list(dict.fromkeys([metric, *(config.metrics or [])]))
     first, second = ours.probabilities[split], theirs.probabilities[split]
     found = score_gain(first, second, truth, space, metrics, resamples=config.resamples, confidence=config.confidence)
@@ -232,7 +231,7 @@ def _add_seeds(
 
 def _choose(recipe: Recipe, splits: Splits, contenders: Sequence[Contender]) -> Contender:
     """The model that does best on validation; of equals a later one, because the first was found harmful."""
-    metric, truth = str(recipe.training.select_by), read_labels(splits, "validation")
+    metric, truth = str(recipe.training.select_by), splits.read_labels("validation")
 
     def measure(contender: Contender) -> float:
         found = [

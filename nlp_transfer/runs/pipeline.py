@@ -12,10 +12,10 @@ from accelerate.utils import broadcast_object_list
 from rich.console import Console
 
 from nlp_transfer.contracts import Splits
-from nlp_transfer.data.encode import encode_splits, resolve_max_length
+from nlp_transfer.data.encode import encode_splits
 from nlp_transfer.data.load import load_splits
 from nlp_transfer.engine.precision import choose_device, count_processes, keep_measured
-from nlp_transfer.errors import RecipeError, TransferError
+from nlp_transfer.errors import TransferError
 from nlp_transfer.fitting.stages import HookMaker
 from nlp_transfer.models.encoder import open_encoder
 from nlp_transfer.publishing.artifact import write_atomically
@@ -23,18 +23,23 @@ from nlp_transfer.publishing.card import render_card
 from nlp_transfer.publishing.report.result import Report
 from nlp_transfer.recipe.load import list_dropped, load_recipe
 from nlp_transfer.recipe.schema import DataConfig, Recipe
-from nlp_transfer.recipe.strategies.table import find_facts
 from nlp_transfer.runs.guard import adopt_result, guard_run
 from nlp_transfer.runs.ownership import MACHINE_FILE, RunFolder, claim_folder
 from nlp_transfer.runs.record import build_record, check_selection, keep_best_seed, score_run
-from nlp_transfer.runs.seed import SeedResult, Workspace, check_machine, clear_progress, train_seed
+from nlp_transfer.runs.seed import (
+    SeedResult,
+    Workspace,
+    check_machine,
+    choose_length,
+    clear_progress,
+    count_reserved,
+    train_seed,
+)
 from nlp_transfer.runs.transfer import describe_transfer
 from nlp_transfer.runs.trust import check_trust, describe_trust
 from nlp_transfer.stopping import hold_signals
 
 __all__ = ["override_recipe", "prepare", "run"]
-
-MIN_LENGTH = 4  # as data.max_length: the special tokens of a pair, and one more
 
 
 def run(
@@ -226,14 +231,8 @@ def prepare(recipe: Recipe, seeds: Sequence[int], source: object | None, console
         RecipeError: The encoder has no room for a text.
     """
     opened = open_encoder(recipe.encoder)
-    origin, tokenizer, settings = opened.source, opened.tokenizer, opened.settings
-    reserves = find_facts(recipe.strategy).reserves
-    reserved = int(getattr(recipe.strategy, reserves)) if reserves else 0
-    max_length = resolve_max_length(tokenizer, settings, recipe.data.max_length, reserved=reserved)
-    if max_length < MIN_LENGTH:
-        raise RecipeError(
-            [f"strategy.{reserves}: {reserved} prompts leave no room for a text in this encoder. Lower it."]
-        )
+    origin, tokenizer = opened.source, opened.tokenizer
+    reserved, max_length = count_reserved(recipe), choose_length(recipe, opened, recipe.data.max_length)
     spaces: dict[int, Workspace] = {}
     for seed in seeds:
         if spaces and recipe.data.shots is None:

@@ -47,11 +47,6 @@ class Outcome:
     control: dict[str, Any] = field(default_factory=dict)
 
 
-def read_labels(splits: Splits, split: str) -> np.ndarray:
-    """Labels of a split as an array."""
-    return np.asarray(splits.tables[split].select_columns(["label"]).with_format("numpy")["label"][:])
-
-
 def score_run(
     recipe: Recipe,
     results: Sequence[SeedResult],
@@ -76,9 +71,9 @@ def score_run(
     metrics = list(config.metrics or [])
     rivals: dict[str, dict[str, list[np.ndarray]]] = {}
     labelled = [split for split in results[0].probabilities if splits.is_labelled(split)]
-    truth = {split: read_labels(splits, split) for split in labelled}
+    truth = {split: splits.read_labels(split) for split in labelled}
     trained = list({id(each): each for each in tables}.values())
-    train_labels = [read_labels(each, "train") for each in trained]
+    train_labels = [each.read_labels("train") for each in trained]
     # Training does not wait for scikit-learn.
     from nlp_transfer.evaluation.baselines import predict_majority
 
@@ -133,7 +128,7 @@ def check_selection(recipe: Recipe, splits: Splits) -> None:
     """
     metric = str(recipe.training.select_by)
     if "validation" in splits.tables and splits.is_labelled("validation"):
-        undefined = find_undefined_metrics(read_labels(splits, "validation"), splits.labels, [metric])
+        undefined = find_undefined_metrics(splits.read_labels("validation"), splits.labels, [metric])
         if undefined:
             raise DataError(
                 f"training.select_by: {metric} cannot choose weights on this validation split: "
@@ -187,7 +182,7 @@ def keep_best_seed(recipe: Recipe, results: Sequence[SeedResult], splits: Splits
     if len(results) == 1:
         return results[0]
     metric = str(recipe.training.select_by)
-    truth = read_labels(splits, "validation")
+    truth = splits.read_labels("validation")
     best, best_value = results[0], float("nan")
     for number, result in enumerate(results):
         ours, limits = result.probabilities["validation"], result.thresholds

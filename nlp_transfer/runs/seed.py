@@ -17,11 +17,12 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
 from nlp_transfer.contracts import Evaluation, Hook, Loader, Prepared, RunLog, Splits, track_nothing
+from nlp_transfer.data.encode import resolve_max_length
 from nlp_transfer.data.identity import identify_rows
 from nlp_transfer.engine.precision import Precision, choose_device, choose_precision, count_processes
 from nlp_transfer.engine.train.hooks import TrackerHook, build_progress, track_work, watch_work
 from nlp_transfer.engine.train.loop import OTHER_ROWS
-from nlp_transfer.errors import DamageError, MissingExtraError, OutputError, name_cause
+from nlp_transfer.errors import DamageError, MissingExtraError, OutputError, RecipeError, name_cause
 from nlp_transfer.evaluation.calibrators import Calibrator, read_calibrator
 from nlp_transfer.evaluation.thresholds import Choice, read_thresholds
 from nlp_transfer.files import explain_writing
@@ -30,10 +31,12 @@ from nlp_transfer.fitting.fits import Fits
 from nlp_transfer.fitting.stages import HookMaker
 from nlp_transfer.methods import train_with_methods
 from nlp_transfer.models.digests import check_artifact, check_files, hash_files, open_record, seal_record
+from nlp_transfer.models.encoder import OpenedEncoder
 from nlp_transfer.models.sources import ARTIFACT_FILE, EncoderSource
 from nlp_transfer.publishing.artifact import load_artifact, save_artifact, write_atomically
 from nlp_transfer.publishing.card import drop_places
 from nlp_transfer.recipe.schema import Recipe
+from nlp_transfer.recipe.strategies.table import find_facts
 from nlp_transfer.runs.calibrate import calibrate_artifact, calibrate_splits, settle_thresholds
 from nlp_transfer.runs.predictions import build_predictions
 
@@ -42,13 +45,16 @@ __all__ = [
     "Workspace",
     "build_predictions",
     "check_machine",
+    "choose_length",
     "clear_progress",
+    "count_reserved",
     "list_versions",
     "make_accelerator",
     "train_seed",
 ]
 
 PACKAGES = ("nlp_transfer", "torch", "transformers", "datasets", "peft", "accelerate", "evaluate", "scikit-learn")
+MIN_LENGTH = 4  # as data.max_length: the special tokens of a pair, and one more
 SEED_FILE = ".seed.json"
 PROBABILITIES_FILE = ".probabilities.npz"
 PREDICTIONS_FILE = "predictions.parquet"
@@ -90,6 +96,34 @@ class Workspace:
         """Show work other than training, unless the console is quiet; let watchers see it as steps of training."""
         shown = track_nothing(label, total) if self.console.quiet else track_work(self.console, label, total)
         return shown if self.watch is None else watch_work(shown, self.watch(total, label))
+
+
+def choose_length(recipe: Recipe, opened: OpenedEncoder, wanted: int) -> int:
+    """Choose how many tokens of a text an encoder is given, the places of prompts left out.
+
+    Args:
+        recipe: The strategy, which may need places for itself.
+        opened: The encoder's tokenizer and configuration.
+        wanted: Most tokens, as ``data.max_length``.
+
+    Returns:
+        At least `MIN_LENGTH`.
+
+    Raises:
+        RecipeError: The encoder has no room for a text.
+    """
+    reserved = count_reserved(recipe)
+    length = resolve_max_length(opened.tokenizer, opened.settings, wanted, reserved=reserved)
+    if length < MIN_LENGTH:
+        key = find_facts(recipe.strategy).reserves
+        raise RecipeError([f"strategy.{key}: {reserved} prompts leave no room for a text in this encoder. Lower it."])
+    return length
+
+
+def count_reserved(recipe: Recipe) -> int:
+    """Tokens of what the encoder reads that a strategy needs for itself."""
+    key = find_facts(recipe.strategy).reserves
+    return int(getattr(recipe.strategy, key)) if key else 0
 
 
 @dataclass

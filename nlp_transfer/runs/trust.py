@@ -65,7 +65,7 @@ def describe_trust(recipe: Recipe, best: SeedResult, splits: Splits) -> dict[str
         DataError: A column of slices does not group rows.
     """
     config, space = recipe.evaluation, splits.labels
-    labels = {split: _read_labels(splits, split) for split in best.probabilities if splits.is_labelled(split)}
+    labels = {split: splits.read_labels(split) for split in best.probabilities if splits.is_labelled(split)}
     shown = "test" if "test" in labels else "validation"
     if shown not in labels:
         return {}
@@ -122,7 +122,7 @@ def read_groups(splits: Splits, split: str, name: str) -> list[Any]:
     table = splits.tables[split]
     names = splits.labels.names
     if name == "label" and splits.labels.kind != "regression":
-        truth = _read_labels(splits, split)
+        truth = splits.read_labels(split)
         if truth.ndim == 2:
             return [[names[column] for column in np.flatnonzero(row)] for row in truth]
         return [names[label] for label in truth]
@@ -149,11 +149,6 @@ def _find_column(splits: Splits, split: str, name: str) -> str:
         f"evaluation.slices: expected a column of {split}, or {' or '.join(BUILT_IN)}, came {name!r}; the columns are: "
         f"{', '.join(names)}. Name one of them."
     )
-
-
-def _read_labels(splits: Splits, split: str) -> np.ndarray:
-    """Labels of a split as an array."""
-    return np.asarray(splits.tables[split].select_columns(["label"]).with_format("numpy")["label"][:])
 
 
 def _compare_calibration(

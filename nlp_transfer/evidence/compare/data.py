@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from nlp_transfer.contracts import Prepared, Splits
 from nlp_transfer.data.encode import encode_splits, resolve_max_length
 from nlp_transfer.data.identity import identify_rows
@@ -64,7 +62,7 @@ def build_reference(splits: Splits) -> Reference:
                 "compared on. Give a split with labels, or leave its file out and one is drawn from train."
             )
         table = splits.tables[split]
-        labels[split] = np.asarray(table.select_columns(["label"]).with_format("numpy")["label"][:])
+        labels[split] = splits.read_labels(split)
         if split != "train":
             ids[split] = [str(value) for value in table["id"][:]]
     return Reference(splits, labels, ids)

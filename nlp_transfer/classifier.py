@@ -375,7 +375,7 @@ class Classifier:
     def export(
         self,
         to: "Runtime",
-        out: str | Path | None = None,
+        output_dir: str | Path | None = None,
         *,
         int8: bool = False,
         tolerance: float | None = None,
@@ -384,7 +384,9 @@ class Classifier:
         """Write this classifier's artefact for onnxruntime or OpenVINO; see `export_artifact`."""
         from nlp_transfer.publishing.export.command import export_artifact
 
-        return export_artifact(self._artifact.folder, to=to, out=out, int8=int8, tolerance=tolerance, data=data)
+        return export_artifact(
+            self._artifact.folder, to=to, output_dir=output_dir, int8=int8, tolerance=tolerance, data=data
+        )
 
     def _recall_texts(self, rows: Dataset, text: str | None, text_b: str | None) -> tuple[str | None, str | None]:
         """The columns of the texts: as named, else as in the training data where the table has them."""

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
@@ -237,7 +237,7 @@ def tell_warnings(kind: type[Warning]) -> Iterator[None]:
         yield
 
 
-def say_json(record: Mapping[str, Any]) -> None:
+def say_json(record: Mapping[str, Any] | Sequence[Any]) -> None:
     """Write JSON to stdout, with every character as itself where the encoding has all of them."""
     is_full = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "").startswith("utf")
     say(json.dumps(record, indent=2, ensure_ascii=not is_full))
@@ -246,7 +246,7 @@ def say_json(record: Mapping[str, Any]) -> None:
 def show_record(found: object, record: Mapping[str, Any], *, as_json: bool) -> None:
     """Write a result to stdout, as it shows itself or as JSON."""
     if as_json:
-        say(json.dumps(record, indent=2))
+        say_json(record)
     else:
         show(found)
 

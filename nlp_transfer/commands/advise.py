@@ -7,7 +7,7 @@ import typer
 
 from nlp_transfer.commands.naming import add_delimiter
 from nlp_transfer.recipe.schema import EncoderConfig
-from nlp_transfer.terminal import quiet_libraries, say, show, show_progress
+from nlp_transfer.terminal import quiet_libraries, say_json, show, show_progress
 
 __all__ = ["advise"]
 
@@ -29,7 +29,6 @@ def advise(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for advice.json and report.html.")] = None,
 ) -> None:
     """Say which strategies suit a table, what each will reach and cost, and why, before any training."""
-    import json
     from collections.abc import Callable, Iterator
     from contextlib import contextmanager
 
@@ -51,11 +50,11 @@ def advise(
         limit=limit,
         shots=shots,
         seed=seed,
-        out=out,
+        output_dir=out,
         track=track,
     )
     if as_json:
-        say(json.dumps(advice.to_json(), indent=2))
+        say_json(advice.to_json())
         return
     show(advice)
     if out is not None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nlp_transfer.terminal import quiet_libraries, say, show, tell
+from nlp_transfer.terminal import quiet_libraries, say_json, show, tell
 
 __all__ = ["benchmark"]
 
@@ -38,8 +38,6 @@ def benchmark(
     work on real tokens a second, as a share of what matrix products reach here. OUT also gets comparison.json and
     comparison.svg.
     """
-    import json
-
     from nlp_transfer.benchmarks.suite import load_suite, narrow_suite
 
     # A suite with a mistake is told at once, before the libraries are loaded.
@@ -60,6 +58,6 @@ def benchmark(
     )
     rows = compare_suite(chosen, bench, say=tell)
     if as_json:
-        say(json.dumps(rows, indent=2))
+        say_json(rows)
     else:
         show(comparison_table(rows, whole.description))

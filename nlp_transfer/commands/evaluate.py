@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from nlp_transfer.commands.naming import name_options
-from nlp_transfer.terminal import quiet_libraries, say, show, show_progress
+from nlp_transfer.terminal import quiet_libraries, say_json, show, show_progress
 
 __all__ = ["evaluate"]
 
@@ -33,8 +33,6 @@ def evaluate(
 ) -> None:
     """Score a classifier on labelled data, with intervals."""
     quiet_libraries()
-    import json
-
     from nlp_transfer.classifier import Classifier
     from nlp_transfer.data.exchange import read_split
     from nlp_transfer.publishing.report.tables import scores_table
@@ -55,6 +53,6 @@ def evaluate(
         )
     found = {name: score.to_json() for name, score in scores.items()}
     if as_json:
-        say(json.dumps(found, indent=2))
+        say_json(found)
     else:
         show(scores_table({"scores": {split: found}}))

@@ -49,7 +49,7 @@ def export(
     done = export_artifact(
         artifact,
         to=to,
-        out=out,
+        output_dir=out,
         int8=int8,
         tolerance=tolerance,
         agreement=agreement,

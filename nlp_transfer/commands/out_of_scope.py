@@ -7,7 +7,7 @@ import typer
 
 from nlp_transfer.commands.naming import name_options
 from nlp_transfer.errors import OutputError
-from nlp_transfer.terminal import quiet_libraries, say
+from nlp_transfer.terminal import quiet_libraries, say, say_json
 
 __all__ = ["out_of_scope"]
 
@@ -73,10 +73,8 @@ def out_of_scope(
 
 def _say_found(found: Mapping[str, Any], *, as_json: bool) -> None:
     """What was fitted and measured, in sentences or as JSON."""
-    import json
-
     if as_json:
-        say(json.dumps(found, indent=2))
+        say_json(found)
         return
     if found["fitted_rows"] is not None:
         say(f"fitted to {found['fitted_rows']:,} rows: {found['file']}")

@@ -16,7 +16,7 @@ from nlp_transfer.evidence.rank.options import (
     choose_estimators,
     read_layers_option,
 )
-from nlp_transfer.terminal import quiet_libraries, say, show
+from nlp_transfer.terminal import quiet_libraries, say_json, show
 
 __all__ = ["rank"]
 
@@ -49,8 +49,6 @@ def rank(
     ] = None,
 ) -> None:
     """Rank encoders for a table, from one pass of each over some of its rows."""
-    import json
-
     # A mistake is told at once, before the libraries are loaded.
     estimators, which = choose_estimators(estimator or []), read_layers_option(layers)
     quiet_libraries()
@@ -72,7 +70,7 @@ def rank(
         console=Console(file=sys.stderr),
     )
     if as_json:
-        say(json.dumps(ranking.to_json(), indent=2))
+        say_json(ranking.to_json())
     elif out is None:
         show(ranking)
     else:

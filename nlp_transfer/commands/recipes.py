@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nlp_transfer.terminal import complain, say, show
+from nlp_transfer.terminal import complain, say, say_json, show
 
 __all__ = ["copy", "list_all", "schema", "validate"]
 
@@ -70,8 +70,6 @@ def validate(
 
 def schema() -> None:
     """Print the JSON Schema of recipes, for editors."""
-    import json
-
     from nlp_transfer.recipe.load import export_json_schema
 
-    say(json.dumps(export_json_schema(), indent=2))
+    say_json(export_json_schema())

@@ -55,7 +55,7 @@ def tune(
         trials=trials,
         budget=left,
         jobs=jobs,
-        out=out,
+        output_dir=out,
         seed=seed,
         confirm=confirm,
         console=Console(stderr=True),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nlp_transfer.contracts import Score
 from nlp_transfer.errors import ArtifactError, OutputError, name_cause
 from nlp_transfer.files import check_new_folder, explain_reading, explain_writing
-from nlp_transfer.models.digests import open_record
+from nlp_transfer.models.digests import FileDigests, open_record
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -157,7 +157,7 @@ def _read_source(record: Path) -> str | None:
 
 def read_record(
     path: Path, check: Callable[[dict[str, Any]], None], *, name: str, missing: str, damaged: str
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, FileDigests]]:
     """Read what `write_view` wrote.
 
     Args:
@@ -168,7 +168,7 @@ def read_record(
         damaged: The way out where it is damaged.
 
     Returns:
-        The record.
+        The record, and the digests that it holds.
 
     Raises:
         ArtifactError: There is none, it is damaged, or it is not the one that was saved.
@@ -176,15 +176,18 @@ def read_record(
     """
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record, dict):
+            raise ValueError("no object in it")
         check(record)
-        record, _ = open_record(record, path)
+        return open_record(record, path)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise ArtifactError(f"{path}: expected {name}, found none. {missing}") from error
     except OSError as error:
         raise explain_reading(path, error, ArtifactError, way_out=damaged) from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except KeyError as error:
+        raise ArtifactError(f"{path}: expected {name}, got no {error.args[0]!r} in it. {damaged}") from error
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ArtifactError(f"{path}: expected {name}, got {name_cause(error)}. {damaged}") from error
-    return record
 
 
 def write_view(folder: Path, html: Mapping[str, str], record: Mapping[str, str]) -> None:
@@ -207,4 +210,4 @@ def write_view(folder: Path, html: Mapping[str, str], record: Mapping[str, str])
     for name, page in html.items():
         write_atomically(folder / name, page.encode("utf-8", errors="backslashreplace"))
     for name, text in record.items():
-        write_atomically(folder / name, text)
+        write_atomically(folder / name, text.encode("utf-8", errors="backslashreplace"))

@@ -54,7 +54,7 @@ def main() -> int:
         name = f"{to} {'int8' if int8 else 'fp32'}"
         folder = arguments.out / name.replace(" ", "-")
         if not folder.exists():
-            export_artifact(run, to=to, int8=int8, out=folder, data=validation, agreement=0.0)
+            export_artifact(run, to=to, int8=int8, output_dir=folder, data=validation, agreement=0.0)
         folders[name] = folder
     rows = measure(folders, table, rounds=arguments.rounds)
     print(f"{len(table)} texts, best of {arguments.rounds} rounds")

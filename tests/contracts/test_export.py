@@ -96,7 +96,7 @@ def bert(tiny_encoder, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def exported(bert, tmp_path_factory) -> Path:
     """That adapter, folded in and exported for onnxruntime."""
-    return export_artifact(bert, to="onnx", out=tmp_path_factory.mktemp("onnx") / "out").folder
+    return export_artifact(bert, to="onnx", output_dir=tmp_path_factory.mktemp("onnx") / "out").folder
 
 
 @pytest.mark.parametrize(("family", "to", "technique"), CELLS)
@@ -140,7 +140,7 @@ def test_classifiers_in_a_form_of_their_own_answer_as_torch_does(variant, to, ti
 def test_prompts_are_refused_with_the_way_out(tiny_encoder, tmp_path):
     folder = make_artifact(tiny_encoder("bert"), tmp_path / "model", "prompts")
     with pytest.raises(ArtifactError, match=r"came one that cannot, such as prompts. Train with strategy.kind lora"):
-        export_artifact(folder, to="onnx", out=tmp_path / "out")
+        export_artifact(folder, to="onnx", output_dir=tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
@@ -243,7 +243,7 @@ def test_what_answers_otherwise_is_refused_and_nothing_stays(bert, exported, tmp
 
     monkeypatch.setitem(export.CONVERTERS, "onnx", give_old_graph)
     with pytest.raises(ArtifactError, match=r"within 0.0001 of torch's on 13 texts, came a difference of 0.01"):
-        export_artifact(moved, to="onnx", out=tmp_path / "out")
+        export_artifact(moved, to="onnx", output_dir=tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["moved"]
 
 
@@ -256,10 +256,10 @@ def test_what_an_exporter_cannot_follow_is_refused_and_nothing_stays(bert, tmp_p
 
     monkeypatch.setitem(export.CONVERTERS, "onnx", fail)
     with pytest.raises(ArtifactError, match=r"the exporter of onnx cannot follow this model \(unknown operator\)"):
-        export_artifact(bert, to="onnx", out=tmp_path / "out")
+        export_artifact(bert, to="onnx", output_dir=tmp_path / "out")
     monkeypatch.setitem(export.CONVERTERS, "onnx", fill)
     with pytest.raises(StorageError, match="No space left"):
-        export_artifact(bert, to="onnx", out=tmp_path / "out")
+        export_artifact(bert, to="onnx", output_dir=tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -270,16 +270,16 @@ def test_arguments_that_cannot_work_are_refused_before_anything_is_loaded(tmp_pa
         ({"to": "tflite"}, "expected one of onnx, openvino"),
         ({"to": "onnx", "tolerance": 0.0}, "tolerance: expected a number above 0"),
         ({"to": "onnx", "agreement": 98.5}, "agreement: expected a share"),
-        ({"to": "onnx", "out": tmp_path / "full"}, "holds something already"),
+        ({"to": "onnx", "output_dir": tmp_path / "full"}, "holds something already"),
     ]:
         with pytest.raises(OutputError, match=message):
-            export_artifact("no/such/model", **{"out": tmp_path / "out", **arguments})
+            export_artifact("no/such/model", **{"output_dir": tmp_path / "out", **arguments})
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["file"]
 
 
 def test_an_export_is_not_exported_again_nor_opened_where_it_is_damaged(exported, tmp_path):
     with pytest.raises(ArtifactError, match="is an export already"):
-        export_artifact(exported, to="openvino", out=tmp_path / "out")
+        export_artifact(exported, to="openvino", output_dir=tmp_path / "out")
     damaged = Classifier.from_pretrained(exported).save_pretrained(tmp_path / "damaged")
     (damaged / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(ArtifactError, match=r"model\.onnx: is damaged"):
@@ -294,7 +294,10 @@ def test_an_export_is_not_exported_again_nor_opened_where_it_is_damaged(exported
 
 def test_a_missing_engine_names_its_install_command(exported, bert, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    for action in (lambda: load_artifact(exported), lambda: export_artifact(bert, to="onnx", out=tmp_path / "out")):
+    for action in (
+        lambda: load_artifact(exported),
+        lambda: export_artifact(bert, to="onnx", output_dir=tmp_path / "out"),
+    ):
         with pytest.raises(MissingExtraError, match=r"needs onnxruntime. Install it with: .*nlp_transfer\[onnx\]"):
             action()
 
@@ -350,10 +353,10 @@ def test_a_regression_in_a_large_unit_is_held_to_deviations_of_its_target(tiny_e
     record = json.loads((folder / "nlp_transfer.json").read_text())
     # Of an artefact that does not say its unit, nobody can tell how much a difference is.
     with pytest.raises(ArtifactError, match=r"expected logits within 0\.0001 of torch's"):
-        export_artifact(folder, to="onnx", out=tmp_path / "plain")
+        export_artifact(folder, to="onnx", output_dir=tmp_path / "plain")
     target = {"mean": 3e5, "deviation": 1e6}
     (folder / "nlp_transfer.json").write_text(json.dumps(record | {"target": target}))
-    done = export_artifact(folder, to="onnx", out=tmp_path / "onnx")
+    done = export_artifact(folder, to="onnx", output_dir=tmp_path / "onnx")
     assert 1e-4 < done.shapes.largest_difference < 1e-4 * 1e6
     texts = make_texts(8, seed=2)
     expected = Classifier.from_pretrained(folder, device="cpu").predict(texts)

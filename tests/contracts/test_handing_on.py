@@ -134,5 +134,5 @@ def test_everything_that_a_comparison_and_a_search_leave_has_the_modes_of_the_um
     compare(str(table), encoder=encoder, rungs=["features", "full"], seeds=1, output_dir=place, progress=False)
     assert assert_modes(place, umask) > 5
     options = QUICK | {"encoder.name": encoder, "data.path": str(table)}
-    tune({"strategy": {"kind": "full"}}, options, trials=1, out=tmp_path / "search", progress=False)
+    tune({"strategy": {"kind": "full"}}, options, trials=1, output_dir=tmp_path / "search", progress=False)
     assert assert_modes(tmp_path / "search", umask) > 5

@@ -107,7 +107,7 @@ def advise(
     limit: int | None = None,
     shots: int | None = None,
     seed: int = 0,
-    out: str | Path | None = None,
+    output_dir: str | Path | None = None,
     track: Track = track_nothing,
 ) -> Advice:
     """Say which transfer strategies suit a labelled table, before any of them is trained.
@@ -128,7 +128,7 @@ def advise(
         limit: First rows of the shuffled train, as ``data.limit``.
         shots: Rows a class, as ``data.shots``.
         seed: Of draws and folds.
-        out: Folder that gets ``advice.json`` and ``report.html``; nothing is written where absent.
+        output_dir: Folder that gets ``advice.json`` and ``report.html``; nothing is written where absent.
         track: Shows how far it is.
 
     Returns:
@@ -146,8 +146,8 @@ def advise(
     columns = {"text": text, "text_b": text_b, "label": label, "limit": limit, "shots": shots}
     recipe, told = _make_recipe(data, encoder, columns, overrides, seed)
     splits = load_splits(recipe.data, recipe.task, seed=seed, source=source)
-    if out is not None:
-        claim_advice(out, splits.facts.source)
+    if output_dir is not None:
+        claim_advice(output_dir, splits.facts.source)
     _check_splits(splits)
     origin, tokenizer, loaded, max_length = _load(recipe, splits, seed)
     model: PreTrainedModel = getattr(loaded.model, loaded.model.base_model_prefix)
@@ -177,8 +177,8 @@ def advise(
     }
     record["notes"] += describe_unseen(unseen, tokenizer, where="train", way="try it with --encoder")
     advice = Advice(record)
-    if out is not None:
-        advice.save(out)
+    if output_dir is not None:
+        advice.save(output_dir)
     return advice
 
 

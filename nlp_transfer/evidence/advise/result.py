@@ -1,6 +1,5 @@
 """Advice as ``advise`` returns it, and as ``advice.json`` and ``report.html`` hold it."""
 
-import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,17 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from nlp_transfer.evidence.advise.picture import draw_candidates
-from nlp_transfer.models.digests import seal_record
+from nlp_transfer.publishing.result import Result
 from nlp_transfer.publishing.summary import format_duration, format_interval, format_number, show_text
 from nlp_transfer.publishing.views import (
     claim_view,
-    copy_record,
     make_templates,
-    read_record,
     read_styles,
-    show_plain,
-    to_json_value,
-    write_view,
 )
 
 __all__ = ["Advice", "claim_advice", "describe_facts"]
@@ -43,7 +37,7 @@ PROBE_NAMES = {
 """Probes as a reader knows them."""
 
 
-class Advice:
+class Advice(Result):
     """Ranked strategies for a table; shows itself in a terminal and in a notebook.
 
     Args:
@@ -58,31 +52,10 @@ class Advice:
         Advice(full 0.900 [0.850, 0.950])
     """
 
-    def __init__(self, record: Mapping[str, Any]) -> None:
-        self.record: dict[str, Any] = to_json_value(record)
-
-    @classmethod
-    def load(cls, folder: Path | str) -> "Advice":
-        """Read advice that was written.
-
-        Args:
-            folder: What ``out`` was.
-
-        Returns:
-            The advice.
-
-        Raises:
-            ArtifactError: There is none, or it is damaged.
-            StorageError: The machine could not read it.
-        """
-        record = read_record(
-            Path(folder) / ADVICE_JSON,
-            _check,
-            name="advice",
-            missing="Ask for it: nlp-transfer advise",
-            damaged="Ask for it again.",
-        )
-        return cls(record)
+    file = ADVICE_JSON
+    name = "advice"
+    missing = "Ask for it: nlp-transfer advise"
+    damaged = "Ask for it again."
 
     @property
     def candidates(self) -> list[dict[str, Any]]:
@@ -99,28 +72,19 @@ class Advice:
         """Command line that runs the first strategy."""
         return str(self.candidates[0]["command"])
 
-    def to_json(self) -> dict[str, Any]:
-        """The record as plain JSON values, copied."""
-        return copy_record(self.record)
+    @staticmethod
+    def check(record: dict[str, Any]) -> None:
+        """Refuse what is no advice."""
+        if not record["candidates"]:
+            raise ValueError("no candidates in it")
 
-    def save(self, folder: Path | str) -> None:
-        """Write ``advice.json`` and ``report.html``, each whole or not at all.
-
-        Args:
-            folder: Where to; made where absent.
-
-        Raises:
-            StorageError: The machine could not write.
-        """
-        text = json.dumps(seal_record(self.record), indent=2, allow_nan=False) + "\n"
-        write_view(Path(folder), {ADVICE_HTML: _render(self, is_page=True)}, {ADVICE_JSON: text})
+    def render(self, *, is_page: bool) -> str:
+        """Write it as a page, or as a fragment for a notebook, without scripts."""
+        return _render(self, is_page=is_page)
 
     def __repr__(self) -> str:
         figures = (f"{row['kind']} {format_number(row['expected'])} {format_interval(row)}" for row in self.candidates)
         return f"Advice({', '.join(figures)})"
-
-    def __str__(self) -> str:
-        return show_plain(self.__rich__(), width=100)
 
     def __rich__(self) -> RenderableType:
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
@@ -138,10 +102,6 @@ class Advice:
         return Group(
             lead, gap, table, gap, *reasons, gap, *facts, gap, Text("Run it:"), Text(_break_command(self.command))
         )
-
-    def _repr_html_(self) -> str:
-        """Tables and a picture for a notebook, as one fragment of HTML without scripts."""
-        return _render(self, is_page=False)
 
 
 def claim_advice(folder: Path | str, source: str) -> Path:
@@ -273,9 +233,3 @@ def _break_command(command: str) -> str:
         else:
             lines.append(f"    {word}" if lines else word)
     return " \\\n".join(lines)
-
-
-def _check(record: Mapping[str, Any]) -> None:
-    """Refuse what is no advice."""
-    if not record["candidates"]:
-        raise ValueError("no candidates in it")

@@ -1,6 +1,5 @@
 """A finished audit: what ``audit`` returns, and what ``audit.json`` and ``report.html`` hold."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from nlp_transfer.evidence.audit.pictures import draw_groups, draw_shifts
-from nlp_transfer.models.digests import seal_record
+from nlp_transfer.publishing.result import Result
 from nlp_transfer.publishing.summary import format_count, name_place, show_text
 from nlp_transfer.publishing.views import (
     claim_view,
-    copy_record,
     make_templates,
-    read_record,
     read_styles,
-    show_plain,
-    to_json_value,
-    write_view,
 )
 
 __all__ = ["Audit", "claim_audit"]
@@ -60,7 +54,7 @@ RATE_NAMES = {
 }
 
 
-class Audit:
+class Audit(Result):
     """What a classifier makes of groups; shows itself in a terminal and in a notebook.
 
     Args:
@@ -68,32 +62,10 @@ class Audit:
         folder: Where it was written; None where it was not.
     """
 
-    def __init__(self, record: Mapping[str, Any], folder: Path | None = None) -> None:
-        self.record: dict[str, Any] = to_json_value(record)
-        self.folder = folder
-
-    @classmethod
-    def load(cls, folder: Path | str) -> "Audit":
-        """Read an audit that was written.
-
-        Args:
-            folder: The ``output_dir`` it was given.
-
-        Returns:
-            The audit.
-
-        Raises:
-            ArtifactError: There is none, or it is damaged.
-            StorageError: The machine could not read it.
-        """
-        record = read_record(
-            Path(folder) / AUDIT_JSON,
-            _check,
-            name="an audit",
-            missing="Make one with: nlp-transfer audit",
-            damaged="Audit again.",
-        )
-        return cls(record, Path(folder))
+    file = AUDIT_JSON
+    name = "an audit"
+    missing = "Make one with: nlp-transfer audit"
+    damaged = "Audit again."
 
     @property
     def groups(self) -> dict[str, dict[str, Any]]:
@@ -115,43 +87,24 @@ class Audit:
         """What identity terms change; None where no text has one."""
         return self.record["swaps"]  # type: ignore[no-any-return]
 
-    def to_json(self) -> dict[str, Any]:
-        """The record as plain JSON values, copied."""
-        return copy_record(self.record)
+    @staticmethod
+    def check(record: dict[str, Any]) -> None:
+        """Refuse what is not an audit."""
+        if not isinstance(record["groups"], list) or not record["gaps"]:
+            raise ValueError("no groups in it")
 
-    def save(self, folder: Path | str) -> None:
-        """Write ``audit.json`` and ``report.html``, each whole or not at all.
-
-        Args:
-            folder: Where to; made where absent.
-
-        Raises:
-            StorageError: The machine could not write.
-        """
-        text = json.dumps(seal_record(self.to_json()), indent=2) + "\n"
-        write_view(Path(folder), {AUDIT_HTML: _render(self, is_page=True)}, {AUDIT_JSON: text})
+    def render(self, *, is_page: bool) -> str:
+        """Write it as a page, or as a fragment for a notebook, without scripts."""
+        return _render(self, is_page=is_page)
 
     def __repr__(self) -> str:
         return f"Audit({len(self.record['groups'])} groups; {_describe_gap(self, 'equalized_odds')})"
-
-    def __str__(self) -> str:
-        return show_plain(self.__rich__(), width=100)
 
     def __rich__(self) -> RenderableType:
         parts: list[RenderableType] = [_lay_out_groups(self), _lay_out_gaps(self)]
         if self.swaps is not None:
             parts.append(_lay_out_terms(self))
         return Group(*parts, *(Text(line, style="dim") for line in _describe(self)))
-
-    def _repr_html_(self) -> str:
-        """Tables and pictures for a notebook, as one fragment of HTML without scripts."""
-        return _render(self, is_page=False)
-
-
-def _check(record: Mapping[str, Any]) -> None:
-    """Refuse what is not an audit."""
-    if not isinstance(record["groups"], list) or not record["gaps"]:
-        raise ValueError("no groups in it")
 
 
 def claim_audit(folder: Path, source: str) -> Path:

@@ -1,11 +1,8 @@
 """A finished comparison: what `compare` returns, and what ``compare.json`` and ``report.html`` hold."""
 
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from nlp_transfer.errors import ArtifactError, name_cause
 from nlp_transfer.evidence.compare.cells import (
     NARROW,
     list_cost_columns,
@@ -19,10 +16,8 @@ from nlp_transfer.evidence.compare.cells import (
     write_footnote,
 )
 from nlp_transfer.evidence.compare.page import render_comparison
-from nlp_transfer.files import explain_reading
-from nlp_transfer.models.digests import open_record, seal_record
+from nlp_transfer.publishing.result import PAGE, Result
 from nlp_transfer.publishing.summary import show_text
-from nlp_transfer.publishing.views import show_plain, to_json_value, write_view
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,10 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["Comparison"]
 
 COMPARE_JSON = "compare.json"
-REPORT_HTML = "report.html"
 
 
-class Comparison:
+class Comparison(Result):
     """One finished ladder; shows itself in a terminal and in a notebook.
 
     Args:
@@ -46,36 +40,10 @@ class Comparison:
         Comparison('runs/compare-reviews': 1 rungs. Take full.)
     """
 
-    def __init__(self, record: Mapping[str, Any], folder: Path | str) -> None:
-        self.record: dict[str, Any] = to_json_value(record)
-        self.folder = Path(folder)
-
-    @classmethod
-    def load(cls, folder: Path | str) -> "Comparison":
-        """Read a finished comparison.
-
-        Args:
-            folder: Of the comparison.
-
-        Returns:
-            The comparison.
-
-        Raises:
-            ArtifactError: There is none in the folder.
-            StorageError: The machine could not read it.
-        """
-        path = Path(folder) / COMPARE_JSON
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            raise ArtifactError(f"{path}: expected a finished comparison, found none; run compare first.") from error
-        except OSError as error:
-            raise explain_reading(path, error, ArtifactError, way_out="Compare again.") from error
-        except (ValueError, RecursionError) as error:
-            raise ArtifactError(f"{path}: expected JSON, got {name_cause(error)}; run compare again.") from error
-        if not isinstance(record, dict) or not isinstance(record.get("rows"), list):
-            raise ArtifactError(f'{path}: expected an object with "rows", found none; run compare again.')
-        return cls(open_record(record, path)[0], folder)
+    file = COMPARE_JSON
+    name = "a finished comparison"
+    missing = "Run compare first."
+    damaged = "Run compare again."
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -92,20 +60,18 @@ class Comparison:
         """What to take, and why, in one sentence."""
         return str(self.record["recommendation"])
 
-    def save(self) -> None:
-        """Write ``report.html`` and ``compare.json`` into the folder, each whole or not at all.
+    @staticmethod
+    def check(record: dict[str, Any]) -> None:
+        """Refuse what is no comparison."""
+        if not isinstance(record["rows"], list):
+            raise ValueError("no rows in it")
 
-        Raises:
-            StorageError: The machine could not write.
-        """
-        text = json.dumps(seal_record(self.record), indent=2, allow_nan=False) + "\n"
-        write_view(self.folder, {REPORT_HTML: render_comparison(self.record)}, {COMPARE_JSON: text})
+    def render(self, *, is_page: bool) -> str:
+        """Write it as a page, or as a fragment for a notebook, without scripts."""
+        return render_comparison(self.record, is_fragment=not is_page)
 
     def __repr__(self) -> str:
         return f"Comparison({str(self.folder)!r}: {len(self.rows)} rungs. {self.recommendation})"
-
-    def __str__(self) -> str:
-        return show_plain(self.__rich__(), width=100)
 
     def __rich__(self) -> "RenderableType":
         from rich import box
@@ -133,9 +99,5 @@ class Comparison:
         parts += [Text(f"Note: {line}", style="yellow") for line in list_warnings(record)]
         parts += [Text(f"Left out: {line}", style="dim") for line in list_left_out(record)]
         parts += [Text(), Text(self.recommendation, style="bold green")]
-        parts.append(Text(f"Report: {show_text(str(self.folder / REPORT_HTML))}", style="dim"))
+        parts.append(Text(f"Report: {show_text(str(self.place / PAGE))}", style="dim"))
         return Group(*parts)
-
-    def _repr_html_(self) -> str:
-        """Tables and pictures for a notebook, as one fragment of HTML without scripts."""
-        return render_comparison(self.record, is_fragment=True)

@@ -1,7 +1,5 @@
 """A finished ranking: what ``rank`` returns, and what ``rank.json`` and ``report.html`` hold."""
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +13,12 @@ from nlp_transfer.errors import name_cause
 from nlp_transfer.evidence.rank.options import ESTIMATOR_NAMES
 from nlp_transfer.evidence.rank.pictures import draw_agreement, draw_ranking, label_encoders
 from nlp_transfer.figures import format_number
-from nlp_transfer.models.digests import seal_record
+from nlp_transfer.publishing.result import Result
 from nlp_transfer.publishing.summary import format_count, format_duration, name_metric, name_place, show_text
 from nlp_transfer.publishing.views import (
     claim_view,
-    copy_record,
     make_templates,
-    read_record,
     read_styles,
-    show_plain,
-    write_view,
 )
 
 __all__ = ["Ranking", "claim_ranking"]
@@ -41,7 +35,7 @@ LONGEST_NAME = 24
 """Letters of an encoder's name in a terminal; the end is kept, which tells folders apart."""
 
 
-class Ranking:
+class Ranking(Result):
     """Encoders in the order of an estimator; shows itself in a terminal and in a notebook.
 
     Args:
@@ -57,32 +51,10 @@ class Ranking:
         Ranking(big, small; by H-score)
     """
 
-    def __init__(self, record: Mapping[str, Any], folder: Path | None = None) -> None:
-        self.record: dict[str, Any] = dict(record)
-        self.folder = folder
-
-    @classmethod
-    def load(cls, folder: Path | str) -> "Ranking":
-        """Read a ranking that was written.
-
-        Args:
-            folder: The ``output_dir`` it was given.
-
-        Returns:
-            The ranking.
-
-        Raises:
-            ArtifactError: There is none, or it is damaged.
-            StorageError: The machine could not read it.
-        """
-        record = read_record(
-            Path(folder) / RANK_JSON,
-            _check,
-            name="a ranking",
-            missing="Make one with: nlp-transfer rank",
-            damaged="Rank again.",
-        )
-        return cls(record, Path(folder))
+    file = RANK_JSON
+    name = "a ranking"
+    missing = "Make one with: nlp-transfer rank"
+    damaged = "Rank again."
 
     @property
     def names(self) -> list[str]:
@@ -105,40 +77,21 @@ class Ranking:
         """Keys of the estimators; the first decides the order."""
         return list(self.record["settings"]["estimators"])
 
-    def to_json(self) -> dict[str, Any]:
-        """The record as plain JSON values, copied."""
-        return copy_record(self.record)
+    @staticmethod
+    def check(record: dict[str, Any]) -> None:
+        """Refuse what is not a ranking."""
+        if not isinstance(record["encoders"], list) or not record["settings"]["estimators"]:
+            raise ValueError("no encoders in it")
 
-    def save(self, folder: Path | str) -> None:
-        """Write ``rank.json`` and ``report.html``, each whole or not at all.
-
-        Args:
-            folder: Where to; made where absent.
-
-        Raises:
-            StorageError: The machine could not write.
-        """
-        text = json.dumps(seal_record(self.to_json()), indent=2) + "\n"
-        write_view(Path(folder), {RANK_HTML: _render(self, is_page=True)}, {RANK_JSON: text})
+    def render(self, *, is_page: bool) -> str:
+        """Write it as a page, or as a fragment for a notebook, without scripts."""
+        return _render(self, is_page=is_page)
 
     def __repr__(self) -> str:
         return f"Ranking({', '.join(self.names)}; by {ESTIMATOR_NAMES[self.estimators[0]]})"
 
-    def __str__(self) -> str:
-        return show_plain(self.__rich__(), width=100)
-
     def __rich__(self) -> RenderableType:
         return Group(*_lay_out(self), *(Text(line, style="dim") for line in _describe(self)))
-
-    def _repr_html_(self) -> str:
-        """Table and pictures for a notebook, as one fragment of HTML without scripts."""
-        return _render(self, is_page=False)
-
-
-def _check(record: Mapping[str, Any]) -> None:
-    """Refuse what is not a ranking."""
-    if not isinstance(record["encoders"], list) or not record["settings"]["estimators"]:
-        raise ValueError("no encoders in it")
 
 
 def claim_ranking(folder: Path, source: str) -> Path:

@@ -1,6 +1,5 @@
 """Search the settings of a recipe on validation, and say on test what that was worth."""
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,12 +14,11 @@ from nlp_transfer.engine.precision import count_processes, keep_measured
 from nlp_transfer.errors import DataError, OutputError, RecipeError, TransferError
 from nlp_transfer.evaluation.scoring import score_gain, score_seeds
 from nlp_transfer.evidence.clock import parse_seconds
-from nlp_transfer.evidence.tune.result import BEST_YAML, TUNING_JSON, Tuning
+from nlp_transfer.evidence.tune.result import BEST_YAML, Tuning
 from nlp_transfer.evidence.tune.runner import Runner, change_recipe, name_predictions, open_book, write_predictions
 from nlp_transfer.evidence.tune.spaces import build_space
 from nlp_transfer.evidence.tune.study import Tried
 from nlp_transfer.evidence.tune.worker import run_workers
-from nlp_transfer.models.digests import seal_record
 from nlp_transfer.publishing.artifact import write_atomically
 from nlp_transfer.recipe.load import recipe_to_yaml
 from nlp_transfer.recipe.schema import Recipe
@@ -46,7 +44,7 @@ def tune(
     trials: int | None = None,
     budget: str | float | None = None,
     jobs: int = 1,
-    out: str | Path | None = None,
+    output_dir: str | Path | None = None,
     seed: int = 0,
     confirm: int = 0,
     progress: bool = True,
@@ -66,7 +64,7 @@ def tune(
         trials: How many in all; 20 where there is no budget either, else as many as there is time for.
         budget: Seconds, or a text such as ``15m``, for everything, earlier starts of the same search included.
         jobs: Processes that run trials at once; the order of trials, and so their choice, is fixed for one only.
-        out: Folder of the search; the recipe's ``report.output_dir`` with ``-tuned`` where absent.
+        output_dir: Folder of the search; the recipe's ``report.output_dir`` with ``-tuned`` where absent.
         seed: Of the search; the training seed is the recipe's.
         confirm: Further training seeds with which the recipe and the best are trained again, so that the difference on
             test owes nothing to the seed that chose.
@@ -100,7 +98,7 @@ def tune(
     build_space(loaded)  # A recipe without anything to search is told before data is loaded.
     for note in dropped:
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
-    place = Path(out or f"{loaded.report.output_dir}-tuned")
+    place = Path(output_dir or f"{loaded.report.output_dir}-tuned")
     with _claim(loaded, place) as folder, keep_measured(folder / MACHINE_FILE):
         first = (loaded.training.seeds or [loaded.training.seed])[0]
         spaces = prepare(loaded, [first, *range(first + 1, first + 1 + confirm)], source, console)
@@ -192,8 +190,7 @@ def _finish(runner: Runner, confirm: int) -> Tuning:
     record["seconds"] = book.sum_seconds()
     write_atomically(book.folder / BEST_YAML, recipe_to_yaml(best_recipe))
     tuning = Tuning(record, book.folder)
-    write_atomically(book.folder / REPORT_HTML, tuning.render())
-    write_atomically(book.folder / TUNING_JSON, json.dumps(seal_record(record), indent=2) + "\n")
+    tuning.save()
     return tuning
 
 

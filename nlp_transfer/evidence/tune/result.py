@@ -1,18 +1,13 @@
 """A finished search: what `tune` returns, and what ``tuning.json`` and ``report.html`` hold."""
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlp_transfer.contracts import Score
-from nlp_transfer.errors import ArtifactError
 from nlp_transfer.evidence.tune.page import render_tuning
 from nlp_transfer.evidence.tune.runner import describe_changes
 from nlp_transfer.evidence.tune.study import Tried
 from nlp_transfer.figures import format_number
-from nlp_transfer.models.digests import open_record
-from nlp_transfer.publishing.views import show_plain
+from nlp_transfer.publishing.result import Result
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import LOWER_IS_BETTER, Recipe
 
@@ -27,7 +22,7 @@ MOST_SHOWN = 10
 """Trials that a table of the terminal shows, the best first; chosen."""
 
 
-class Tuning:
+class Tuning(Result):
     """One search: its trials, the best recipe, and what it is worth on test; shows itself in terminal and notebook.
 
     Args:
@@ -40,31 +35,10 @@ class Tuning:
         Tuning('runs/tuned': 1 of 1 trials complete; nothing that was tried did better than the recipe on validation)
     """
 
-    def __init__(self, record: Mapping[str, Any], folder: Path | str) -> None:
-        self.record: dict[str, Any] = json.loads(json.dumps(record))
-        self.folder = Path(folder)
-
-    @classmethod
-    def load(cls, folder: Path | str) -> "Tuning":
-        """Read a search that has ended.
-
-        Args:
-            folder: Its folder.
-
-        Returns:
-            The search.
-
-        Raises:
-            ArtifactError: There is none.
-        """
-        path = Path(folder) / TUNING_JSON
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            return cls(open_record(record, path)[0], folder)
-        except (OSError, ValueError, TypeError, RecursionError) as error:
-            raise ArtifactError(
-                f"{path}: expected what a search left ({type(error).__name__}); name the folder of nlp-transfer tune."
-            ) from error
+    file = TUNING_JSON
+    name = "a finished search"
+    missing = "Search with: nlp-transfer tune"
+    damaged = "Search again."
 
     @property
     def recipe(self) -> Recipe:
@@ -74,7 +48,7 @@ class Tuning:
     @property
     def best_recipe(self) -> Recipe:
         """The recipe with the values of the best trial."""
-        return load_recipe(self.folder / BEST_YAML)
+        return load_recipe(self.place / BEST_YAML)
 
     @property
     def metric(self) -> str:
@@ -130,12 +104,28 @@ class Tuning:
             return f"better on validation, worse on test: {figure}. Keep the recipe"
         return f"better on validation, no clear difference on test: {figure}"
 
+    @staticmethod
+    def check(record: dict[str, Any]) -> None:
+        """Refuse what is no search."""
+        if not record["trials"] or "best" not in record:
+            raise ValueError("no trials in it")
+
+    def render(self, *, is_page: bool) -> str:
+        """Write it as a page, or as a fragment for a notebook, without scripts."""
+        return render_tuning(
+            self.rank(),
+            self.recipe,
+            best=self.best,
+            best_recipe=self.best_recipe,
+            verdict=self.say_verdict(),
+            importance=self.importance,
+            notes=self.record.get("notes", []),
+            is_page=is_page,
+        )
+
     def __repr__(self) -> str:
         done = sum(each.state == "complete" for each in self.trials)
         return f"Tuning({str(self.folder)!r}: {done} of {len(self.trials)} trials complete; {self.say_verdict()})"
-
-    def __str__(self) -> str:
-        return show_plain(self.__rich__(), width=100)
 
     def __rich__(self) -> "Group":
         from rich import box
@@ -160,7 +150,7 @@ class Tuning:
         verdict = self.say_verdict()
         lines = [f"{verdict[0].upper()}{verdict[1:]}.", *self.record.get("notes", [])]
         lines.append(
-            f"Best recipe: {(self.folder / BEST_YAML).as_posix()}; pictures: {self.folder.as_posix()}/report.html"
+            f"Best recipe: {(self.place / BEST_YAML).as_posix()}; pictures: {self.place.as_posix()}/report.html"
         )
         return Group(table, *(Text(line) for line in lines))
 
@@ -171,19 +161,3 @@ class Tuning:
             self.trials,
             key=lambda each: (each.value is None, sign * (each.value or 0.0) if each.value else 0.0, each.index),
         )
-
-    def render(self, *, is_page: bool = True) -> str:
-        """Write the search as a page, or as a fragment for a notebook, without scripts."""
-        return render_tuning(
-            self.rank(),
-            self.recipe,
-            best=self.best,
-            best_recipe=self.best_recipe,
-            verdict=self.say_verdict(),
-            importance=self.importance,
-            notes=self.record.get("notes", []),
-            is_page=is_page,
-        )
-
-    def _repr_html_(self) -> str:
-        return self.render(is_page=False)

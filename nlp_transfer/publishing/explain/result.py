@@ -1,7 +1,7 @@
 """An explained answer, as a terminal, a notebook and a page show it."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,8 +14,9 @@ from rich.text import Text
 from nlp_transfer.errors import OutputError
 from nlp_transfer.figures import format_number
 from nlp_transfer.files import check_new_file
+from nlp_transfer.publishing.result import Result
 from nlp_transfer.publishing.summary import show_text
-from nlp_transfer.publishing.views import copy_record, make_templates, read_styles, show_plain, to_json_value
+from nlp_transfer.publishing.views import make_templates, read_record, read_styles
 
 __all__ = ["BASELINES", "METHODS", "Baseline", "Explanation", "Method"]
 
@@ -44,7 +45,7 @@ Piece = tuple[str, float | None]
 """Text and, for a word that was read, its value."""
 
 
-class Explanation:
+class Explanation(Result):
     """What each word adds to the log-odds of a label; shows itself in a terminal and in a notebook.
 
     Args:
@@ -57,8 +58,35 @@ class Explanation:
         ([('superb', 1.5)], Explanation(good: superb +1.500))
     """
 
-    def __init__(self, record: Mapping[str, Any]) -> None:
-        self.record: dict[str, Any] = to_json_value(record)
+    name = "an explanation"
+    missing = "Make one with: nlp-transfer explain -o FILE.json"
+    damaged = "Explain again."
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Explanation":
+        """Read an explanation that was saved as JSON.
+
+        Args:
+            folder: The file.
+
+        Returns:
+            The explanation.
+
+        Raises:
+            ArtifactError: There is none, or it is damaged.
+        """
+        record, _ = read_record(Path(folder), cls.check, name=cls.name, missing=cls.missing, damaged=cls.damaged)
+        return cls(record)
+
+    @staticmethod
+    def check(record: dict[str, Any]) -> None:
+        """Refuse what is no explanation."""
+        if not isinstance(record["words"], list) or not isinstance(record["label"], str):
+            raise ValueError("no words in it")
+
+    def render(self, *, is_page: bool) -> str:
+        """The colored text and a table, as a page or as a fragment for a notebook, without scripts."""
+        return _render(self, is_page=is_page)
 
     @property
     def label(self) -> str:
@@ -86,11 +114,7 @@ class Explanation:
         """
         return [(word["word"], word["value"]) for word in self._rank()[:count]]
 
-    def to_json(self) -> dict[str, Any]:
-        """All of it as plain JSON values, copied."""
-        return copy_record(self.record)
-
-    def save(self, path: Path | str, *, overwrite: bool = False) -> Path:
+    def save(self, path: Path | str, *, overwrite: bool = False) -> Path:  # type: ignore[override]
         """Write a page, or JSON, by the ending of the name; whole or not at all.
 
         Args:
@@ -136,9 +160,6 @@ class Explanation:
     def __repr__(self) -> str:
         return f"Explanation({self.label}: {', '.join(f'{word} {_sign(value)}' for word, value in self.top(5))})"
 
-    def __str__(self) -> str:
-        return show_plain(self.__rich__(), width=100)
-
     def __rich__(self) -> RenderableType:
         texts = []
         for pieces in self._list_texts():
@@ -155,10 +176,6 @@ class Explanation:
         notes = [Text(line, style="dim") for line in self._describe_sum()]
         alerts = [Text(line, style="bold red") for line in self._list_alerts()]
         return Group(Text(self._lead, style="bold"), Text(), *texts, table, Text(), *notes, *alerts)
-
-    def _repr_html_(self) -> str:
-        """The colored text and a table for a notebook, as one fragment of HTML without scripts."""
-        return _render(self, is_page=False)
 
     @property
     def _unit(self) -> str:

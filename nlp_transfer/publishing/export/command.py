@@ -93,7 +93,7 @@ def export_artifact(
     path: str | Path,
     *,
     to: Runtime,
-    out: str | Path | None = None,
+    output_dir: str | Path | None = None,
     int8: bool = False,
     tolerance: float | None = None,
     agreement: float | None = None,
@@ -111,7 +111,7 @@ def export_artifact(
     Args:
         path: The ``model/`` folder of a run, the run's folder, or a Hub id.
         to: ``onnx`` or ``openvino``.
-        out: Folder to make; see `choose_export_folder` where absent.
+        output_dir: Folder to make; see `choose_export_folder` where absent.
         int8: Round weights to eight bits.
         tolerance: Largest difference of two logits that float32 may show, in standard deviations of the target for a
             regression; ``TOLERANCE`` where absent.
@@ -132,7 +132,7 @@ def export_artifact(
         MissingExtraError: The exporter is not installed.
         StorageError: The disk is full or failing.
     """
-    folder = Path(out).expanduser() if out is not None else choose_export_folder(path, to, int8=int8)
+    folder = Path(output_dir).expanduser() if output_dir is not None else choose_export_folder(path, to, int8=int8)
     tolerance = TOLERANCE if tolerance is None else tolerance
     agreement = LEAST_AGREEMENT if agreement is None else agreement
     _refuse_arguments(to, folder, tolerance, agreement)

@@ -1,19 +1,17 @@
 """A finished run: what ``run`` returns, and what ``report.json`` and ``report.html`` hold."""
 
 import errno
-import json
 import math
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlp_transfer.contracts import Score, Scores
-from nlp_transfer.errors import ArtifactError, find_errno, name_cause
+from nlp_transfer.errors import ArtifactError, find_errno
 from nlp_transfer.files import explain_reading
-from nlp_transfer.models.digests import FileDigests, check_files, hash_files, open_record, seal_record
+from nlp_transfer.models.digests import check_files, hash_files
+from nlp_transfer.publishing.result import Result
 from nlp_transfer.publishing.summary import find_section, read_score, write_headline
-from nlp_transfer.publishing.views import show_plain, to_json_value, write_view
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +26,7 @@ REPORT_HTML = "report.html"
 PREDICTIONS = "predictions.parquet"
 
 
-class Report:
+class Report(Result):
     """One finished run: scores, facts and predictions; shows itself in a terminal and in a notebook.
 
     Args:
@@ -44,42 +42,17 @@ class Report:
         Report('runs/quickstart': Accuracy 0.900 [0.800, 1.000] on 50 test examples)
     """
 
-    def __init__(self, record: Mapping[str, Any], folder: Path | str) -> None:
-        self.record: dict[str, Any] = to_json_value(record)
-        self.folder = Path(folder)
-        self._files: FileDigests = {}
+    file = REPORT_JSON
+    name = "the report of a finished run"
+    missing = "Name a run's folder, or finish the run."
+    damaged = "Run the recipe again."
+    width = 80
 
-    @classmethod
-    def load(cls, folder: Path | str) -> "Report":
-        """Read the report of a finished run.
-
-        Args:
-            folder: The run's folder.
-
-        Returns:
-            The report.
-
-        Raises:
-            ArtifactError: There is no report in the folder, it is not one, or it is not the one that was saved.
-            StorageError: The machine could not read it.
-        """
-        path = Path(folder) / REPORT_JSON
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            raise ArtifactError(
-                f"{path}: expected the report of a finished run, found none; name a run's folder, or finish the run."
-            ) from error
-        except OSError as error:
-            raise explain_reading(path, error, ArtifactError, way_out="Run the recipe again.") from error
-        except (ValueError, RecursionError) as error:
-            raise ArtifactError(f"{path}: expected JSON, got {name_cause(error)}; run the recipe again.") from error
-        if not isinstance(record, dict) or not isinstance(record.get("scores"), dict):
-            raise ArtifactError(f'{path}: expected an object with "scores", found none; name the folder of a run.')
-        content, digests = open_record(record, path)
-        report = cls(content, folder)
-        report._files = digests.get("files", {})
-        return report
+    @staticmethod
+    def check(record: dict[str, Any]) -> None:
+        """Refuse what is no report."""
+        if not isinstance(record["scores"], dict):
+            raise ValueError("no scores in it")
 
     @cached_property
     def scores(self) -> Scores:
@@ -97,7 +70,7 @@ class Report:
     @property
     def model_path(self) -> Path:
         """Folder of the artefact."""
-        return self.folder / str(self.record.get("artifact") or "model")
+        return self.place / str(self.record.get("artifact") or "model")
 
     @cached_property
     def predictions(self) -> "pd.DataFrame":
@@ -108,8 +81,8 @@ class Report:
         """
         import pandas as pd
 
-        path = self.folder / PREDICTIONS
-        check_files({PREDICTIONS: path}, self._files, record=self.folder / REPORT_JSON)
+        path = self.place / PREDICTIONS
+        check_files({PREDICTIONS: path}, self.digests, record=self.place / REPORT_JSON)
         try:
             return pd.read_parquet(path)
         except (OSError, ValueError) as error:
@@ -119,22 +92,25 @@ class Report:
                 f"{path}: expected the run's predictions, got {type(error).__name__}; run the recipe again."
             ) from error
 
-    def save(self) -> None:
+    def save(self, folder: Path | str | None = None) -> None:
         """Write ``report.json`` and ``report.html`` into the run's folder, each whole or not at all.
+
+        Args:
+            folder: In place of the run's own.
 
         Raises:
             StorageError: The machine could not write.
         """
-        from nlp_transfer.publishing.report.page import render_page
+        predictions = self.place / PREDICTIONS
+        self.digests = hash_files({PREDICTIONS: predictions} if predictions.is_file() else {})
+        super().save(folder)
 
-        place = self.folder / PREDICTIONS
-        self._files = hash_files({PREDICTIONS: place} if place.is_file() else {})
-        sealed = seal_record(self.record, files=self._files)
-        text = json.dumps(sealed, indent=2, ensure_ascii=True, allow_nan=False) + "\n"
-        page = render_page(self.record, self._find_predictions(), folder=self.folder)
-        # A lone surrogate of a damaged text cannot be written as UTF-8. The report that marks a run as finished
-        # comes last.
-        write_view(self.folder, {REPORT_HTML: page}, {REPORT_JSON: text})
+    def render(self, *, is_page: bool) -> str:
+        """Tables and pictures as a page, or as a fragment for a notebook, without scripts."""
+        from nlp_transfer.publishing.report.page import render_fragment, render_page
+
+        render = render_page if is_page else render_fragment
+        return render(self.record, self._find_predictions(), folder=self.folder)
 
     def push_to_hub(
         self,
@@ -179,23 +155,14 @@ class Report:
     def __repr__(self) -> str:
         return f"Report({str(self.folder)!r}: {write_headline(self.record)})"
 
-    def __str__(self) -> str:
-        return show_plain(self.__rich__(), width=80)
-
     def __rich__(self) -> "RenderableType":
         from nlp_transfer.publishing.report.tables import result_block
 
-        return result_block(self.record, self.folder)
-
-    def _repr_html_(self) -> str:
-        """Tables and pictures for a notebook, as one fragment of HTML without scripts."""
-        from nlp_transfer.publishing.report.page import render_fragment
-
-        return render_fragment(self.record, self._find_predictions(), folder=self.folder)
+        return result_block(self.record, self.place)
 
     def _find_predictions(self) -> "pd.DataFrame | None":
         """The predictions, or None where the run left none."""
-        return self.predictions if (self.folder / PREDICTIONS).is_file() else None
+        return self.predictions if self.folder is not None and (self.folder / PREDICTIONS).is_file() else None
 
 
 def _read_score(record: object) -> Score:

@@ -215,9 +215,9 @@ def test_tables_that_say_nothing_are_refused(table, message, tiny_encoder):
 def test_an_output_folder_of_something_else_is_left_alone(tmp_path, tiny_encoder):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(OutputError, match="holds something else"):
-        nt.advise("reviews", encoder=str(tiny_encoder("bert")), out=tmp_path)
+        nt.advise("reviews", encoder=str(tiny_encoder("bert")), output_dir=tmp_path)
     with pytest.raises(OutputError, match="is a file"):
-        nt.advise("reviews", encoder=str(tiny_encoder("bert")), out=tmp_path / "thesis.txt")
+        nt.advise("reviews", encoder=str(tiny_encoder("bert")), output_dir=tmp_path / "thesis.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
     with pytest.raises(ArtifactError, match="expected advice, found none"):
         Advice.load(tmp_path)

@@ -50,7 +50,7 @@ def recipe(table, tiny_encoder):
 
 def tune(recipe, out, *, heard=None, **arguments):
     console = Console(file=heard or io.StringIO(), width=500)
-    return nt.tune(recipe, out=out, console=console, **arguments)
+    return nt.tune(recipe, output_dir=out, console=console, **arguments)
 
 
 def open_search(recipe, folder):
@@ -297,7 +297,7 @@ def test_a_folder_of_another_search_or_of_somebody_else_is_left_alone(recipe, tm
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(OutputError, match="files that no run left"):
         tune(recipe, tmp_path / "mine", trials=1)
-    with pytest.raises(ArtifactError, match="expected what a search left"):
+    with pytest.raises(ArtifactError, match="expected a finished search, found none"):
         Tuning.load(tmp_path / "mine")
 
 

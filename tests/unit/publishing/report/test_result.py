@@ -117,10 +117,10 @@ def test_notebook_and_page_do_without_predictions(make, tmp_path):
     ("content", "message"),
     [
         (None, "expected the report of a finished run, found none"),
-        (b"{", "expected JSON"),
-        (b"\xff\xfe", "expected JSON"),
-        (b"[]", 'expected an object with "scores"'),
-        (b'{"version": 1}', 'expected an object with "scores"'),
+        (b"{", "expected the report of a finished run, got it is no JSON"),
+        (b"\xff\xfe", "got it is no utf-8 text"),
+        (b"[]", "got no object in it"),
+        (b'{"version": 1}', "got no 'scores' in it"),
     ],
 )
 def test_folder_without_a_report_is_refused_with_the_way_out(tmp_path, content, message):

@@ -67,6 +67,7 @@ def find_text_columns(
         if pairs:
             return *pairs[0], []
     if "text" in names:
+        _refuse_alike(table, names["text"], where, "column of texts", "data.text")
         return names["text"], text_b, []
     found = [names[name] for name in TEXT_NAMES if name in names]
     strings = [name for name in found if _holds_strings(table, name)]
@@ -124,6 +125,7 @@ def find_label_columns(
         if len(found) > 1:
             raise DataError(_explain_several(where, "column of labels", found, "data.label"))
         if found:
+            _refuse_alike(table, found[0], where, "column of labels", "data.label")
             _require_usable(table, found[0])
             return found
     return []
@@ -132,6 +134,13 @@ def find_label_columns(
 def _fold_names(columns: Sequence[str]) -> dict[str, str]:
     """Column names by their lower-case form; an exact name wins over one that differs in case."""
     return {name.strip().lower(): name for name in sorted(columns, key=lambda name: name == name.lower())}
+
+
+def _refuse_alike(table: Dataset, chosen: str, where: str, what: str, key: str) -> None:
+    """Refuse to choose between columns that differ in case alone, where none is the usual name to the letter."""
+    alike = [name for name in table.column_names if name.strip().lower() == chosen.strip().lower()]
+    if len(alike) > 1 and chosen != chosen.lower():
+        raise DataError(_explain_several(where, what, alike, key))
 
 
 def _require_column(table: Dataset, name: str, *, key: str, where: str) -> None:

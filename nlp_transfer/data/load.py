@@ -1,5 +1,6 @@
 """From a source to `Splits`: read, find columns, clean, map labels, draw, check, count."""
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -32,6 +33,9 @@ __all__ = ["load_splits"]
 
 SHOWN_RARE = 5
 """Classes of one text that a warning names; chosen."""
+
+MOST_DISTANT = 1000.0
+"""Distance of a target from the median, in spreads of the middle half, from which it is named; chosen."""
 
 
 def load_splits(
@@ -132,12 +136,27 @@ def _describe_targets(train: Part, space: LabelSpace, facts: DataFacts) -> None:
         f"The target {name} is trained, and losses are shown, in standard deviations ({deviation}) from the mean of "
         f"train ({mean}); scores and predictions are in its own unit."
     )
+    _warn_outlier(train, name, facts)
     if scale.measure_coarseness(largest) > MOST_COARSE and not is_constant:
         gap = format_number(float(np.spacing(np.float32(largest))))
         facts.warnings.append(
             f"train: the targets in {name} lie around {mean} and differ by {deviation} only; a model gives numbers in "
             f"float32, of which two neighbors lie {gap} apart there. Subtract a constant from the column, such as "
             f"{scale.mean:.6g}, and add it to what is predicted."
+        )
+
+
+def _warn_outlier(train: Part, name: str, facts: DataFacts) -> None:
+    """Name a target that lies beyond all others: it decides mean and deviation, and with them what is learned."""
+    assert train.labels is not None
+    low, median, high = np.percentile(train.labels, [25, 50, 75])
+    distances = np.abs(train.labels - median) / (high - low) if high > low else np.zeros(len(train.labels))
+    row = int(distances.argmax())
+    if distances[row] > MOST_DISTANT:
+        facts.warnings.append(
+            f"train, id {train.table['id'][row].as_py()}: the target {format_number(float(train.labels[row]))} in "
+            f"{name} lies {format_number(float(distances[row]))} times as far from the median as the middle half of "
+            "the targets spreads, and decides their mean and deviation alone. Correct it, or leave the row out."
         )
 
 
@@ -153,13 +172,16 @@ def _refuse_unseen(train: Part, part: Part, split: str, space: LabelSpace) -> No
 
 
 def _warn_alike(space: LabelSpace, facts: DataFacts) -> None:
-    """Mention labels that differ in case or spaces only: mostly one label written twice."""
+    """Mention labels that differ in case, spaces or Unicode form only: mostly one label written twice."""
     groups: dict[str, list[str]] = {}
     for name in space.names:
-        groups.setdefault(" ".join(name.casefold().split()), []).append(name)
+        groups.setdefault(" ".join(unicodedata.normalize("NFKC", name).casefold().split()), []).append(name)
     for names in groups.values():
         if len(names) > 1:
-            facts.warnings.append(f"The labels {list_names(names)} differ in case or spaces only.")
+            # One letter may be written as one character or as two, which look alike.
+            is_form = len({" ".join(name.casefold().split()) for name in names}) == len(names)
+            how = "Unicode form" if is_form else "case or spaces"
+            facts.warnings.append(f"The labels {list_names(names)} differ in {how} only.")
 
 
 def _count_labels(labels: np.ndarray | None, space: LabelSpace) -> dict[str, int]:

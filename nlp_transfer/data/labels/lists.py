@@ -172,8 +172,9 @@ def split_cells(column: pa.Array, name: str, separator: str, where: str) -> pa.A
         A list of names a row.
 
     Raises:
-        DataError: A cell in brackets is no list of names; names the row.
+        DataError: A cell in brackets is no list of names, or a cell is the text of a Python set; names the row.
     """
+    _refuse_sets(column, where, name)
     trimmed = pc.utf8_trim_whitespace(column)
     in_brackets = pc.and_(pc.starts_with(trimmed, "["), pc.ends_with(trimmed, "]")).fill_null(False)
     bracketed = np.flatnonzero(np.asarray(in_brackets))
@@ -193,6 +194,17 @@ def split_cells(column: pa.Array, name: str, separator: str, where: str) -> pa.A
             pa.array(order)
         )
     return make_lists(rows, flat, missing)
+
+
+def _refuse_sets(cells: pa.Array, where: str, name: str) -> None:
+    """Refuse the text of a Python set, which a comma would tear apart."""
+    found = pc.match_substring_regex(pc.utf8_trim_whitespace(cells), r"^(\{\s*['\"].*['\"]\s*\}|set\(\))$")
+    row = pc.index(found.fill_null(False), True).as_py()
+    if row >= 0:
+        raise DataError(
+            f"{where}, row {row + 1}: expected labels with commas between them in {name!r}, came the Python set "
+            f"{cells[row].as_py()!r}. Write a list, as in sorted(labels), before the table is saved."
+        )
 
 
 def _parse_list(cell: str, where: str, name: str) -> list[str]:

@@ -26,6 +26,9 @@ __all__ = [
     "settle_names",
 ]
 
+INFINITE = re.compile(r"\s*[+-]?inf(inity)?\s*", re.IGNORECASE)
+"""How text files write a number without end."""
+
 INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
 BOOLEANS, FLAGS = ("False", "True"), ("0", "1")
 
@@ -109,6 +112,11 @@ def read_names(
         return pa.array(declared, pa.string()).take(index), declared, False
     values = read_texts(column, name, where)
     unique = list_unique(values)
+    endless = [value for value in unique if INFINITE.fullmatch(value)]
+    finite = [value for value in unique if value not in endless]
+    if kind == "classification" and names is None and endless and all(NUMBER.fullmatch(value) for value in finite):
+        # As columns of numbers have it: a csv holds the word.
+        _refuse_fractions(values, endless, name, where)
     is_number = pa.types.is_floating(column.type) or all(NUMBER.fullmatch(value) for value in unique)
     if kind == "classification" and names is None and is_number:
         _refuse_fractions(values, [value for value in unique if not float(value).is_integer()], name, where)

@@ -35,7 +35,7 @@ def evaluate(
     quiet_libraries()
     from nlp_transfer.classifier import Classifier
     from nlp_transfer.data.exchange import read_split
-    from nlp_transfer.publishing.report.tables import scores_table
+    from nlp_transfer.publishing.report.console import scores_table
 
     with name_options() as findings:
         rows, where = read_split(data, split, encoding=encoding, delimiter=delimiter, sheet=sheet, findings=findings)

@@ -13,7 +13,7 @@ from scipy.special import ndtri
 from nlp_transfer.contracts import Score
 from nlp_transfer.errors import ShapeError
 from nlp_transfer.evaluation.metrics.counts import FloatArray
-from nlp_transfer.evaluation.metrics.errors import compute_mean
+from nlp_transfer.evaluation.metrics.numbers import compute_mean
 
 __all__ = [
     "Interval",

@@ -13,7 +13,7 @@ from scipy import stats
 from nlp_transfer.errors import ShapeError
 from nlp_transfer.evaluation.intervals import MAX_CELLS, bootstrap_values, percentile_interval
 from nlp_transfer.evaluation.metrics.counts import FloatArray
-from nlp_transfer.evaluation.metrics.errors import compute_mean
+from nlp_transfer.evaluation.metrics.numbers import compute_mean
 
 __all__ = [
     "Alternative",

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from nlp_transfer.engine.fast.attention import attend_in_parts
 from nlp_transfer.engine.fast.dropout import cheap_dropout
 from nlp_transfer.engine.fast.fused_layers import block_layers, is_block
-from nlp_transfer.models.parts import find_parts
+from nlp_transfer.models.encoder_parts import find_parts
 from nlp_transfer.models.trim import LAST_MEETINGS, read_first_token
 
 __all__ = ["use_fast_path"]

@@ -5,7 +5,7 @@ from dataclasses import replace
 from importlib import import_module
 
 from nlp_transfer.fitting.fit import Fitted
-from nlp_transfer.fitting.fits import Fits
+from nlp_transfer.fitting.series import Fits
 from nlp_transfer.methods.base import Method
 from nlp_transfer.recipe.methods.table import METHODS as TABLE
 from nlp_transfer.recipe.methods.table import list_active

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nlp_transfer.fitting.fit import Change, Fitted
-from nlp_transfer.fitting.fits import Fits
+from nlp_transfer.fitting.series import Fits
 from nlp_transfer.strategies.base import Material
 
 __all__ = ["Method"]

@@ -12,7 +12,7 @@ from nlp_transfer.engine.predict.forward import Microbatch
 from nlp_transfer.engine.train.objectives import Objective, compute_class_weights
 from nlp_transfer.evaluation.calibrators import fit_calibrator
 from nlp_transfer.fitting.fit import Fitted
-from nlp_transfer.fitting.fits import Fits
+from nlp_transfer.fitting.series import Fits
 from nlp_transfer.methods.base import Method
 from nlp_transfer.recipe.methods.self_training import SelfTrainingConfig
 from nlp_transfer.strategies.base import Adapted, Material, Stage

@@ -21,10 +21,10 @@ from nlp_transfer.errors import CAUSES, ArtifactError, EncoderError, name_cause
 from nlp_transfer.files import explain_reading, find_obstacle, find_unreadable
 from nlp_transfer.models.digests import FileDigests, check_encoder, check_meanwhile, open_record, require_record
 from nlp_transfer.models.encoder import LOADING_ERRORS, PROBLEM_TYPES, check_vocabulary, quiet_loading
+from nlp_transfer.models.encoder_source import ADAPTER_FILE, ARTIFACT_FILE, is_hub_id, resolve_encoder
 from nlp_transfer.models.own import WEIGHTS_FILE
 from nlp_transfer.models.own_kinds import load_own
 from nlp_transfer.models.runtimes import RUNTIME_FILES, find_runtime, load_exported
-from nlp_transfer.models.sources import ADAPTER_FILE, ARTIFACT_FILE, is_hub_id, resolve_encoder
 from nlp_transfer.models.suitability import suit_tokenizer
 from nlp_transfer.recipe.schema import DataConfig, EncoderConfig
 

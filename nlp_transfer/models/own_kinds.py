@@ -13,11 +13,11 @@ from nlp_transfer.errors import ArtifactError, EncoderError
 from nlp_transfer.models.bottleneck import AdapterClassifier
 from nlp_transfer.models.cloze import ClozeClassifier
 from nlp_transfer.models.digests import FileDigests, check_encoder
+from nlp_transfer.models.encoder_source import ARTIFACT_FILE, resolve_encoder
 from nlp_transfer.models.entailment import EntailmentClassifier
 from nlp_transfer.models.own import ENCODER_FOLDER, WEIGHTS_FILE, OwnClassifier, load_pretrained
 from nlp_transfer.models.reuse import ReuseClassifier
-from nlp_transfer.models.sources import ARTIFACT_FILE, resolve_encoder
-from nlp_transfer.models.vectors import VectorClassifier
+from nlp_transfer.models.vector_classifier import VectorClassifier
 from nlp_transfer.recipe.schema import EncoderConfig
 
 __all__ = ["OWN_KINDS", "load_own"]

@@ -7,7 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from nlp_transfer.errors import RecipeError
-from nlp_transfer.models.parts import find_parts
+from nlp_transfer.models.encoder_parts import find_parts
 
 __all__ = ["choose_layers", "keep_layers"]
 

@@ -19,9 +19,9 @@ from nlp_transfer.files import copy_folder, explain_writing, settle_modes, write
 from nlp_transfer.models.artifacts import ARTIFACT_VERSION, LoadedArtifact, find_artifact, load_artifact
 from nlp_transfer.models.digests import DIGESTS, FileDigests, hash_files, hash_folder, list_encoder_files, seal_record
 from nlp_transfer.models.encoder import quiet_loading
+from nlp_transfer.models.encoder_source import ARTIFACT_FILE, EncoderSource
 from nlp_transfer.models.merge import is_adapter, merge_adapter
 from nlp_transfer.models.own import ENCODER_FOLDER, WEIGHTS_FILE, OwnClassifier
-from nlp_transfer.models.sources import ARTIFACT_FILE, EncoderSource
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from nlp_transfer.errors import RecipeError
 from nlp_transfer.recipe.conflicts import find_conflicts
-from nlp_transfer.recipe.explain import describe_value, explain_errors, locate_errors
 from nlp_transfer.recipe.fields import guess_names
 from nlp_transfer.recipe.formats import is_table_name
+from nlp_transfer.recipe.mistakes import describe_value, explain_errors, locate_errors
 from nlp_transfer.recipe.overrides import apply_changes, copy_plain, describe_dropped, read_changes
 from nlp_transfer.recipe.schema import Recipe
 from nlp_transfer.recipe.shipped import (

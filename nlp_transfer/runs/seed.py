@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from accelerate import Accelerator
 from rich.console import Console
 from transformers import PreTrainedTokenizerBase
@@ -24,21 +25,21 @@ from nlp_transfer.engine.train.hooks import TrackerHook, build_progress, track_w
 from nlp_transfer.engine.train.loop import OTHER_ROWS
 from nlp_transfer.errors import DamageError, MissingExtraError, OutputError, RecipeError, name_cause
 from nlp_transfer.evaluation.calibrators import Calibrator, read_calibrator
+from nlp_transfer.evaluation.predictions import predict_labels
 from nlp_transfer.evaluation.thresholds import Choice, read_thresholds
 from nlp_transfer.files import explain_writing
 from nlp_transfer.fitting.fit import Fitted, predict_all
-from nlp_transfer.fitting.fits import Fits
+from nlp_transfer.fitting.series import Fits
 from nlp_transfer.fitting.stages import HookMaker
 from nlp_transfer.methods import train_with_methods
 from nlp_transfer.models.digests import check_artifact, check_files, hash_files, open_record, seal_record
 from nlp_transfer.models.encoder import OpenedEncoder
-from nlp_transfer.models.sources import ARTIFACT_FILE, EncoderSource
+from nlp_transfer.models.encoder_source import ARTIFACT_FILE, EncoderSource
 from nlp_transfer.publishing.artifact import load_artifact, save_artifact, write_atomically
 from nlp_transfer.publishing.card import drop_places
 from nlp_transfer.recipe.schema import Recipe
 from nlp_transfer.recipe.strategies.table import find_facts
 from nlp_transfer.runs.calibrate import calibrate_artifact, calibrate_splits, settle_thresholds
-from nlp_transfer.runs.predictions import build_predictions
 
 __all__ = [
     "SeedResult",
@@ -409,3 +410,51 @@ def _flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value if isinstance(value, int | float | str | bool) else str(value)
     return flat
+
+
+def build_predictions(
+    splits: Splits,
+    probabilities: dict[str, np.ndarray],
+    *,
+    with_text: bool = True,
+    thresholds: Sequence[float | None] | None = None,
+) -> pd.DataFrame:
+    """Lay out predictions as a table.
+
+    Args:
+        splits: Texts, ids and labels.
+        probabilities: Split name to float64 (N, C).
+        with_text: Whether texts go in.
+        thresholds: As ``predict_labels`` takes them.
+
+    Returns:
+        Columns ``split``, ``id``, ``text``, ``text_b`` (pairs), ``label``, ``predicted`` and, but for regressions,
+        ``probability_<label>``; labels as names, lists of names (multi_label) or numbers (regression).
+    """
+    space = splits.labels
+    frames = []
+    for split, found in probabilities.items():
+        table = splits.tables[split]
+        texts = [name for name in ("text", "text_b") if name in table.column_names] if with_text else []
+        frame = table.select_columns(["id", *texts]).to_pandas()
+        frame.insert(0, "split", split)
+        labels = np.asarray(table.with_format("numpy")["label"]) if splits.is_labelled(split) else None
+        frame["label"] = None if labels is None else _name_values(labels, splits)
+        frame["predicted"] = _name_values(predict_labels(found, space, thresholds), splits)
+        if space.kind != "regression":
+            for column, name in enumerate(space.names):
+                frame[f"probability_{name}"] = found[:, column]
+        frames.append(frame)
+    joined: pd.DataFrame = pd.concat(frames, ignore_index=True)
+    return joined
+
+
+def _name_values(values: np.ndarray, splits: Splits) -> list[Any]:
+    """Turn class ids or multi-hot rows into names; numbers stay numbers."""
+    space = splits.labels
+    if space.kind == "regression":
+        return [float(value) for value in values]
+    names = np.asarray(space.names, dtype=object)
+    if space.kind == "multi_label":
+        return [names[row.astype(bool)].tolist() for row in values]
+    return list(names[values])

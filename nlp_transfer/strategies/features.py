@@ -7,10 +7,10 @@ from nlp_transfer.engine.predict.vectors import extract_vectors
 from nlp_transfer.engine.train.objectives import compute_class_weights
 from nlp_transfer.models.encoder import LoadedEncoder
 from nlp_transfer.models.fold import can_fold, fold_linear
-from nlp_transfer.models.vectors import VectorClassifier, find_layers
+from nlp_transfer.models.vector_classifier import VectorClassifier, find_layers
 from nlp_transfer.recipe.schema import FeaturesConfig
 from nlp_transfer.strategies.base import Adapted, Material, Strategy
-from nlp_transfer.strategies.heads import fit_head
+from nlp_transfer.strategies.fitted_heads import fit_head
 
 __all__ = ["STRATEGY", "adapt_features"]
 

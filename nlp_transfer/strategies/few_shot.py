@@ -19,10 +19,10 @@ from nlp_transfer.evaluation.scoring import compute_metrics
 from nlp_transfer.models.cloze import ClozeClassifier, read_pattern
 from nlp_transfer.models.encoder import LoadedEncoder, load_tokenizer
 from nlp_transfer.models.own import load_pretrained
-from nlp_transfer.models.vectors import VectorClassifier, find_layers
+from nlp_transfer.models.vector_classifier import VectorClassifier, find_layers
 from nlp_transfer.recipe.schema import FewShotConfig
 from nlp_transfer.strategies.base import Adapted, Material, Stage, Strategy
-from nlp_transfer.strategies.heads import FittedHead, fit_head
+from nlp_transfer.strategies.fitted_heads import FittedHead, fit_head
 
 __all__ = ["STRATEGY", "adapt_few_shot", "fit_classes", "plan_classes", "sum_contrast"]
 

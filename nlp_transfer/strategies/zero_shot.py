@@ -16,7 +16,7 @@ from nlp_transfer.models.entailment import EntailmentClassifier, find_entailment
 from nlp_transfer.models.merge import is_adapter, merge_adapter
 from nlp_transfer.models.own import OwnClassifier
 from nlp_transfer.models.reuse import ReuseClassifier
-from nlp_transfer.models.vectors import VectorClassifier, find_layers
+from nlp_transfer.models.vector_classifier import VectorClassifier, find_layers
 from nlp_transfer.recipe.schema import ZeroShotConfig
 from nlp_transfer.strategies.base import Adapted, Material, Stage, Strategy
 

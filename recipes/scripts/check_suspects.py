@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from nlp_transfer.data.load import load_splits
-from nlp_transfer.evaluation.suspects import View, estimate_held_out, rank_suspects
+from nlp_transfer.evaluation.confident_learning import View, estimate_held_out, rank_suspects
 from nlp_transfer.evidence.suspects.command import embed_splits
 from nlp_transfer.recipe.schema import DataConfig, TaskConfig
 

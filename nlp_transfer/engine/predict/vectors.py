@@ -19,7 +19,7 @@ from nlp_transfer.data.identity import hash_rows
 from nlp_transfer.engine.predict.forward import iterate_rows
 from nlp_transfer.engine.predict.hidden_states import FrozenReader, find_reader
 from nlp_transfer.files import explain_writing
-from nlp_transfer.models.vectors import pool_tokens, read_layers
+from nlp_transfer.models.vector_classifier import pool_tokens, read_layers
 
 __all__ = ["extract_vectors", "hash_weights"]
 

@@ -29,7 +29,7 @@ from nlp_transfer.evaluation.metrics.counts import (
     compute_quadratic_kappa,
     compute_recall,
 )
-from nlp_transfer.evaluation.metrics.errors import compute_mean, compute_pearson, compute_spearman, measure_log_loss
+from nlp_transfer.evaluation.metrics.numbers import compute_mean, compute_pearson, compute_spearman, measure_log_loss
 
 __all__ = [
     "BUNDLED",

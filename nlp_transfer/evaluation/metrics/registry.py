@@ -24,7 +24,7 @@ from nlp_transfer.evaluation.metrics.counts import (
     compute_quadratic_kappa,
     compute_recall,
 )
-from nlp_transfer.evaluation.metrics.errors import (
+from nlp_transfer.evaluation.metrics.numbers import (
     compute_mean,
     compute_pearson,
     compute_r2,

@@ -15,7 +15,7 @@ from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import ShapeError
 from nlp_transfer.evaluation.predictions import to_probabilities
 from nlp_transfer.evaluation.solvers import fit_quietly
-from nlp_transfer.strategies.heads import fit_head
+from nlp_transfer.strategies.fitted_heads import fit_head
 
 __all__ = [
     "Probe",

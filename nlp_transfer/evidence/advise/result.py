@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from nlp_transfer.evidence.advise.picture import draw_candidates
+from nlp_transfer.evidence.advise.pictures import draw_candidates
 from nlp_transfer.publishing.result import Result
 from nlp_transfer.publishing.summary import format_duration, format_interval, format_number, show_text
 from nlp_transfer.publishing.views import (

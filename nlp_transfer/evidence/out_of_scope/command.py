@@ -15,7 +15,7 @@ from nlp_transfer.data.tables import read_table
 from nlp_transfer.engine.predict.vectors import extract_vectors
 from nlp_transfer.errors import ArtifactError, DataError
 from nlp_transfer.evaluation.metrics.counts import FloatArray
-from nlp_transfer.evaluation.out_of_scope import (
+from nlp_transfer.evaluation.outliers import (
     Gaussians,
     Method,
     fit_gaussians,
@@ -25,10 +25,10 @@ from nlp_transfer.evaluation.out_of_scope import (
 )
 from nlp_transfer.files import check_new_file, explain_reading
 from nlp_transfer.models.digests import check_added
+from nlp_transfer.models.encoder_source import ARTIFACT_FILE
 from nlp_transfer.models.merge import is_adapter
 from nlp_transfer.models.own import OwnClassifier
-from nlp_transfer.models.sources import ARTIFACT_FILE
-from nlp_transfer.models.vectors import Neighbors
+from nlp_transfer.models.vector_classifier import Neighbors
 from nlp_transfer.publishing.artifact import amend_artifact, write_atomically
 from nlp_transfer.recipe.schema import EvaluationConfig
 

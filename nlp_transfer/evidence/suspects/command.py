@@ -17,9 +17,9 @@ from nlp_transfer.data.labels.values import read_labels
 from nlp_transfer.data.load import load_splits
 from nlp_transfer.engine.predict.vectors import extract_vectors
 from nlp_transfer.errors import DataError
-from nlp_transfer.evaluation.suspects import Ranking, estimate_held_out, rank_suspects
+from nlp_transfer.evaluation.confident_learning import Ranking, estimate_held_out, rank_suspects
 from nlp_transfer.evidence.embedding import open_encoder
-from nlp_transfer.models.vectors import find_layers
+from nlp_transfer.models.vector_classifier import find_layers
 from nlp_transfer.recipe.formats import split_table_name
 from nlp_transfer.recipe.schema import DataConfig, EncoderConfig, TaskConfig
 

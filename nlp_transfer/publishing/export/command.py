@@ -20,9 +20,9 @@ from nlp_transfer.errors import ArtifactError, EncoderError, OutputError, name_c
 from nlp_transfer.files import check_new_folder, explain_writing, settle_modes
 from nlp_transfer.models.artifacts import ARTIFACT_VERSION, LoadedArtifact, load_artifact
 from nlp_transfer.models.digests import hash_folder, seal_record
+from nlp_transfer.models.encoder_source import ARTIFACT_FILE
 from nlp_transfer.models.merge import is_adapter, merge_adapter
 from nlp_transfer.models.runtimes import PACKAGES, RUNTIME_FILES, Runtime, import_runtime, list_errors
-from nlp_transfer.models.sources import ARTIFACT_FILE
 from nlp_transfer.publishing.export.card import render_export_card
 from nlp_transfer.publishing.export.check import Check, compare_logits, compute_batches, make_batches, read_batches
 from nlp_transfer.publishing.export.converters import CONVERTERS

@@ -16,9 +16,9 @@ from markupsafe import Markup, escape
 from nlp_transfer.contracts import Loader, TaskKind
 from nlp_transfer.publishing.card import describe_reading, write_loading_code
 from nlp_transfer.publishing.report import outcomes, plots
+from nlp_transfer.publishing.report.console import show_path
 from nlp_transfer.publishing.report.harm import describe_outcome, list_warnings
 from nlp_transfer.publishing.report.scoreboard import collect_class_scores, collect_scores
-from nlp_transfer.publishing.report.tables import show_path
 from nlp_transfer.publishing.report.trust import collect_trust
 from nlp_transfer.publishing.summary import (
     choose_metric,

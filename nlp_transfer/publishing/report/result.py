@@ -156,7 +156,7 @@ class Report(Result):
         return f"Report({str(self.folder)!r}: {write_headline(self.record)})"
 
     def __rich__(self) -> "RenderableType":
-        from nlp_transfer.publishing.report.tables import result_block
+        from nlp_transfer.publishing.report.console import result_block
 
         return result_block(self.record, self.place)
 

@@ -7,7 +7,7 @@ from torch import nn
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.models.encoder import load_encoder, load_tokenizer
 from nlp_transfer.models.fold import can_fold, fold_linear
-from nlp_transfer.models.vectors import read_layers
+from nlp_transfer.models.vector_classifier import read_layers
 from nlp_transfer.recipe.schema import EncoderConfig
 from tests.tiny import FAMILIES, make_texts
 

@@ -13,7 +13,7 @@ from nlp_transfer.engine.fast.fused_linear import find_slot
 from nlp_transfer.fitting.fast_path import use_fast_path
 from nlp_transfer.models.bottleneck import AdapterClassifier
 from nlp_transfer.models.encoder import quiet_loading
-from nlp_transfer.models.parts import find_parts
+from nlp_transfer.models.encoder_parts import find_parts
 from tests.tiny import FAMILIES
 
 BLOCKS = ("bert", "roberta", "xlm-roberta", "electra")

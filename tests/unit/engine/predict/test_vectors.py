@@ -11,8 +11,8 @@ from nlp_transfer.engine.predict import vectors
 from nlp_transfer.engine.predict.vectors import extract_vectors, hash_weights
 from nlp_transfer.errors import StorageError
 from nlp_transfer.models.encoder import load_tokenizer
-from nlp_transfer.models.sources import resolve_encoder
-from nlp_transfer.models.vectors import drop_pooler
+from nlp_transfer.models.encoder_source import resolve_encoder
+from nlp_transfer.models.vector_classifier import drop_pooler
 from nlp_transfer.recipe.schema import DataConfig, EncoderConfig
 from tests.tiny import FAMILIES, make_splits
 

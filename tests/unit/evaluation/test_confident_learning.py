@@ -6,8 +6,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
 from nlp_transfer.errors import DataError, MissingExtraError, ShapeError
-from nlp_transfer.evaluation import suspects
-from nlp_transfer.evaluation.suspects import estimate_held_out, rank_suspects
+from nlp_transfer.evaluation import confident_learning as suspects
+from nlp_transfer.evaluation.confident_learning import estimate_held_out, rank_suspects
 
 
 def make_clouds(num_rows=300, num_classes=3, num_wrong=30, seed=0):

@@ -5,7 +5,7 @@ from sklearn.covariance import EmpiricalCovariance
 from sklearn.metrics import roc_auc_score
 
 from nlp_transfer.errors import ArtifactError, DataError, ShapeError
-from nlp_transfer.evaluation.out_of_scope import (
+from nlp_transfer.evaluation.outliers import (
     SHRINKAGE,
     fit_gaussians,
     measure_auroc,

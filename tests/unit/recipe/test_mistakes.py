@@ -3,8 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from nlp_transfer.recipe.explain import describe_value, explain_errors
 from nlp_transfer.recipe.methods.table import METHODS
+from nlp_transfer.recipe.mistakes import describe_value, explain_errors
 from nlp_transfer.recipe.schema import STRATEGY_CONFIGS, Recipe
 
 KINDS = ", ".join(f'"{kind}"' for kind in STRATEGY_CONFIGS)

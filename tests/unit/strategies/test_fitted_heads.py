@@ -10,9 +10,9 @@ from sklearn.svm import LinearSVC
 
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.evaluation.predictions import to_probabilities
-from nlp_transfer.models.vectors import Neighbors
-from nlp_transfer.strategies import heads
-from nlp_transfer.strategies.heads import fit_head
+from nlp_transfer.models.vector_classifier import Neighbors
+from nlp_transfer.strategies import fitted_heads as heads
+from nlp_transfer.strategies.fitted_heads import fit_head
 
 NAMES = ("a", "b", "c", "d")
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nlp_transfer.evaluation.metrics.errors import compute_pearson, compute_spearman, measure_log_loss, rank_values
+from nlp_transfer.evaluation.metrics.numbers import compute_pearson, compute_spearman, measure_log_loss, rank_values
 
 
 def test_constant_series_correlate_with_nothing() -> None:

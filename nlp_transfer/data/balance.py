@@ -1,4 +1,4 @@
-"""Rows that train gets on top, so that a label does not follow from who a text is about: swapped terms, repeats."""
+"""Added training rows, so that a label does not follow from who a text is about: swapped terms, repeats."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence

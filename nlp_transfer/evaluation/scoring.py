@@ -39,7 +39,7 @@ def compute_metrics(
     *,
     thresholds: Sequence[float | None] | None = None,
 ) -> dict[str, float]:
-    """Compute metrics without intervals, fast enough for every look at validation.
+    """Compute metrics without intervals, fast enough for every evaluation.
 
     Args:
         labels: int64 (N,), 0 / 1 (N, C) or float (N,), by kind of task.

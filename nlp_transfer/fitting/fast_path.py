@@ -35,7 +35,7 @@ def use_fast_path(model: nn.Module, headed: PreTrainedModel | None) -> Iterator[
     with ExitStack() as stack:
         if headed is not None and headed.config.model_type in LAST_MEETINGS:
             last = headed.get_submodule(find_parts(headed).layers[-1])
-            # A layer that runs in one piece leaves the other tokens out by itself.
+            # A fused layer leaves the other tokens out by itself.
             if not (is_cpu and "forward" not in vars(last) and is_block(last)):
                 stack.enter_context(read_first_token(headed))
         stack.enter_context(cheap_dropout(model))

@@ -372,7 +372,7 @@ def _make_evaluation(
     accelerator: Accelerator,
     cache: PrefixCache | None,
 ) -> Callable[[nn.Module], dict[str, float]]:
-    """Build the look at validation: the metrics of the recipe, the selecting one among them, in the target's unit."""
+    """Build the evaluation: the metrics of the recipe, the selecting one among them, in the target's unit."""
     wanted = list(dict.fromkeys([str(recipe.training.select_by), *(recipe.evaluation.metrics or [])]))
     config, is_number = recipe.evaluation, prepared.labels.kind == "regression"
 

@@ -1,4 +1,4 @@
-"""Read an artefact back: a plain classifier, an adapter on its base, or one in a form of its own."""
+"""Read an artefact back: a plain classifier, an adapter on its base, or a custom one."""
 
 import errno
 import json
@@ -19,11 +19,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import CAUSES, ArtifactError, EncoderError, name_cause
 from nlp_transfer.files import explain_reading, find_obstacle, find_unreadable
+from nlp_transfer.models.custom import WEIGHTS_FILE
+from nlp_transfer.models.custom_kinds import load_custom
 from nlp_transfer.models.digests import FileDigests, check_encoder, check_meanwhile, open_record, require_record
 from nlp_transfer.models.encoder import LOADING_ERRORS, PROBLEM_TYPES, check_vocabulary, quiet_loading
 from nlp_transfer.models.encoder_source import ADAPTER_FILE, ARTIFACT_FILE, is_hub_id, resolve_encoder
-from nlp_transfer.models.own import WEIGHTS_FILE
-from nlp_transfer.models.own_kinds import load_own
 from nlp_transfer.models.runtimes import RUNTIME_FILES, find_runtime, load_exported
 from nlp_transfer.models.suitability import suit_tokenizer
 from nlp_transfer.recipe.schema import DataConfig, EncoderConfig
@@ -142,7 +142,7 @@ def load_artifact(path: str | Path, *, revision: str | None = None, trust_remote
                 if runtime is not None:
                     model: Any = load_exported(folder, runtime, trust_remote_code=trust_remote_code)
                 else:
-                    load = _load_adapter if is_adapter else load_own if is_own else _load_plain
+                    load = _load_adapter if is_adapter else load_custom if is_own else _load_plain
                     model = load(folder, metadata, digests.get("encoder", {}), trust_remote_code=trust_remote_code)
         except LOADING_ERRORS as error:
             raise ArtifactError(

@@ -8,8 +8,8 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import RecipeError
+from nlp_transfer.models.custom import CustomClassifier
 from nlp_transfer.models.output_layer import find_output_layer, rescale_layer
-from nlp_transfer.models.own import OwnClassifier
 
 __all__ = ["ADAPTER_PLACES", "AdapterClassifier", "AddedAfter", "Bottleneck", "find_places"]
 
@@ -130,7 +130,7 @@ class _Beside:
         return output + added
 
 
-class AdapterClassifier(OwnClassifier):
+class AdapterClassifier(CustomClassifier):
     """A family's own classifier with adapters in its layers.
 
     The encoder's modules keep their names: adapters stand apart from it and are hooked onto its linear layers.
@@ -201,7 +201,7 @@ class AdapterClassifier(OwnClassifier):
         """Write a target's own unit into the family's own head."""
         rescale_layer(find_output_layer(self.encoder), mean, deviation)
 
-    def collect_own(self) -> dict[str, Tensor]:
+    def collect_custom(self) -> dict[str, Tensor]:
         """The adapters, and what of the encoder is trained."""
         kept = {f"encoder.{name}" for name in self.settings["trained"]}
         return {

@@ -9,7 +9,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokeni
 
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import RecipeError
-from nlp_transfer.models.own import OwnClassifier
+from nlp_transfer.models.custom import CustomClassifier
 from nlp_transfer.models.rows import find_ends, splice_tokens
 
 __all__ = ["ClozeClassifier", "insert_tokens", "read_pattern"]
@@ -83,7 +83,7 @@ def read_pattern(
     return front, back, tokens
 
 
-class ClozeClassifier(OwnClassifier):
+class ClozeClassifier(CustomClassifier):
     """Scores each label by how well its word fills the gap.
 
     Args:

@@ -116,7 +116,7 @@ def find_word_embeddings(model: nn.Module) -> nn.Module | None:
     """Find the module that turns token ids into vectors, inside of any classifier of this package.
 
     Args:
-        model: A family's own classifier, one wrapped by peft, or one in a form of its own.
+        model: A family's own classifier, one wrapped by peft, or a custom one.
 
     Returns:
         The module; None where the model is no torch model, as an export is.

@@ -9,7 +9,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import RecipeError
-from nlp_transfer.models.own import OwnClassifier
+from nlp_transfer.models.custom import CustomClassifier
 from nlp_transfer.models.rows import find_ends, splice_tokens
 
 __all__ = ["EntailmentClassifier", "find_entailment"]
@@ -53,7 +53,7 @@ def find_entailment(names: Sequence[str]) -> tuple[int, int]:
     )
 
 
-class EntailmentClassifier(OwnClassifier):
+class EntailmentClassifier(CustomClassifier):
     """Reads each text together with a hypothesis for each label.
 
     Rows come as single texts, as every other classifier takes them; what a tokenizer puts behind the first text of a

@@ -4,9 +4,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from nlp_transfer.errors import EncoderError
+from nlp_transfer.models.custom import CustomClassifier
 from nlp_transfer.models.heads import find_head_modules
 from nlp_transfer.models.merge import is_adapter
-from nlp_transfer.models.own import OwnClassifier
 
 __all__ = ["find_classifier", "find_output_layer", "rescale_layer", "rescale_output"]
 
@@ -48,7 +48,7 @@ def find_classifier(model: nn.Module) -> PreTrainedModel:
     Args:
         model: That class, what peft made of it, or a classifier of this package's own around it.
     """
-    if isinstance(model, OwnClassifier):
+    if isinstance(model, CustomClassifier):
         return find_classifier(model.encoder)
     plain = model.get_base_model() if is_adapter(model) else model
     assert isinstance(plain, PreTrainedModel)
@@ -81,14 +81,14 @@ def rescale_output(model: nn.Module, mean: float, deviation: float) -> None:
     """Let a trained regression give numbers in the target's own unit, whatever form it is saved in; in place.
 
     Args:
-        model: A family's own class, one that peft wraps, or one in a form of this package's own.
+        model: A family's own class, one that peft wraps, or a custom one.
         mean: Of the targets that it was trained on.
         deviation: Their standard deviation.
 
     Raises:
         EncoderError: Its head does not end in one linear layer.
     """
-    if isinstance(model, OwnClassifier):
+    if isinstance(model, CustomClassifier):
         model.rescale(mean, deviation)
         return
     rescale_layer(find_output_layer(find_classifier(model)), mean, deviation)

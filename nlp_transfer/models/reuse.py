@@ -7,12 +7,12 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from nlp_transfer.contracts import LabelSpace
-from nlp_transfer.models.own import OwnClassifier
+from nlp_transfer.models.custom import CustomClassifier
 
 __all__ = ["ReuseClassifier"]
 
 
-class ReuseClassifier(OwnClassifier):
+class ReuseClassifier(CustomClassifier):
     """Keeps the head of a classifier and adds up the outputs that mean the same label.
 
     Args:

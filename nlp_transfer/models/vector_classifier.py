@@ -10,9 +10,9 @@ from transformers import AutoModel, PreTrainedModel
 
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import RecipeError
+from nlp_transfer.models.custom import CustomClassifier
 from nlp_transfer.models.heads import POOLERS
 from nlp_transfer.models.output_layer import rescale_layer
-from nlp_transfer.models.own import OwnClassifier
 
 __all__ = [
     "Neighbors",
@@ -162,7 +162,7 @@ class Neighbors(nn.Module):
         return torch.log((votes_BC * self.k + SMOOTHING) / (self.k + SMOOTHING * num_classes))
 
 
-class VectorClassifier(OwnClassifier):
+class VectorClassifier(CustomClassifier):
     """A head on vectors of an encoder.
 
     Args:

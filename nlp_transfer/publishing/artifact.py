@@ -17,11 +17,11 @@ from nlp_transfer.data.encode import limit_length
 from nlp_transfer.errors import OutputError
 from nlp_transfer.files import copy_folder, explain_writing, settle_modes, write_atomically
 from nlp_transfer.models.artifacts import ARTIFACT_VERSION, LoadedArtifact, find_artifact, load_artifact
+from nlp_transfer.models.custom import ENCODER_FOLDER, WEIGHTS_FILE, CustomClassifier
 from nlp_transfer.models.digests import DIGESTS, FileDigests, hash_files, hash_folder, list_encoder_files, seal_record
 from nlp_transfer.models.encoder import quiet_loading
 from nlp_transfer.models.encoder_source import ARTIFACT_FILE, EncoderSource
 from nlp_transfer.models.merge import is_adapter, merge_adapter
-from nlp_transfer.models.own import ENCODER_FOLDER, WEIGHTS_FILE, OwnClassifier
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -35,7 +35,7 @@ __all__ = [
     "keeps_encoder",
     "load_artifact",
     "save_artifact",
-    "stage_own",
+    "stage_custom",
     "write_atomically",
 ]
 
@@ -54,7 +54,7 @@ def save_artifact(
 
     Args:
         folder: The ``model/`` folder to make.
-        model: A family's own classifier, one wrapped by peft, or one in a form of its own; its weights are float32.
+        model: A family's own classifier, one wrapped by peft, or a custom one; its weights are float32.
         tokenizer: Saved beside it.
         labels: The label contract.
         source: The encoder the model started from.
@@ -80,7 +80,7 @@ def save_artifact(
             "loader": kind,
             "labels": {"kind": labels.kind, "names": list(labels.names)},
             "encoder": {"name": source.name, "hub_id": source.hub_id, "revision": source.revision},
-            **({"architecture": describe_architecture(model, source)} if isinstance(model, OwnClassifier) else {}),
+            **({"architecture": describe_architecture(model, source)} if isinstance(model, CustomClassifier) else {}),
             **metadata,
         }
         record = seal_record(
@@ -120,7 +120,7 @@ def _hash_encoder(kind: str, base_stage: Path, model: nn.Module, source: Encoder
     """Take the digests of an encoder that the folder does not hold; nothing where it holds all."""
     if base_stage.exists():
         return hash_folder(base_stage)
-    is_inside = kind == "transformers" or (isinstance(model, OwnClassifier) and keeps_encoder(model, source))
+    is_inside = kind == "transformers" or (isinstance(model, CustomClassifier) and keeps_encoder(model, source))
     return {} if is_inside else hash_files(list_encoder_files(source.location, source.revision))
 
 
@@ -134,8 +134,8 @@ def _stage_model(
     stage: Path, base_stage: Path, base_folder: Path, model: nn.Module, *, source: EncoderSource, merge: bool
 ) -> str:
     """Write the weights aside, an adapter's own base too; say what loads them."""
-    if isinstance(model, OwnClassifier):
-        stage_own(stage, model, source)
+    if isinstance(model, CustomClassifier):
+        stage_custom(stage, model, source)
         return "nlp_transfer"
     if is_adapter(model) and not merge:
         if source.is_artifact:
@@ -229,12 +229,12 @@ def copy_artifact(source: Path, target: Path) -> Path:
     return target
 
 
-def keeps_encoder(model: OwnClassifier, source: EncoderSource) -> bool:
+def keeps_encoder(model: CustomClassifier, source: EncoderSource) -> bool:
     """Whether an artefact holds its encoder: where that moved, or was itself an artefact."""
     return model.saves_encoder or source.is_artifact
 
 
-def stage_own(stage: Path, model: OwnClassifier, source: EncoderSource) -> None:
+def stage_custom(stage: Path, model: CustomClassifier, source: EncoderSource) -> None:
     """Write the weights of a classifier into a folder; its encoder too where it moved or was itself an artefact.
 
     Args:
@@ -242,7 +242,7 @@ def stage_own(stage: Path, model: OwnClassifier, source: EncoderSource) -> None:
         model: The classifier.
         source: Where its encoder came from.
     """
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.collect_own().items()}
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.collect_custom().items()}
     # A classifier without weights of its own still has the file, so that what is missing can be told from that.
     save_file(tensors, stage / WEIGHTS_FILE, metadata={"format": "pt"})
     if keeps_encoder(model, source):
@@ -250,7 +250,7 @@ def stage_own(stage: Path, model: OwnClassifier, source: EncoderSource) -> None:
             model.encoder.save_pretrained(stage / ENCODER_FOLDER)
 
 
-def describe_architecture(model: OwnClassifier, source: EncoderSource) -> dict[str, Any]:
+def describe_architecture(model: CustomClassifier, source: EncoderSource) -> dict[str, Any]:
     """Say what builds the classifier again.
 
     Args:

@@ -70,7 +70,7 @@ def write_loading_code(
 
     Args:
         path: Folder or Hub id of the artefact.
-        format: What the folder is: a ``transformers`` model, a ``peft`` adapter, or in a form of this package's own.
+        format: What the folder is: a ``transformers`` model, a ``peft`` adapter, or a custom one.
         labels: Label names in column order; peft keeps no label count, so they stand in its call.
         kind: The task; decides how scores are read.
         is_pair: Whether two texts are read together.
@@ -146,7 +146,7 @@ def render_card(
 
     Args:
         record: The report, as ``report.json`` holds it.
-        format: What the artefact is: a ``transformers`` model, a ``peft`` adapter, or in a form of this package's own.
+        format: What the artefact is: a ``transformers`` model, a ``peft`` adapter, or a custom one.
         kind: The task.
         labels: Label names in column order.
         path: What the loading calls name: a folder or a Hub id.

@@ -17,8 +17,8 @@ from nlp_transfer.errors import RecipeError
 from nlp_transfer.evaluation.predictions import to_probabilities
 from nlp_transfer.evaluation.scoring import compute_metrics
 from nlp_transfer.models.cloze import ClozeClassifier, read_pattern
+from nlp_transfer.models.custom import load_pretrained
 from nlp_transfer.models.encoder import LoadedEncoder, load_tokenizer
-from nlp_transfer.models.own import load_pretrained
 from nlp_transfer.models.vector_classifier import VectorClassifier, find_layers
 from nlp_transfer.recipe.schema import FewShotConfig
 from nlp_transfer.strategies.base import Adapted, Material, Stage, Strategy
@@ -38,7 +38,7 @@ def adapt_few_shot(loaded: LoadedEncoder, config: FewShotConfig) -> Adapted:
         config: The method and its settings.
 
     Returns:
-        A classifier in a form of its own.
+        A custom classifier.
 
     Raises:
         RecipeError: The task has no classes, or the encoder cannot fill gaps.

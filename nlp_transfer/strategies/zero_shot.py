@@ -11,10 +11,10 @@ from nlp_transfer.data.encode import resolve_max_length
 from nlp_transfer.errors import ArtifactError, EncoderError, RecipeError
 from nlp_transfer.evaluation.temperature import fit_temperature
 from nlp_transfer.models.artifacts import LoadedArtifact, load_artifact
+from nlp_transfer.models.custom import CustomClassifier
 from nlp_transfer.models.encoder import LoadedEncoder, load_tokenizer
 from nlp_transfer.models.entailment import EntailmentClassifier, find_entailment
 from nlp_transfer.models.merge import is_adapter, merge_adapter
-from nlp_transfer.models.own import OwnClassifier
 from nlp_transfer.models.reuse import ReuseClassifier
 from nlp_transfer.models.vector_classifier import VectorClassifier, find_layers
 from nlp_transfer.recipe.schema import ZeroShotConfig
@@ -125,7 +125,7 @@ def _check_described(material: Material, config: ZeroShotConfig) -> None:
         )
 
 
-def _embed_labels(loaded: LoadedEncoder, config: ZeroShotConfig) -> OwnClassifier:
+def _embed_labels(loaded: LoadedEncoder, config: ZeroShotConfig) -> CustomClassifier:
     """A linear head whose rows are the vectors of the labels' words."""
     labels = loaded.labels
     if labels.kind == "multi_label":
@@ -166,7 +166,7 @@ def _load_classifier(loaded: LoadedEncoder, method: str) -> LoadedArtifact:
     return found
 
 
-def _build_entailment(loaded: LoadedEncoder, config: ZeroShotConfig) -> OwnClassifier:
+def _build_entailment(loaded: LoadedEncoder, config: ZeroShotConfig) -> CustomClassifier:
     """Ask a classifier of natural language inference about each label."""
     found = _load_classifier(loaded, "entailment")
     if not found.labels.is_categorical or found.metadata.get("reading", {}).get("is_pair") is False:
@@ -237,7 +237,7 @@ def _check_room(model: EntailmentClassifier, loaded: LoadedEncoder, material: Ma
         )
 
 
-def _build_reuse(loaded: LoadedEncoder, config: ZeroShotConfig) -> OwnClassifier:
+def _build_reuse(loaded: LoadedEncoder, config: ZeroShotConfig) -> CustomClassifier:
     """Keep a classifier and its head, and say its labels in ours."""
     found = _load_classifier(loaded, "reuse")
     theirs, ours = found.labels, loaded.labels
@@ -267,7 +267,7 @@ def _build_reuse(loaded: LoadedEncoder, config: ZeroShotConfig) -> OwnClassifier
     return ReuseClassifier(found.model, ours, groups=groups, is_exclusive=theirs.is_categorical)
 
 
-def _fit_temperature(model: OwnClassifier, material: Material) -> float:
+def _fit_temperature(model: CustomClassifier, material: Material) -> float:
     """Fit the temperature to the labels of validation."""
     encoded = material.prepared.splits.get("validation")
     if encoded is None or encoded.labels is None:
@@ -276,7 +276,7 @@ def _fit_temperature(model: OwnClassifier, material: Material) -> float:
     return fit_temperature(logits_NC, encoded.labels, material.prepared.labels)
 
 
-BUILDERS: dict[str, Callable[[LoadedEncoder, ZeroShotConfig], OwnClassifier]] = {
+BUILDERS: dict[str, Callable[[LoadedEncoder, ZeroShotConfig], CustomClassifier]] = {
     "label_embedding": _embed_labels,
     "entailment": _build_entailment,
     "reuse": _build_reuse,

@@ -1,4 +1,4 @@
-"""The layers of BERT and its like while training on a CPU, forth and back in one piece."""
+"""The layers of BERT and its like while training on a CPU, by fused forward and backward passes."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -57,7 +57,7 @@ class _Plan(NamedTuple):
 
 @contextmanager
 def block_layers(model: nn.Module, first_only: nn.Module | None = None) -> Iterator[None]:
-    """Let the layers of an encoder run forth and back in one piece while it trains on a CPU.
+    """Let the layers of an encoder run by fused forward and backward passes while it trains on a CPU.
 
     Torch's modules keep, and pass over, a tensor for each small step, and where matrices are multiplied fast, softmax
     of short rows, dropout masks and copies of heads take longer than the products. Here a layer computes the same from

@@ -104,7 +104,7 @@ class ReachedVocabulary:
 
     @contextmanager
     def whole(self, kept: float) -> Iterator[None]:
-        """Let any token through for a while, as for a look at validation.
+        """Let any token through for a while, as for an evaluation.
 
         Args:
             kept: What weight decay has left of the other rows, as a share.

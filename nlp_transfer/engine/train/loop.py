@@ -151,7 +151,7 @@ def run_loop(setup: LoopSetup) -> RunLog:
         with loop.holding_all():
             loop.resume()
             loop.is_whole = True
-            # What a run still owes that was broken off between an update and the look at validation behind it.
+            # What a run still owes that was broken off between an update and the evaluation behind it.
             loop.look_and_save()
             while not loop.is_done:
                 loop.take_step(loop.next_window())

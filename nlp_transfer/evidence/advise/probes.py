@@ -1,4 +1,4 @@
-"""What quick classifiers reach on train alone, by cross-validation: never a look at validation or test."""
+"""What quick classifiers reach on train alone, by cross-validation: validation and test are never read."""
 
 import warnings
 from collections.abc import Sequence

@@ -24,10 +24,10 @@ from nlp_transfer.evaluation.outliers import (
     score_energy,
 )
 from nlp_transfer.files import check_new_file, explain_reading
+from nlp_transfer.models.custom import CustomClassifier
 from nlp_transfer.models.digests import check_added
 from nlp_transfer.models.encoder_source import ARTIFACT_FILE
 from nlp_transfer.models.merge import is_adapter
-from nlp_transfer.models.own import OwnClassifier
 from nlp_transfer.models.vector_classifier import Neighbors
 from nlp_transfer.publishing.artifact import amend_artifact, write_atomically
 from nlp_transfer.recipe.schema import EvaluationConfig
@@ -282,4 +282,4 @@ def _extract(classifier: Classifier, texts: Dataset) -> FloatArray:
 def _find_encoder(model: nn.Module) -> Any:
     """The encoder below a head, whatever wraps it; its adapters stay in it."""
     inner: Any = model.get_base_model() if is_adapter(model) else model
-    return inner.encoder if isinstance(inner, OwnClassifier) else getattr(inner, inner.base_model_prefix)
+    return inner.encoder if isinstance(inner, CustomClassifier) else getattr(inner, inner.base_model_prefix)

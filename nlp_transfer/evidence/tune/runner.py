@@ -1,4 +1,4 @@
-"""Run the trials of a search: fit, look at validation, give up early, stop in time."""
+"""Run the trials of a search: fit, evaluate, give up early, stop in time."""
 
 import json
 import os

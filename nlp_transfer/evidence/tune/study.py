@@ -64,7 +64,7 @@ class Tried:
         value: Validation figure; None unless complete.
         seconds: What it took; 0 where that is not known.
         progress: Share of its training that was done.
-        looks: Every look at validation.
+        looks: Every evaluation.
     """
 
     index: int

@@ -10,10 +10,10 @@ from transformers import GPT2Config, GPT2ForSequenceClassification
 
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import EncoderError
+from nlp_transfer.models.custom import CustomClassifier
 from nlp_transfer.models.encoder import load_encoder, load_tokenizer
 from nlp_transfer.models.heads import find_head_modules
 from nlp_transfer.models.output_layer import find_output_layer, rescale_output
-from nlp_transfer.models.own import OwnClassifier
 from nlp_transfer.recipe.schema import EncoderConfig
 from nlp_transfer.strategies.wrapping import wrap_encoder
 from tests.tiny import FAMILIES, make_texts
@@ -69,7 +69,7 @@ def test_a_head_of_several_such_layers_is_refused(tiny_encoder):
 
 
 def test_a_form_that_gives_no_numbers_says_so(tiny_encoder):
-    class Named(OwnClassifier):
+    class Named(CustomClassifier):
         kind = "named"
 
         def compute(self, inputs):

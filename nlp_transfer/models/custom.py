@@ -14,14 +14,14 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.models.encoder import PROBLEM_TYPES, quiet_loading
 
-__all__ = ["ENCODER_FOLDER", "WEIGHTS_FILE", "OwnClassifier", "load_pretrained"]
+__all__ = ["ENCODER_FOLDER", "WEIGHTS_FILE", "CustomClassifier", "load_pretrained"]
 
 ENCODER_FOLDER = "encoder"
 WEIGHTS_FILE = "own.safetensors"
 
 
-class OwnClassifier(nn.Module):
-    """A classifier around an encoder, in a form of its own.
+class CustomClassifier(nn.Module):
+    """A classifier around an encoder, custom.
 
     A child names its kind, takes ``(encoder, labels, **settings)``, and gives logits. What is written is its settings
     (JSON), the weights that are not the encoder's, and the encoder itself where it moved. Of the settings,
@@ -88,17 +88,17 @@ class OwnClassifier(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} gives no numbers")
 
-    def collect_own(self) -> dict[str, Tensor]:
+    def collect_custom(self) -> dict[str, Tensor]:
         """Everything to save beside the encoder, by name."""
         return {name: value for name, value in self.state_dict().items() if not name.startswith("encoder.")}
 
-    def restore_own(self, tensors: Mapping[str, Tensor]) -> None:
+    def restore_custom(self, tensors: Mapping[str, Tensor]) -> None:
         """Take those weights back.
 
         Raises:
             ValueError: One is missing, superfluous or of another shape.
         """
-        expected = self.collect_own()
+        expected = self.collect_custom()
         if expected.keys() != tensors.keys():
             wrong = sorted(expected.keys() ^ tensors.keys())[0]
             raise ValueError(f"{WEIGHTS_FILE} and {type(self).__name__} disagree about {wrong}")

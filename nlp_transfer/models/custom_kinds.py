@@ -1,4 +1,4 @@
-"""The table of classifiers in a form of their own, and how one is built again from its folder."""
+"""The table of custom classifiers, and how one is built again from its folder."""
 
 import json
 from collections.abc import Mapping
@@ -12,26 +12,26 @@ from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import ArtifactError, EncoderError
 from nlp_transfer.models.bottleneck import AdapterClassifier
 from nlp_transfer.models.cloze import ClozeClassifier
+from nlp_transfer.models.custom import ENCODER_FOLDER, WEIGHTS_FILE, CustomClassifier, load_pretrained
 from nlp_transfer.models.digests import FileDigests, check_encoder
 from nlp_transfer.models.encoder_source import ARTIFACT_FILE, resolve_encoder
 from nlp_transfer.models.entailment import EntailmentClassifier
-from nlp_transfer.models.own import ENCODER_FOLDER, WEIGHTS_FILE, OwnClassifier, load_pretrained
 from nlp_transfer.models.reuse import ReuseClassifier
 from nlp_transfer.models.vector_classifier import VectorClassifier
 from nlp_transfer.recipe.schema import EncoderConfig
 
-__all__ = ["OWN_KINDS", "load_own"]
+__all__ = ["CUSTOM_KINDS", "load_custom"]
 
-OWN_KINDS: dict[str, type[OwnClassifier]] = {
+CUSTOM_KINDS: dict[str, type[CustomClassifier]] = {
     each.kind: each
     for each in (VectorClassifier, ClozeClassifier, AdapterClassifier, EntailmentClassifier, ReuseClassifier)
 }
 """Class by its name in ``nlp_transfer.json``."""
 
 
-def load_own(
+def load_custom(
     folder: Path, metadata: Mapping[str, Any], expected: FileDigests | None = None, *, trust_remote_code: bool = False
-) -> OwnClassifier:
+) -> CustomClassifier:
     """Build a classifier again from its folder.
 
     Args:
@@ -48,11 +48,11 @@ def load_own(
         EncoderError: The encoder is not where it was.
     """
     architecture = metadata.get("architecture")
-    if not isinstance(architecture, Mapping) or architecture.get("kind") not in OWN_KINDS:
-        known = ", ".join(OWN_KINDS)
+    if not isinstance(architecture, Mapping) or architecture.get("kind") not in CUSTOM_KINDS:
+        known = ", ".join(CUSTOM_KINDS)
         raise ArtifactError(f"{folder}: expected an architecture of the kinds {known} in nlp_transfer.json. Upgrade.")
     labels = LabelSpace(metadata["labels"]["kind"], tuple(metadata["labels"]["names"]))
-    kind = OWN_KINDS[architecture["kind"]]
+    kind = CUSTOM_KINDS[architecture["kind"]]
     where, revision = _find_encoder(folder, architecture["encoder"])
     own: dict[str, Tensor] = load_file(folder / WEIGHTS_FILE)
     with check_encoder(folder / ARTIFACT_FILE, where, revision, expected or {}):
@@ -64,7 +64,7 @@ def load_own(
             num_labels=labels.num_outputs if kind.keeps_labels else None,
         )
     model = kind(encoder, labels, **architecture["settings"])
-    model.restore_own(own)
+    model.restore_custom(own)
     left = {name for name in missing if f"encoder.{name}" not in own and f"encoder.{name}" in model.state_dict()}
     if left:
         raise ArtifactError(f"{where}: the encoder lacks {sorted(left)[0]}. Copy it again, or train again.")

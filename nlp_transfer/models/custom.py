@@ -21,7 +21,7 @@ WEIGHTS_FILE = "own.safetensors"
 
 
 class CustomClassifier(nn.Module):
-    """A classifier around an encoder, custom.
+    """A custom classifier around an encoder.
 
     A child names its kind, takes ``(encoder, labels, **settings)``, and gives logits. What is written is its settings
     (JSON), the weights that are not the encoder's, and the encoder itself where it moved. Of the settings,

@@ -20,6 +20,8 @@ __all__ = [
     "choose_split",
     "count_updates",
     "describe_gain",
+    "describe_rounds",
+    "describe_transfer",
     "find_kind",
     "find_section",
     "format_bytes",
@@ -154,6 +156,50 @@ def format_duration(seconds: float | None) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def describe_transfer(record: Mapping[str, Any]) -> str:
+    """Say how far texts without labels lie from the labelled rows; an empty text where there are none.
+
+    Args:
+        record: The report.
+
+    Example:
+        >>> sides = {"rows": {"source": 50, "target": 1200}, "new_words": 0.25, "proxy_a_distance": 1.5}
+        >>> describe_transfer({"data": {"transfer": sides}})
+        '1,200 texts without labels; 25% of their words are new; proxy A-distance from train 1.50 of 2'
+    """
+    sides = find_section(record, "data", "transfer")
+    if not sides:
+        return ""
+    distance = sides.get("proxy_a_distance")
+    said = (
+        f"{format_count(sides['rows']['target'])} texts without labels; {sides['new_words']:.0%} of their words are new"
+    )
+    return said if distance is None else f"{said}; proxy A-distance from train {distance:.2f} of 2"
+
+
+def describe_rounds(record: Mapping[str, Any]) -> str:
+    """Say what the rounds of a self-training took; an empty text where there were none.
+
+    Args:
+        record: The report.
+
+    Example:
+        >>> rounds = [{"taken": 40, "changed": 1.0}, {"taken": 0, "changed": 0.004}]
+        >>> describe_rounds({"training": {"methods": {"self_training": {"texts": 120, "rounds": rounds}}}})
+        'round 1 took 40 of 120 texts; round 2 would have changed 0.4% of the labels, and none came after it'
+    """
+    found = find_section(record, "training", "methods", "self_training")
+    told = []
+    for number, each in enumerate(found.get("rounds") or [], 1):
+        if each["taken"]:
+            told.append(f"round {number} took {format_count(each['taken'])} of {format_count(found['texts'])} texts")
+        else:
+            told.append(
+                f"round {number} would have changed {each['changed']:.1%} of the labels, and none came after it"
+            )
+    return "; ".join(told)
 
 
 def name_metric(key: str) -> str:

@@ -24,6 +24,8 @@ from nlp_transfer.publishing.summary import (
     choose_metric,
     choose_split,
     count_updates,
+    describe_rounds,
+    describe_transfer,
     find_kind,
     find_section,
     format_bytes,
@@ -215,6 +217,7 @@ def _list_chips(record: Mapping[str, Any], kind: TaskKind, names: list[str]) -> 
         f"{len(names)} labels" if kind != "regression" and names else "",
         f"encoder {find_section(record, 'model').get('encoder') or '?'}",
         f"strategy {find_section(recipe, 'strategy').get('kind', 'full')}",
+        *(f"method {method.get('kind')}" for method in recipe.get("methods") or []),
         f"{len(seeds)} seeds" if seeds else "",
     ]
     return [show_text(chip, 60) for chip in chips if chip]
@@ -372,6 +375,8 @@ def _list_training(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Weights kept from step", format_count(training.get("best_step"))),
         ("Stopped early", "yes" if training.get("stopped_early") else "no"),
         ("Resumed at step", resumed),
+        ("Transfer", describe_transfer(record)),
+        ("Self-training", describe_rounds(record)),
         ("Damaged checkpoints", show_text("; ".join(training.get("damaged_checkpoints") or []), 300)),
         ("Collapsed", "yes: one class for every validation example" if training.get("collapsed") else ""),
     ]

@@ -399,6 +399,8 @@ def _open_memory(data: DataConfig, source: object, *, name: str = "data") -> Sou
     """Wrap tables that are in memory already."""
     if holds_table(source):
         source = {"train": source}
+    if isinstance(source, list) and not source:
+        raise DataError(f"{name}: expected rows, came an empty list. Add rows.")
     if not isinstance(source, Mapping):
         raise DataError(
             f"{name}: expected a datasets.Dataset, a pandas or polars frame, an Arrow table, a dictionary of columns, "

@@ -278,7 +278,23 @@ def _parse_object(path: str, number: int, line: str) -> dict[str, Any]:
             f"{where}: expected one JSON object, came {_name_kind(row)}. "
             'Write every row as {"text": ..., "label": ...} on its own line.'
         )
+    # Python would keep the last of two values without a word. More colons than keys: a key comes twice, or texts and
+    # objects hold some.
+    if line.count(":") > len(row):
+        _refuse_repeated(where, line)
     return row
+
+
+def _refuse_repeated(where: str, line: str) -> None:
+    """Refuse an object in which a key comes twice."""
+
+    def check(pairs: list[tuple[str, Any]]) -> None:
+        names = [name for name, _ in pairs]
+        if len(set(names)) < len(names):
+            name = next(name for name in names if names.count(name) > 1)
+            raise DataError(f"{where}: expected every key once, came {name!r} twice. Keep one.")
+
+    json.loads(line, object_pairs_hook=check)
 
 
 def _make_json_batch(

@@ -262,16 +262,17 @@ def find_separator(raw: RawLabels, name: str, separator: str, names: Sequence[st
     unique = [text for text in list_unique(flat) if names is None or text not in names]
     known = set(unique) | set(names or ())
     is_used = pc.any(pc.greater(pc.list_value_length(raw.values), 1)).as_py()
-    for other in SEPARATORS:
-        joint, is_sure = _find_joint(unique, known, other) if other != separator else ([], False)
-        if not joint or (is_used and not is_sure):
-            continue
+    found = {other: _find_joint(unique, known, other) for other in SEPARATORS if other != separator}
+    found = {other: (joint, is_sure) for other, (joint, is_sure) in found.items() if joint and (is_sure or not is_used)}
+    for other, (joint, is_sure) in found.items():
         row = int(np.searchsorted(np.asarray(raw.values.offsets), pc.index(flat, joint[0]).as_py(), side="right"))
         message = (
             f"{raw.where}, row {row}: expected {separator!r} between the labels in {name!r}, came {other!r} in "
             f"{joint[0]!r}, and so in {len(joint)} label{'s' if len(joint) > 1 else ''}. Say "
             f"data.label_separator={other!r}, or list all labels in task.labels if that is the name of one."
         )
+        if others := [each for each in found if each != other]:
+            message += f" Other cells hold {' and '.join(map(repr, others))}: write one separator everywhere."
         if is_sure and not is_used:
             raise LabelError(message)
         return message

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from datasets import ClassLabel
 
 from nlp_transfer.contracts import TaskKind
+from nlp_transfer.data.checks import find_visible
 from nlp_transfer.data.spelling import NUMBER, read_order, spell, spell_alike, spell_column
 from nlp_transfer.errors import DataError, LabelError
 
@@ -157,9 +158,8 @@ def read_texts(column: pa.Array, name: str, where: str, *, blank: bool = False) 
 
 
 def _clear_blank(values: pa.Array) -> pa.Array:
-    """Texts, null in place of an empty one and of white space."""
-    is_blank = pc.equal(pc.binary_length(pc.utf8_trim_whitespace(values)), 0)
-    return pc.if_else(is_blank, pa.scalar(None, pa.string()), values)
+    """Texts, null in place of one in which there is nothing to see."""
+    return pc.if_else(pa.array(find_visible(values)), values, pa.scalar(None, pa.string()))
 
 
 def list_unique(values: pa.Array) -> list[str]:

@@ -76,3 +76,45 @@ def test_a_target_beyond_all_others_is_named():
     said = [warning for warning in found if "times as far" in warning]
     assert len(said) == 1
     assert "train, id 7: the target " in said[0]
+
+
+def test_a_label_that_nobody_sees_is_missing():
+    table = make_table(["bad", "good", "\u200b"])
+    with pytest.raises(DataError, match=r"expected a label, came none"):
+        load(table)
+    assert load(table, invalid="drop").labels.names == ("bad", "good")
+
+
+def test_every_other_separator_is_named():
+    table = make_table(["joy, anger", "joy", "anger", "joy|anger", "joy;anger", "joy"])
+    said = [w for w in load(table, "multi_label").facts.warnings if "data.label_separator" in w]
+    assert len(said) == 1
+    assert "'|'" in said[0]
+    assert "';'" in said[0]
+
+
+def test_no_rows_are_no_rows():
+    with pytest.raises(DataError, match=r"expected rows, came an empty list"):
+        load_splits(DataConfig(), TaskConfig(), seed=0, source=[])
+
+
+@pytest.mark.parametrize("pair", ["::", "||", ";;"])
+def test_two_characters_between_cells_are_refused_by_name(pair, tmp_path):
+    path = tmp_path / "table.csv"
+    rows = [f"{text.replace(':', ' ')}{pair}{label}" for text, label in make_table(["bad", "good"]).to_numpy()]
+    path.write_text("\n".join([f"text{pair}label", *rows]), encoding="utf-8")
+    with pytest.raises(DataError, match="expected one character between cells, came"):
+        load_splits(DataConfig(path=str(path)), TaskConfig(), seed=0)
+    path.write_text("\n".join([f"text{pair[0]}label", *(row.replace(pair, pair[0]) for row in rows)]), encoding="utf-8")
+    assert load_splits(DataConfig(path=str(path)), TaskConfig(), seed=0).labels.names == ("bad", "good")
+
+
+def test_a_key_that_comes_twice_in_a_line_is_refused(tmp_path):
+    path = tmp_path / "table.jsonl"
+    lines = [f'{{"text": "a: {number}", "label": "{"ab"[number % 2]}"}}' for number in range(30)]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    assert load_splits(DataConfig(path=str(path)), TaskConfig(), seed=0).labels.names == ("a", "b")
+    lines[4] = '{"text": "x", "label": "a", "label": "b"}'
+    path.write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(DataError, match=r"line 5: expected every key once, came 'label' twice"):
+        load_splits(DataConfig(path=str(path)), TaskConfig(), seed=0)

@@ -9,7 +9,6 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from nlp_transfer.engine.predict.vectors import extract_vectors
-from nlp_transfer.evaluation.shift import measure_proxy_distance
 from nlp_transfer.models.encoder import load_encoder
 from nlp_transfer.recipe.schema import Recipe
 from nlp_transfer.runs.seed import Workspace
@@ -67,6 +66,9 @@ def describe_transfer(recipe: Recipe, space: Workspace) -> dict[str, Any]:
     labels = {"source": facts.label_counts.get("train", {}), "target": facts.label_counts.get("test", {})}
     found: dict[str, Any] = {"rows": {"source": facts.rows["train"], "target": len(texts)}, "labels": labels}
     found |= compare_words(space.splits.tables["train"]["text"][:], texts["text"][:])
+    # Scikit-learn takes a second to import, and most runs have no such texts.
+    from nlp_transfer.evaluation.shift import measure_proxy_distance
+
     sides = (prepared.splits["train"], prepared.unlabelled)
     if min(side.num_examples for side in sides) < FEWEST:
         return found | {"proxy_a_distance": None}

@@ -18,6 +18,7 @@ SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
 TRIED = [
     "check_advise.py",
     "check_audit.py",
+    "check_domains.py",
     "check_export.py",
     "check_gpu.py",
     "check_guard.py",

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2] / "recipes"
 PATHS = sorted(path for path in ROOT.rglob("*.yaml") if path.parent.name != "benchmarks")
 NAMES = [path.relative_to(ROOT).with_suffix("").as_posix() for path in PATHS]
 FOLDERS = ("emotion", "intent", "nli", "pair", "question", "sentiment", "topic", "toxicity")
-SOURCE_KEYS = ("name", "revision", "text", "text_b", "label", "id", "splits")
+SOURCE_KEYS = ("name", "revision", "text", "text_b", "label", "id", "splits", "domain", "source", "target")
 
 
 def test_every_folder_has_the_three_strategies_and_all_recipes_are_listed():
@@ -58,7 +58,9 @@ def test_a_recipe_states_its_choices(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_takes_a_local_folder_in_place_of_its_data(name):
-    data = load_recipe(name, ["data.path=FOLDER"]).data
+    # Domains are those of the recipe's own data; with other data, texts without labels are named.
+    further = ["data.unlabelled=TEXTS"] if name.startswith("domain/") else []
+    data = load_recipe(name, ["data.path=FOLDER", *further]).data
     assert data.path == "FOLDER"
     defaults = DataConfig()
     kept = [key for key in SOURCE_KEYS if getattr(data, key) != getattr(defaults, key)]
@@ -68,6 +70,6 @@ def test_a_recipe_takes_a_local_folder_in_place_of_its_data(name):
 def test_hub_recipes_name_an_owner_and_nothing_runs_foreign_code():
     paths = {name: load_recipe(name).data.path for name in NAMES}
     bundled = [name for name, path in paths.items() if path == "reviews"]
-    assert bundled == ["quickstart", "sentiment/reviews"]
+    assert bundled == ["domain/dann", "domain/self_training", "quickstart", "sentiment/r_drop", "sentiment/reviews"]
     assert all(path.count("/") == 1 for name, path in paths.items() if name not in bundled)
     assert not any(load_recipe(name).encoder.trust_remote_code for name in NAMES)

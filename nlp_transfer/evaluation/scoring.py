@@ -1,7 +1,6 @@
 """From probabilities and labels to the scores of a report: figures and their intervals."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -11,7 +10,8 @@ from nlp_transfer.evaluation.intervals import bootstrap_values, percentile_inter
 from nlp_transfer.evaluation.metrics.counts import FloatArray
 from nlp_transfer.evaluation.metrics.registry import STATISTICS, Sample, Tally, check_metrics, name_scores
 from nlp_transfer.evaluation.predictions import gather_sample, predict_labels, to_probabilities
-from nlp_transfer.recipe.schema import LOWER_IS_BETTER
+from nlp_transfer.recipe.metrics import LOWER_IS_BETTER
+from nlp_transfer.recipe.metrics import TABLE as METRICS
 
 __all__ = [
     "compute_metrics",
@@ -277,19 +277,6 @@ def _to_score(figures: FloatArray, drawn: FloatArray, n: int, confidence: float)
     return Score(value, low, high, n, float(figures.std(ddof=1)), tuple(figures.tolist()))
 
 
-_MODULES: dict[str, tuple[str, dict[str, Any]]] = {
-    "accuracy": ("accuracy", {}),
-    "mcc": ("matthews_correlation", {}),
-    "cohen_kappa": ("cohen_kappa", {}),
-    **{
-        f"{name}_{average}": (name, {"average": average})
-        for name in ("f1", "precision", "recall")
-        for average in ("macro", "micro", "weighted")
-    },
-}
-"""Report keys whose ``evaluate`` module reads class ids, which its columns hold exactly, and how it is called."""
-
-
 def _score_whole(sample: Sample, metrics: Sequence[str]) -> FloatArray:
     """Score the whole split, shape (M,): class metrics through their bundled ``evaluate`` modules.
 
@@ -299,13 +286,12 @@ def _score_whole(sample: Sample, metrics: Sequence[str]) -> FloatArray:
     figures = _compute(sample, metrics, np.ones((len(sample.labels), 1)))[:, 0]
     config = "multilabel" if sample.space.kind == "multi_label" else None
     for row, key in enumerate(name_scores(metrics, sample.space)):
-        if key in metrics and key in _MODULES:
-            module, arguments = _MODULES[key]
+        if key in metrics and (module := METRICS[key].hub):
             # Only here, because evaluate brings transformers' pipelines with it.
             from nlp_transfer.evaluation.metrics.modules import BUNDLED
 
             figures[row] = BUNDLED[module](config).compute(
-                predictions=sample.predicted, references=sample.class_labels, **arguments
+                predictions=sample.predicted, references=sample.class_labels, **METRICS[key].arguments
             )[module]
     return figures
 

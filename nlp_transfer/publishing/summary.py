@@ -12,7 +12,8 @@ from typing import Any, get_args
 
 from nlp_transfer.contracts import SPLITS, TaskKind
 from nlp_transfer.figures import format_number
-from nlp_transfer.recipe.schema import LOWER_IS_BETTER
+from nlp_transfer.recipe.metrics import LOWER_IS_BETTER
+from nlp_transfer.recipe.metrics import TABLE as METRICS
 
 __all__ = [
     "BASELINES",
@@ -56,23 +57,6 @@ BASELINES = {
 SHORT_BASELINES = {"tfidf": "TF-IDF", "no_transfer": "No transfer", "majority": "Majority"}
 
 REGRESSION_BASELINES = {"tfidf": "TF-IDF + ridge regression", "majority": "Mean of train"}
-
-METRIC_NAMES = {
-    "accuracy": "Accuracy",
-    "mcc": "MCC",
-    "ece": "ECE",
-    "mse": "MSE",
-    "rmse": "RMSE",
-    "r2": "R2",
-    "mae": "MAE",
-    "roc_auc": "ROC-AUC",
-    "f1": "F1",
-    "pearson": "Pearson's r",
-    "spearman": "Spearman's rho",
-    "cohen_kappa": "Cohen's kappa",
-    "log_loss": "Log-loss",
-    "brier": "Brier score",
-}
 
 PER_CLASS = ("f1", "precision", "recall")
 AVERAGES = ("macro", "micro", "weighted")
@@ -209,8 +193,8 @@ def name_metric(key: str) -> str:
         >>> name_metric("f1_macro"), name_metric("mcc"), name_metric("average_precision")
         ('F1 macro', 'MCC', 'Average precision')
     """
-    if key in METRIC_NAMES:
-        return METRIC_NAMES[key]
+    if key in METRICS and METRICS[key].heading:
+        return METRICS[key].heading
     base, label = split_metric(key)
     if label is not None:
         return f"{name_metric(base)}: {show_text(label)}"

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from nlp_transfer.recipe.formats import read_delimiter
 from nlp_transfer.recipe.methods import table as methods
 from nlp_transfer.recipe.methods.facts import MethodSection
+from nlp_transfer.recipe.metrics import DEFAULT_METRICS, LOWER_IS_BETTER, METRICS, SELECTION_METRICS
 from nlp_transfer.recipe.section import PositiveInt, Section, StrategySection
 from nlp_transfer.recipe.strategies.adapters import AdaptersConfig
 from nlp_transfer.recipe.strategies.distill import DistillConfig
@@ -58,89 +59,6 @@ if TYPE_CHECKING:
 else:
     MethodConfig = methods.join_sections()
     StrategyConfig = join_sections()
-
-METRICS: dict[str, tuple[str, ...]] = {
-    "classification": (
-        "accuracy",
-        "balanced_accuracy",
-        "f1_macro",
-        "f1_micro",
-        "f1_weighted",
-        "f1_per_class",
-        "precision_macro",
-        "precision_micro",
-        "precision_weighted",
-        "precision_per_class",
-        "recall_macro",
-        "recall_micro",
-        "recall_weighted",
-        "recall_per_class",
-        "mcc",
-        "cohen_kappa",
-        "quadratic_kappa",
-        "roc_auc",
-        "average_precision",
-        "log_loss",
-        "ece",
-        "brier",
-    ),
-    "ordinal": (
-        "accuracy",
-        "balanced_accuracy",
-        "f1_macro",
-        "f1_micro",
-        "f1_weighted",
-        "f1_per_class",
-        "mcc",
-        "cohen_kappa",
-        "quadratic_kappa",
-        "log_loss",
-        "ece",
-        "brier",
-        "mse",
-        "mae",
-        "pearson",
-        "spearman",
-    ),
-    "multi_label": (
-        "accuracy",
-        "f1_macro",
-        "f1_micro",
-        "f1_weighted",
-        "f1_per_class",
-        "precision_macro",
-        "precision_micro",
-        "precision_weighted",
-        "precision_per_class",
-        "recall_macro",
-        "recall_micro",
-        "recall_weighted",
-        "recall_per_class",
-        "roc_auc",
-        "average_precision",
-    ),
-    "regression": ("mse", "rmse", "mae", "r2", "pearson", "spearman"),
-}
-"""Metrics that suit each task, by their report key."""
-
-DEFAULT_METRICS: dict[str, tuple[str, ...]] = {
-    "classification": ("accuracy", "f1_macro", "mcc", "log_loss", "ece"),
-    "ordinal": ("accuracy", "f1_macro", "quadratic_kappa", "mae"),
-    "multi_label": ("f1_micro", "f1_macro", "accuracy", "average_precision"),
-    "regression": ("mse", "mae", "r2", "pearson", "spearman"),
-}
-"""What is reported where a recipe names no metrics."""
-
-SELECTION_METRICS: dict[str, str] = {
-    "classification": "accuracy",
-    "ordinal": "quadratic_kappa",
-    "multi_label": "f1_micro",
-    "regression": "mse",
-}
-"""What the best epoch is chosen by where a recipe names no metric."""
-
-LOWER_IS_BETTER = frozenset({"log_loss", "ece", "brier", "mse", "rmse", "mae"})
-"""Metrics of which the smallest value is the best."""
 
 BY_TERMS = "shipped_terms"
 """What `data.balance` says in place of a column, to group rows by the shipped list of terms."""

@@ -44,6 +44,7 @@ from nlp_transfer.publishing.summary import (
     write_headline,
 )
 from nlp_transfer.publishing.views import make_templates, read_styles
+from nlp_transfer.recipe.metrics import TABLE as METRICS
 from nlp_transfer.recipe.strategies.table import STRATEGIES
 
 __all__ = ["render_fragment", "render_page"]
@@ -62,8 +63,6 @@ MAX_ROWS = 200
 
 PICTURES = ("learning", "comparison", "labels", "confusion", "reliability", "outcomes", "numbers")
 
-UNBOUNDED = frozenset({"mse", "rmse", "mae", "r2", "log_loss"})
-"""Metrics that a scale from 0 to 1 says nothing about."""
 
 VERDICTS = {
     "gain": "Transfer helped",
@@ -182,7 +181,7 @@ def _collect_hero(record: Mapping[str, Any]) -> dict[str, Any] | None:
     score = read_score(record["scores"][split][metric])
     low, high, value = score.get("low"), score.get("high"), score.get("value")
     bar = {}
-    is_share = metric not in UNBOUNDED
+    is_share = metric not in METRICS or METRICS[metric].is_share
     if (
         is_share
         and low is not None

@@ -7,7 +7,7 @@ from nlp_transfer.recipe.metrics import DEFAULT_METRICS, LOWER_IS_BETTER, METRIC
 
 
 def test_every_metric_is_computed_suits_a_task_and_has_a_heading():
-    assert list(TABLE) == list(STATISTICS)
+    assert set(TABLE) == set(STATISTICS)
     assert len(TABLE) >= 27
     assert set(TABLE) == {key for keys in METRICS.values() for key in keys}
     assert all(name_metric(key)[0].isupper() for key in TABLE)

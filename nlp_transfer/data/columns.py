@@ -74,7 +74,9 @@ def find_text_columns(
     if len(strings) > 1:
         raise DataError(_explain_several(where, "column of texts", strings, "data.text"))
     if found:
-        return (strings or found)[0], text_b, []
+        chosen = (strings or found)[0]
+        _refuse_alike(table, chosen, where, "column of texts", "data.text")
+        return chosen, text_b, []
     labels = ("label", "labels", "label_text", *LABEL_NAMES)
     left = [names[n] for n in names if n not in labels and n not in ID_NAMES and _holds_strings(table, names[n])]
     left = [name for name in left if explain_unusable(table, name) is None] or left

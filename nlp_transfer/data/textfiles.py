@@ -278,9 +278,9 @@ def _parse_object(path: str, number: int, line: str) -> dict[str, Any]:
             f"{where}: expected one JSON object, came {_name_kind(row)}. "
             'Write every row as {"text": ..., "label": ...} on its own line.'
         )
-    # Python would keep the last of two values without a word. More colons than keys: a key comes twice, or texts and
-    # objects hold some.
-    if line.count(":") > len(row):
+    # Python would keep the last of two values without a word. More ends of keys than keys: one comes twice, or a text
+    # or an object holds some.
+    if line.count('":') > len(row):
         _refuse_repeated(where, line)
     return row
 

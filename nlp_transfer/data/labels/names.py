@@ -115,7 +115,7 @@ def read_names(
     unique = list_unique(values)
     endless = [value for value in unique if INFINITE.fullmatch(value)]
     finite = [value for value in unique if value not in endless]
-    if kind == "classification" and names is None and endless and all(NUMBER.fullmatch(value) for value in finite):
+    if kind != "multi_label" and names is None and endless and all(NUMBER.fullmatch(value) for value in finite):
         # As columns of numbers have it: a csv holds the word.
         _refuse_fractions(values, endless, name, where)
     is_number = pa.types.is_floating(column.type) or all(NUMBER.fullmatch(value) for value in unique)

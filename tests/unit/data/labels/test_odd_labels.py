@@ -39,6 +39,11 @@ def test_a_number_without_end_is_no_class_in_any_format(ending, tmp_path):
         load_splits(DataConfig(path=str(path)), TaskConfig(), seed=0)
 
 
+def test_a_number_without_end_is_no_rank():
+    with pytest.raises(DataError, match=r"came the number inf"):
+        load(make_table(["1", "2", "inf"]), "ordinal")
+
+
 def test_a_word_like_that_beside_words_is_a_word():
     assert load(make_table(["inf", "sup"])).labels.names == ("inf", "sup")
 
@@ -62,6 +67,8 @@ def test_columns_that_differ_in_case_alone_are_not_chosen_between():
     with pytest.raises(DataError, match=r"data\.text"):
         load(table)
     assert load(table, text="Text").facts.rows["train"] > 10
+    with pytest.raises(DataError, match=r"data\.text"):
+        load(make_table(["bad", "good"], SENTENCE="x").rename(columns={"text": "Sentence"}))
     exact = make_table(["bad", "good"], TEXT="x")
     assert load(exact).tables["train"]["text"][0] != "x"
     with pytest.raises(DataError, match=r"data\.label"):

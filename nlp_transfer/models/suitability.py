@@ -60,7 +60,7 @@ def check_architecture(settings: PretrainedConfig, *, where: str) -> None:
             f"{WHAT_WOULD_DO}."
         )
     is_masked = family in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    if settings.is_encoder_decoder and not is_masked:
+    if settings.is_encoder_decoder:
         raise EncoderError(
             f"{where}: expected an encoder, came {family}, an encoder with a decoder that writes text. {WHAT_WOULD_DO}."
         )

@@ -1,6 +1,5 @@
 """Labels of one domain, texts of another: which rows are whose, and texts that have no labels."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +13,7 @@ from nlp_transfer.data.columns import find_empty_rows, prepare_inference_table
 from nlp_transfer.data.delimited import offer_delimiter
 from nlp_transfer.data.findings import Findings
 from nlp_transfer.data.labels.contract import list_names
-from nlp_transfer.data.parts import Part
+from nlp_transfer.data.parts import Part, choose_side
 from nlp_transfer.data.sample import draw_splits
 from nlp_transfer.data.sources import Source, open_split
 from nlp_transfer.data.spelling import spell_column
@@ -22,24 +21,19 @@ from nlp_transfer.data.tables import get_arrow_table
 from nlp_transfer.errors import DataError
 from nlp_transfer.recipe.schema import DataConfig
 
-__all__ = ["list_domains", "read_domains", "read_unlabelled", "separate_domains"]
+__all__ = ["prepare_texts", "read_sides", "read_unlabelled", "separate_domains"]
 
 
-def list_domains(named: Sequence[str] | str | None) -> list[str]:
-    """Write ``data.source`` or ``data.target`` as a list, whether one is named or several."""
-    return [named] if isinstance(named, str) else list(named or [])
-
-
-def read_domains(opened: Source, data: DataConfig) -> dict[str, np.ndarray]:
-    """Read which domain each row belongs to.
+def read_sides(opened: Source, data: DataConfig) -> dict[str, np.ndarray]:
+    """Read on which side each row stands.
 
     Args:
         opened: The tables of the source.
         data: Names the column, the source domains and the target.
 
     Returns:
-        Split name to names of domains, object, shape (N,); the other domains than those of source and target have an
-        empty name. Empty without ``data.domain``.
+        Split name to ``source``, ``target`` or an empty text, for other domains, shape (N,). Empty without
+        ``data.domain``.
 
     Raises:
         DataError: There is no such column, or no row of a domain that is named.
@@ -58,16 +52,15 @@ def read_domains(opened: Source, data: DataConfig) -> dict[str, np.ndarray]:
         spelled = pa.chunked_array([spell_column(chunk) for chunk in column.chunks], type=pa.string())
         found[split] = np.asarray(pc.fill_null(spelled, "").to_pylist(), dtype=object)
     known = list(dict.fromkeys(name for names in found.values() for name in names.tolist() if name))
-    for key, named in (("source", list_domains(data.source)), ("target", list_domains(data.target))):
+    source, target = data.source_domains, data.target_domains
+    for key, named in (("source", source), ("target", target)):
         if unknown := [name for name in named if name not in known]:
             raise DataError(
                 f"data.{key}: expected values of the column {data.domain!r}, came {list_names(unknown)}. It holds: "
                 f"{list_names(known)}."
             )
-    if data.source is not None:
-        kept = {*list_domains(data.source), *list_domains(data.target)}
-        found = {split: np.where(np.isin(names, list(kept)), names, "") for split, names in found.items()}
-    return found
+    sides = dict.fromkeys(source or known, "source") | dict.fromkeys(target, "target")
+    return {split: np.array([sides.get(name, "") for name in names], dtype=object) for split, names in found.items()}
 
 
 def separate_domains(parts: dict[str, Part], data: DataConfig, facts: DataFacts) -> Part | None:
@@ -76,8 +69,8 @@ def separate_domains(parts: dict[str, Part], data: DataConfig, facts: DataFacts)
     Where the source has no test split, one is drawn from the target's rows, without a look at their labels.
 
     Args:
-        parts: By split, with the domains of their rows; changed in place.
-        data: Names the target.
+        parts: By split, with the sides of their rows; changed in place.
+        data: Names the domains.
         facts: Gets what was done.
 
     Returns:
@@ -88,41 +81,59 @@ def separate_domains(parts: dict[str, Part], data: DataConfig, facts: DataFacts)
     """
     if data.domain is None:
         return None
-    target = list_domains(data.target)
-    domains = {split: part.domains for split, part in parts.items() if part.domains is not None}
-    is_target = {split: np.isin(names, target) for split, names in domains.items()}
-    is_source = {split: (names != "") & ~is_target[split] for split, names in domains.items()}
-    rows = {split: int(part.table.num_rows) for split, part in parts.items()}
-    texts = parts["train"].take(np.flatnonzero(is_target["train"]))
+    num_rows = sum(part.table.num_rows for part in parts.values())
+    texts = _take_side(parts["train"], "target")
     for split, part in list(parts.items()):
-        kept = np.flatnonzero(is_target[split] if split == "test" else is_source[split])
-        if not len(kept):
-            side = "target" if split == "test" else "source"
+        side = choose_side(split)
+        parts[split] = _take_side(part, side)
+        if not parts[split].table.num_rows:
             raise DataError(f"{part.where}: expected rows of data.{side} in {split}, came none. Name other domains.")
-        parts[split] = part.take(kept)
     if "test" not in parts:
         if not texts.table.num_rows:
             raise DataError(f"{texts.where}: expected rows of data.target, came none. Name another domain.")
         strata = np.zeros(texts.table.num_rows, dtype=np.int64)
-        drawn, _ = draw_splits(
-            hash_texts(texts.table)[1], strata, {"test": data.test_share}, seed=data.seed, where=texts.where
-        )
+        shares = {"test": data.test_share}
+        drawn, _ = draw_splits(hash_texts(texts.table)[1], strata, shares, seed=data.seed, where=texts.where)
         parts["test"], texts = texts.take(drawn["test"]), texts.take(drawn["train"])
         facts.drawn.append("test")
         facts.notes.append(
             f"The source has no test split: {len(drawn['test'])} rows were drawn from those of the target (seed "
             f"{data.seed})."
         )
-    named = list_names(target)
-    others = list_names(list_domains(data.source)) if data.source is not None else "the other domains"
+    others = list_names(data.source_domains) if data.source is not None else "the other domains"
     facts.notes.append(
-        f"data.domain: test holds the rows of {named}, train and validation those of {others}; "
-        f"{texts.table.num_rows:,} rows of train are texts without labels now."
+        f"data.domain: test holds the rows of {list_names(data.target_domains)}, train and validation those of "
+        f"{others}; {texts.table.num_rows:,} rows of train are texts without labels now."
     )
-    left = sum(rows.values()) - sum(part.table.num_rows for part in parts.values()) - texts.table.num_rows
+    left = num_rows - sum(part.table.num_rows for part in (*parts.values(), texts))
     if left:
         facts.dropped["other_domain"] = left
     return replace(texts, raw=None)
+
+
+def _take_side(part: Part, side: str) -> Part:
+    """The rows of a split that stand on one side."""
+    return part.take(np.flatnonzero(part.sides == side))
+
+
+def prepare_texts(table: Dataset, data: DataConfig, *, is_pair: bool, where: str) -> Dataset:
+    """Bring texts without labels into the form that the encoding stage reads.
+
+    Args:
+        table: As `read_table` gives it.
+        data: Names the columns of the labelled rows, which are used where the table has them too.
+        is_pair: Whether every example holds two texts.
+        where: The table, for messages.
+
+    Returns:
+        What `prepare_inference_table` gives.
+
+    Raises:
+        DataError: A column is missing or of the wrong type, or a text is empty.
+    """
+    has_columns = {column for column in (data.text, data.text_b) if column} <= set(table.column_names)
+    text, text_b = (data.text, data.text_b) if has_columns else (None, None)
+    return prepare_inference_table(table, text=text, text_b=text_b, is_pair=is_pair, where=where)
 
 
 def read_unlabelled(data: DataConfig, *, is_pair: bool, facts: DataFacts) -> Dataset | None:
@@ -147,11 +158,9 @@ def read_unlabelled(data: DataConfig, *, is_pair: bool, facts: DataFacts) -> Dat
         table, where, findings = opened.tables["train"], opened.where["train"], Findings()
         findings.take(opened.findings)
         findings.add_to(facts)
-        has_columns = {column for column in (data.text, data.text_b) if column} <= set(table.column_names)
-        text, text_b = (data.text, data.text_b) if has_columns else (None, None)
         if data.invalid == "drop":
-            table = _drop_empty(table, text, facts)
-        found = prepare_inference_table(table, text=text, text_b=text_b, is_pair=is_pair, where=where)
+            table = _drop_empty(table, data.text, facts)
+        found = prepare_texts(table, data, is_pair=is_pair, where=where)
         # Labels that happen to be there are nobody's business.
         return found.select_columns([name for name in ("id", "text", "text_b") if name in found.column_names])
     except DataError as error:
@@ -160,7 +169,8 @@ def read_unlabelled(data: DataConfig, *, is_pair: bool, facts: DataFacts) -> Dat
 
 def _drop_empty(table: Dataset, text: str | None, facts: DataFacts) -> Dataset:
     """Leave out rows without a text, and count them."""
-    name = text or next((each for each in table.column_names if each.casefold() == "text"), None)
+    usual = next((each for each in table.column_names if each.casefold() == "text"), None)
+    name = text if text in table.column_names else usual
     if name is None:
         return table
     empty = find_empty_rows(get_arrow_table(table.select_columns([name])).rename_columns(["text"]))

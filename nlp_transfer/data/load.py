@@ -10,7 +10,7 @@ from datasets import Dataset, Features, List, Value
 from nlp_transfer.contracts import SPLITS, DataFacts, LabelSpace, Splits
 from nlp_transfer.data.balance import add_rows
 from nlp_transfer.data.checks import count_conflicts, count_leaks, hash_texts
-from nlp_transfer.data.domains import read_domains, read_unlabelled, separate_domains
+from nlp_transfer.data.domains import read_sides, read_unlabelled, separate_domains
 from nlp_transfer.data.findings import Findings
 from nlp_transfer.data.labels.contract import (
     build_label_space,
@@ -75,8 +75,8 @@ def load_splits(
     if findings is not None:
         findings.take(opened.findings)
     texts, columns = find_columns(opened, data, task, facts)
-    domains = read_domains(opened, data)
-    parts = build_parts(opened, data, task, texts, columns, facts, domains)
+    sides = read_sides(opened, data)
+    parts = build_parts(opened, data, task, texts, columns, facts, sides)
     target = separate_domains(parts, data, facts)
     space = _encode_parts(parts, task, columns, facts)
     for part in parts.values():

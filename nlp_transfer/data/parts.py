@@ -35,7 +35,7 @@ from nlp_transfer.data.textfiles import name_rows
 from nlp_transfer.errors import DataError, LabelError
 from nlp_transfer.recipe.schema import DataConfig, TaskConfig
 
-__all__ = ["Part", "build_parts", "find_columns"]
+__all__ = ["Part", "build_parts", "choose_side", "find_columns"]
 
 SHOWN_ROWS = 5
 """How many rows a message names."""
@@ -59,7 +59,8 @@ class Part:
         where: The table, for messages.
         labels: Labels by the contract, once there is one.
         keys: What `hash_texts` made of the texts.
-        domains: Which domain each row belongs to, object, shape (N,); None where that is not asked for.
+        sides: Whether each row is of the ``source``, of the ``target`` or of neither, text, shape (N,); None where
+            domains are not told apart.
     """
 
     table: pa.Table
@@ -68,7 +69,7 @@ class Part:
     where: str
     labels: np.ndarray | None = None
     keys: tuple[np.ndarray, np.ndarray] = field(default_factory=lambda: (np.zeros(0), np.zeros(0)))
-    domains: np.ndarray | None = None
+    sides: np.ndarray | None = None
 
     def take(self, rows: np.ndarray) -> Self:
         """The same split with some of its rows, in the order given."""
@@ -78,7 +79,7 @@ class Part:
             raw=self.raw and replace(self.raw, values=self.raw.values.take(pa.array(rows))),
             labels=None if self.labels is None else self.labels[rows],
             keys=(self.keys[0][rows], self.keys[1][rows]) if len(self.keys[0]) else self.keys,
-            domains=None if self.domains is None else self.domains[rows],
+            sides=None if self.sides is None else self.sides[rows],
         )
 
 
@@ -109,7 +110,7 @@ def build_parts(
     texts: tuple[str, str | None],
     columns: Sequence[str],
     facts: DataFacts,
-    domains: Mapping[str, np.ndarray] = MappingProxyType({}),
+    sides: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> dict[str, Part]:
     """Bring every split into the package's form, without its invalid rows; those of the target need no label."""
     parts: dict[str, Part] = {}
@@ -137,8 +138,8 @@ def build_parts(
             table, text=texts[0], text_b=texts[1], label=columns, id_column=data.id, where=where
         )
         _refuse_numbers(built, texts, where)
-        part = Part(built, features, raw, where, domains=domains.get(split))
-        parts[split] = _drop_invalid(part, data, facts, _find_unread(split, part, data))
+        part = Part(built, features, raw, where, sides=sides.get(split))
+        parts[split] = _drop_invalid(part, data, facts, choose_side(split))
         _note_part(split, parts[split], data, facts)
     return parts
 
@@ -228,21 +229,17 @@ def _refuse_numbers(table: pa.Table, texts: tuple[str, str | None], where: str) 
             )
 
 
-def _find_unread(split: str, part: Part, data: DataConfig) -> np.ndarray:
-    """Rows whose labels nobody reads: of train those of the target, and of other domains than those that are named."""
-    num_rows = part.table.num_rows
-    if part.domains is None:
-        return np.zeros(num_rows, dtype=bool)
-    target = [data.target] if isinstance(data.target, str) else data.target or []
-    is_target = np.isin(part.domains, target)
-    unread: np.ndarray = (part.domains == "") | (~is_target if split == "test" else is_target)
-    return unread
+def choose_side(split: str) -> str:
+    """The side whose rows a split keeps, where domains are told apart."""
+    return "target" if split == "test" else "source"
 
 
-def _drop_invalid(part: Part, data: DataConfig, facts: DataFacts, unread: np.ndarray) -> Part:
+def _drop_invalid(part: Part, data: DataConfig, facts: DataFacts, side: str) -> Part:
     """Refuse, or drop and count, rows without a text or, where it is read, without a label."""
     empty = find_empty_rows(part.table)
-    missing = (part.raw.missing if part.raw is not None else np.zeros(len(empty), dtype=bool)) & ~empty & ~unread
+    missing = (part.raw.missing if part.raw is not None else np.zeros(len(empty), dtype=bool)) & ~empty
+    if part.sides is not None:
+        missing &= part.sides == side
     invalid = empty | missing
     if not invalid.any():
         return part

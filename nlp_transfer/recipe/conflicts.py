@@ -230,7 +230,7 @@ def _check_distill(recipe: Recipe) -> Iterator[str]:
 def _check_domains(recipe: Recipe) -> Iterator[str]:
     """Source and target are values of a column, and differ."""
     data = recipe.data
-    source, target = (([each] if isinstance(each, str) else each or []) for each in (data.source, data.target))
+    source, target = data.source_domains, data.target_domains
     if data.domain is None:
         for key, named in (("source", source), ("target", target)):
             if named:

@@ -173,6 +173,16 @@ class DataConfig(Section):
         64, description="Most windows of one text; what lies behind them is cut, and counted. Chosen."
     )
 
+    @property
+    def source_domains(self) -> list[str]:
+        """The domains of ``source``; empty where none is named."""
+        return [self.source] if isinstance(self.source, str) else self.source or []
+
+    @property
+    def target_domains(self) -> list[str]:
+        """The domains of ``target``, whether one is named or several."""
+        return [self.target] if isinstance(self.target, str) else self.target or []
+
 
 class TrainingConfig(Section):
     """How the weights are trained."""

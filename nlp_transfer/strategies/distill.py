@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nlp_transfer.contracts import Encoded, LabelSpace, Prepared
-from nlp_transfer.data.columns import prepare_inference_table
+from nlp_transfer.data.domains import prepare_texts
 from nlp_transfer.data.encode import encode_table, read_padding, resolve_max_length
 from nlp_transfer.data.tables import read_table
 from nlp_transfer.engine.predict.forward import Microbatch
@@ -170,10 +170,8 @@ def _read_unlabelled(place: str, material: Material) -> Any:
     """Read the table of further texts."""
     data = material.recipe.data
     table = read_table(place, encoding=data.encoding, delimiter=data.delimiter)
-    has_columns = {column for column in (data.text, data.text_b) if column} <= set(table.column_names)
-    text, text_b = (data.text, data.text_b) if has_columns else (None, None)
     try:
-        return prepare_inference_table(table, text=text, text_b=text_b, is_pair=material.splits.is_pair, where=place)
+        return prepare_texts(table, data, is_pair=material.splits.is_pair, where=place)
     except DataError as error:
         raise DataError(f"strategy.unlabelled: {error}") from error
 

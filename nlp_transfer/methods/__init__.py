@@ -1,8 +1,7 @@
 """What wraps a strategy: other data, another loss, or several fits; one method, one file."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from importlib import import_module
 
 from nlp_transfer.fitting.fit import Fitted
 from nlp_transfer.fitting.series import Fits
@@ -10,30 +9,12 @@ from nlp_transfer.methods.base import Method
 from nlp_transfer.recipe.methods.table import METHODS as TABLE
 from nlp_transfer.recipe.methods.table import list_active
 from nlp_transfer.strategies.base import Material
+from nlp_transfer.strategies.techniques import Techniques
 
 __all__ = ["METHODS", "Method", "train_with_methods"]
 
 
-class _Methods(Mapping[str, Method]):
-    """Methods by kind, each imported when it is asked for.
-
-    Example:
-        >>> _Methods()["r_drop"].kind
-        'r_drop'
-    """
-
-    def __getitem__(self, kind: str) -> Method:
-        method: Method = import_module(TABLE[kind].technique or f"{__name__}.{kind}").METHOD
-        return method
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(TABLE)
-
-    def __len__(self) -> int:
-        return len(TABLE)
-
-
-METHODS: Mapping[str, Method] = _Methods()
+METHODS: Mapping[str, Method] = Techniques(TABLE, __name__, lambda module: module.METHOD)
 """Every method by its name in recipes."""
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from nlp_transfer.recipe.schema import Recipe
+from nlp_transfer.recipe.section import read_kind
 
 __all__ = [
     "describe_type",
@@ -74,7 +75,7 @@ def list_kinds(section: str) -> dict[str, list[str]]:
     models = _list_models(section)
     if len(models) < 2:
         return {}
-    return {get_args(model.model_fields["kind"].annotation)[0]: list(model.model_fields) for model in models}
+    return {read_kind(model): list(model.model_fields) for model in models}
 
 
 def list_keys(section: str, kind: Any = None) -> list[str]:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from nlp_transfer.recipe.formats import read_delimiter
-from nlp_transfer.recipe.methods import table as methods
-from nlp_transfer.recipe.methods.facts import MethodSection
+from nlp_transfer.recipe.methods.table import METHODS as METHODS_TABLE
 from nlp_transfer.recipe.metrics import DEFAULT_METRICS, LOWER_IS_BETTER, METRICS, SELECTION_METRICS
-from nlp_transfer.recipe.section import PositiveInt, Section, StrategySection
+from nlp_transfer.recipe.section import PositiveInt, Section, TechniqueSection, join_sections
 from nlp_transfer.recipe.strategies.adapters import AdaptersConfig
 from nlp_transfer.recipe.strategies.distill import DistillConfig
 from nlp_transfer.recipe.strategies.features import FeaturesConfig
@@ -23,7 +22,7 @@ from nlp_transfer.recipe.strategies.full import FullConfig
 from nlp_transfer.recipe.strategies.layerwise import LayerwiseConfig
 from nlp_transfer.recipe.strategies.lora import LoraConfig
 from nlp_transfer.recipe.strategies.prompts import PromptsConfig
-from nlp_transfer.recipe.strategies.table import LEARNING_RATES, STRATEGY_CONFIGS, find_learning_rate, join_sections
+from nlp_transfer.recipe.strategies.table import LEARNING_RATES, STRATEGY_CONFIGS, find_learning_rate
 from nlp_transfer.recipe.strategies.zero_shot import ZeroShotConfig
 
 __all__ = [
@@ -54,11 +53,11 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    MethodConfig = MethodSection
-    StrategyConfig = StrategySection
+    MethodConfig = TechniqueSection
+    StrategyConfig = TechniqueSection
 else:
-    MethodConfig = methods.join_sections()
-    StrategyConfig = join_sections()
+    MethodConfig = join_sections(facts.section for facts in METHODS_TABLE.values())
+    StrategyConfig = join_sections(STRATEGY_CONFIGS.values())
 
 BY_TERMS = "shipped_terms"
 """What `data.balance` says in place of a column, to group rows by the shipped list of terms."""

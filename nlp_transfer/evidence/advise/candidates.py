@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from nlp_transfer.evidence.advise.gains import RESIDUALS, Situation, expect_gain
+from nlp_transfer.recipe.strategies.facts import MANY_CLASSES
 from nlp_transfer.recipe.strategies.table import STRATEGIES
 
 __all__ = [
@@ -20,9 +21,6 @@ __all__ = [
     "read_outlook",
     "write_outlook",
 ]
-
-MANY_CLASSES = 20
-"""From here the recipes for intents, with higher rates, are the ones that arrive; chosen between 6 and 77."""
 
 FEW_EXAMPLES = 128
 """Examples a class up to which few_shot and zero_shot are candidates: they were made for fewer still; chosen."""
@@ -161,7 +159,7 @@ def plan_recipe(
         >>> plan_recipe("full", rows=500, classes=4, max_length=128, data=["data.path=mine.csv"])[1]
         ('data.path=mine.csv', 'data.max_length=128', 'training.epochs=10', 'training.batch_size=16')
     """
-    recipe = STRATEGIES[kind].name_recipe(many=classes >= MANY_CLASSES)
+    recipe = STRATEGIES[kind].name_recipe(classes)
     overrides = [*data, f"data.max_length={max_length}"]
     epochs = 0.0
     if kind == "features" and layers is not None:

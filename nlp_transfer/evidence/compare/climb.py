@@ -129,7 +129,7 @@ def climb_ladder(climb: Climb, rungs: Sequence[Rung], seeds: int) -> None:
         seeds: Seeds of each that chance plays a part in: 0, 1, ...
     """
     for rung in rungs:
-        if rung.recipe is None:
+        if rung.strategy is None:
             _add_baseline(climb, rung)
     tasks = _list_tasks(climb, rungs, seeds)
     while (task := choose_next(tasks, climb.costs, climb.clock.left, _count_done(climb))) is not None:
@@ -171,7 +171,7 @@ def _add_baseline(climb: Climb, rung: Rung) -> None:
 def _list_tasks(climb: Climb, rungs: Sequence[Rung], seeds: int) -> list[Task]:
     """Fits that are still to be run; those that are finished are taken in."""
     tasks = []
-    for rung in (each for each in rungs if each.recipe is not None):
+    for rung in (each for each in rungs if each.strategy is not None):
         wanted = range(seeds if rung.is_seeded else 1)
         if why := explain_absence(rung, climb.reference.space):
             climb.omit(rung, list(wanted), why)

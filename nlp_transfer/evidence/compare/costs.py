@@ -68,7 +68,7 @@ class Costs:
         """Seconds of wall time that one more fit of a rung needs, in all likelihood not more."""
         if rung.name in self.measured:
             return AGAIN * max(self.measured[rung.name])
-        if rung.recipe is None:
+        if rung.strategy is None:
             linear = LINEAR_SECONDS * self.facts.num_train * self.facts.labels.num_outputs
             return 0.1 if rung.name == "majority" else 2.0 + linear
         return self.predict_after() + self.predict_training(rung)
@@ -103,7 +103,7 @@ class Costs:
         """
         if after_seconds is not None:
             self.endings.append(after_seconds)
-        if rung.recipe is not None and rung.name != "features":
+        if rung.strategy is not None and rung.name != "features":
             self.overhead.append(max(0.0, seconds - training_seconds))
         if rung.name == PROTECTED and rung.name not in self.measured and self.step_seconds:
             self.correction = 1.0

@@ -136,7 +136,7 @@ def _run_point(climb: Climb, rung: Rung, size: int, seed: int) -> Trial:
         correction=climb.costs.correction,
     )
     folder = climb.folder / "curve" / rung.name / f"{size}" / f"seed-{seed}"
-    recipe = None if rung.recipe is None else build_recipe(rung, facts, seed=seed, folder=folder)
+    recipe = None if rung.strategy is None else build_recipe(rung, facts, seed=seed, folder=folder)
     needed, is_finished = costs.predict(rung), has_baseline(folder) or (folder / "report.json").is_file()
     if needed > climb.clock.left and not is_finished:
         raise OutOfTimeError(f"left out: foreseen to take {needed:.0f} s, {max(0.0, climb.clock.left):.0f} s were left")

@@ -10,13 +10,11 @@ from nlp_transfer.errors import RecipeError
 from nlp_transfer.recipe.fields import suggest_nearest
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import Recipe
+from nlp_transfer.recipe.strategies.facts import MANY_CLASSES, StrategyFacts
 from nlp_transfer.recipe.strategies.table import STRATEGIES
 from nlp_transfer.runs.control import make_control_recipe
 
 __all__ = ["RUNGS", "Facts", "Rung", "build_recipe", "choose_epochs", "choose_rungs", "explain_absence"]
-
-MANY_CLASSES = 20
-"""From this many classes on, recipes are those of banking77: larger steps, more passes. Chosen between 6 and 77."""
 
 ENOUGH_STEPS, ENOUGH_STEPS_MANY = 550, 1400
 """Updates that full fine-tuning gets at least: trec with 4 passes, banking77 with 5, as in the shipped recipes."""
@@ -37,8 +35,7 @@ class Rung:
     Attributes:
         name: As the table has it.
         says: What it is, in a few words.
-        recipe: Shipped recipe that it runs; None for what no encoder takes part in.
-        recipe_many: The same for many classes.
+        strategy: What it runs; None for what no encoder takes part in.
         work: Seconds of a step over those of a step of full fine-tuning; 0 where no weight moves by gradients. From
             the table of every strategy in recipes/RESULTS.md, rounded up.
         stretch: Passes over those of full.
@@ -48,8 +45,7 @@ class Rung:
 
     name: str
     says: str
-    recipe: str | None = None
-    recipe_many: str | None = None
+    strategy: StrategyFacts | None = None
     work: float = 0.0
     stretch: float = 1.0
     worth: float = 1.0
@@ -65,15 +61,14 @@ def _list_rungs() -> Iterator[Rung]:
         yield Rung(
             facts.kind,
             facts.says,
-            facts.recipe,
-            facts.recipe_many or None,
+            facts,
             work=facts.work,
             stretch=facts.stretch,
             worth=facts.worth,
             is_seeded=facts.is_seeded,
         )
     full = STRATEGIES["full"]
-    yield Rung("control", "no transfer: random weights", full.recipe, full.recipe_many, work=full.work, stretch=2.0)
+    yield Rung("control", "no transfer: random weights", full, work=full.work, stretch=2.0)
 
 
 RUNGS: dict[str, Rung] = {rung.name: rung for rung in _list_rungs()}
@@ -102,11 +97,6 @@ class Facts:
     epochs: int
 
     @property
-    def has_many_classes(self) -> bool:
-        """Whether the recipes for many classes are used."""
-        return self.labels.num_outputs >= MANY_CLASSES
-
-    @property
     def steps_per_epoch(self) -> int:
         """Updates of one pass over train."""
         return -(-self.num_train // BATCH_SIZE)
@@ -121,7 +111,7 @@ class Facts:
             return 0
         if rung.name == "few_shot":
             windows = -(-FEW_SHOT_ROWS * self.labels.num_outputs // (2 * BATCH_SIZE))
-            return int(load_recipe(name_recipe(rung, many=self.has_many_classes)).training.epochs) * windows
+            return int(load_recipe(name_recipe(rung, self.labels)).training.epochs) * windows
         return self.steps_per_epoch * self.count_epochs(rung)
 
 
@@ -174,18 +164,16 @@ def explain_absence(rung: Rung, labels: LabelSpace) -> str:
         >>> explain_absence(RUNGS["few_shot"], LabelSpace("regression", ("score",)))
         'needs classes, and this is a regression'
     """
-    needs_classes = rung.name in STRATEGIES and STRATEGIES[rung.name].for_few
-    if needs_classes and not labels.is_categorical:
+    if rung.strategy is not None and rung.strategy.for_few and not labels.is_categorical:
         kind = "a regression" if labels.kind == "regression" else "a task of several labels"
         return f"needs classes, and this is {kind}"
     return ""
 
 
-def name_recipe(rung: Rung, *, many: bool) -> str:
+def name_recipe(rung: Rung, labels: LabelSpace) -> str:
     """The shipped recipe of a rung."""
-    name = rung.recipe_many if many and rung.recipe_many else rung.recipe
-    assert name is not None, f"{rung.name} has no recipe"
-    return name
+    assert rung.strategy is not None, f"{rung.name} has no recipe"
+    return rung.strategy.name_recipe(labels.num_outputs)
 
 
 def build_recipe(rung: Rung, facts: Facts, *, seed: int, folder: Path) -> Recipe:
@@ -226,7 +214,7 @@ def build_recipe(rung: Rung, facts: Facts, *, seed: int, folder: Path) -> Recipe
         changes["training.epochs"] = float(facts.epochs if rung.name == "control" else facts.count_epochs(rung))
     if facts.width > SMALL_ENCODER and rung.name in ("full", "layerwise", "control"):
         changes |= {"training.learning_rate": None, "training.head_learning_rate": None}
-    recipe = load_recipe(name_recipe(rung, many=facts.has_many_classes), changes)
+    recipe = load_recipe(name_recipe(rung, facts.labels), changes)
     if rung.name != "control":
         return recipe
     rates = sorted(recipe.evaluation.control_learning_rates)

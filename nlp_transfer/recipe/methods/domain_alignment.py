@@ -4,13 +4,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from nlp_transfer.recipe.methods.facts import MethodFacts, MethodSection
-from nlp_transfer.recipe.section import PositiveInt
+from nlp_transfer.recipe.methods.facts import MethodFacts
+from nlp_transfer.recipe.section import PositiveInt, TechniqueSection
 
 __all__ = ["FACTS", "DomainAlignmentConfig"]
 
 
-class DomainAlignmentConfig(MethodSection):
+class DomainAlignmentConfig(TechniqueSection):
     """Learn features by which the labelled domain cannot be told from the other (Ganin et al. 2016)."""
 
     use_when: ClassVar[str] = "labels of one domain, texts of another, and features that tell the two apart"

@@ -2,21 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal
 
 from nlp_transfer.contracts import TaskKind
-from nlp_transfer.recipe.section import Section
+from nlp_transfer.recipe.section import TechniqueSection, read_kind
 
-__all__ = ["MethodFacts", "MethodSection"]
-
-
-class MethodSection(Section):
-    """What the settings of every method have in common."""
-
-    use_when: ClassVar[str] = ""
-    """When to choose it, in one line."""
-
-    kind: str
+__all__ = ["MethodFacts"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +26,7 @@ class MethodFacts:
         technique: Module that does it; of the name of the kind where empty.
     """
 
-    section: type[MethodSection]
+    section: type[TechniqueSection]
     recipe: str
     phase: Literal["change", "around"]
     trains: tuple[str, ...]
@@ -48,4 +39,4 @@ class MethodFacts:
     @property
     def kind(self) -> str:
         """Its name in recipes."""
-        return str(get_args(self.section.model_fields["kind"].annotation)[0])
+        return read_kind(self.section)

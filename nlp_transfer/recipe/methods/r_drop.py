@@ -4,12 +4,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from nlp_transfer.recipe.methods.facts import MethodFacts, MethodSection
+from nlp_transfer.recipe.methods.facts import MethodFacts
+from nlp_transfer.recipe.section import TechniqueSection
 
 __all__ = ["FACTS", "RDropConfig"]
 
 
-class RDropConfig(MethodSection):
+class RDropConfig(TechniqueSection):
     """Run every example twice under different dropout and hold the two answers together (Wu et al. 2021)."""
 
     use_when: ClassVar[str] = "a little more accuracy for twice the time, above all with few rows"

@@ -4,12 +4,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from nlp_transfer.recipe.methods.facts import MethodFacts, MethodSection
+from nlp_transfer.recipe.methods.facts import MethodFacts
+from nlp_transfer.recipe.section import TechniqueSection
 
 __all__ = ["FACTS", "SelfTrainingConfig"]
 
 
-class SelfTrainingConfig(MethodSection):
+class SelfTrainingConfig(TechniqueSection):
     """Train, label texts without labels with what was trained, and train on both, in rounds (Scudder 1965)."""
 
     use_when: ClassVar[str] = "many texts without labels, of this domain or of one that you have no labels of"

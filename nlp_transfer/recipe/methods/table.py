@@ -1,17 +1,13 @@
 """The table of methods: a row each, and what recipes derive from it."""
 
-import operator
 from collections.abc import Sequence
-from functools import reduce
 from types import ModuleType
-from typing import Annotated, Any
-
-from pydantic import Field
 
 from nlp_transfer.recipe.methods import domain_alignment, r_drop, self_training
-from nlp_transfer.recipe.methods.facts import MethodFacts, MethodSection
+from nlp_transfer.recipe.methods.facts import MethodFacts
+from nlp_transfer.recipe.section import TechniqueSection
 
-__all__ = ["METHODS", "find_facts", "join_sections", "list_active"]
+__all__ = ["METHODS", "list_active"]
 
 MODULES: tuple[ModuleType, ...] = (r_drop, self_training, domain_alignment)
 """Every method's settings, in the order of lists."""
@@ -20,25 +16,7 @@ METHODS: dict[str, MethodFacts] = {module.FACTS.kind: module.FACTS for module in
 """Every method by its name in recipes."""
 
 
-def join_sections() -> Any:
-    """The type of an entry of a recipe's ``methods``: any section of the table, told apart by ``kind``."""
-    return Annotated[reduce(operator.or_, (facts.section for facts in METHODS.values())), Field(discriminator="kind")]
-
-
-def find_facts(method: MethodSection) -> MethodFacts:
-    """The row of a method.
-
-    Args:
-        method: Its entry in a recipe.
-
-    Example:
-        >>> find_facts(r_drop.RDropConfig(kind="r_drop")).phase
-        'change'
-    """
-    return METHODS[method.kind]
-
-
-def list_active(methods: Sequence[MethodSection]) -> list[MethodSection]:
+def list_active(methods: Sequence[TechniqueSection]) -> list[TechniqueSection]:
     """Give the methods that do something: those of strength 0 leave a run as it is.
 
     Args:
@@ -51,5 +29,5 @@ def list_active(methods: Sequence[MethodSection]) -> list[MethodSection]:
         >>> list_active([r_drop.RDropConfig(kind="r_drop", alpha=0)])
         []
     """
-    active = [method for method in methods if not find_facts(method).is_off(method)]
-    return sorted(active, key=lambda method: find_facts(method).phase == "around")
+    active = [method for method in methods if not METHODS[method.kind].is_off(method)]
+    return sorted(active, key=lambda method: METHODS[method.kind].phase == "around")

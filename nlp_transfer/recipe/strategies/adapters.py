@@ -4,13 +4,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from nlp_transfer.recipe.section import OpenShare, PositiveInt, StrategySection
+from nlp_transfer.recipe.section import OpenShare, PositiveInt, TechniqueSection
 from nlp_transfer.recipe.strategies.facts import LOSS, SCHEDULE, SLOW_START, Knob, StrategyFacts
 
 __all__ = ["FACTS", "AdaptersConfig"]
 
 
-class AdaptersConfig(StrategySection):
+class AdaptersConfig(TechniqueSection):
     """Train small bottleneck networks inside the layers, and the head (Houlsby et al. 2019)."""
 
     use_when: ClassVar[str] = "many tasks on one encoder that stays as it is, each with a small file of its own"

@@ -4,13 +4,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from nlp_transfer.recipe.section import PositiveInt, StrategySection
+from nlp_transfer.recipe.section import PositiveInt, TechniqueSection
 from nlp_transfer.recipe.strategies.facts import SCHEDULE, Knob, StrategyFacts
 
 __all__ = ["FACTS", "DistillConfig"]
 
 
-class DistillConfig(StrategySection):
+class DistillConfig(TechniqueSection):
     """Train a smaller encoder on what a fine-tuned classifier says of the texts (Hinton et al. 2015)."""
 
     use_when: ClassVar[str] = "a good classifier that is too slow, and many texts, labelled or not"

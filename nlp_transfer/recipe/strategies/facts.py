@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from nlp_transfer.contracts import Loader
-from nlp_transfer.recipe.section import StrategySection
+from nlp_transfer.recipe.section import TechniqueSection, read_kind
 
-__all__ = ["HEAD", "LOSS", "SCHEDULE", "SLOW_START", "Gain", "Knob", "StrategyFacts"]
+__all__ = ["HEAD", "LOSS", "MANY_CLASSES", "SCHEDULE", "SLOW_START", "Gain", "Knob", "StrategyFacts"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,9 @@ LOSS = (
 )
 HEAD = (Knob("training.head_learning_rate", reach=5.0),)
 
+MANY_CLASSES = 20
+"""From here recipes are those of banking77, with larger steps and more passes; chosen between 6 and 77."""
+
 SLOW_START = 1.5
 """Passes of what starts at nothing inside a frozen encoder, over those of full; sst2 and tweet_emotion needed more."""
 
@@ -60,7 +63,8 @@ class Gain:
     residual: float
 
 
-@dataclass(frozen=True)
+# A row is itself and no other; what it holds could not be hashed.
+@dataclass(frozen=True, eq=False)
 class StrategyFacts:
     """One row of the table of strategies.
 
@@ -90,7 +94,7 @@ class StrategyFacts:
         technique: Module that adapts an encoder; of the name of the kind where empty.
     """
 
-    section: type[StrategySection]
+    section: type[TechniqueSection]
     says: str
     trains: Literal["all", "upper", "inside", "head", "pairs", "student", "nothing"]
     loads_with: Loader
@@ -115,17 +119,17 @@ class StrategyFacts:
     @property
     def kind(self) -> str:
         """Its name in recipes."""
-        return str(get_args(self.section.model_fields["kind"].annotation)[0])
+        return read_kind(self.section)
 
     @property
     def moves_encoder(self) -> bool:
         """Whether training moves weights of the encoder itself."""
         return self.trains in ("all", "upper", "pairs", "student")
 
-    def name_recipe(self, *, many: bool) -> str:
+    def name_recipe(self, num_classes: int) -> str:
         """The shipped recipe.
 
         Args:
-            many: Whether there are many classes.
+            num_classes: Columns of the label contract.
         """
-        return self.recipe_many if many and self.recipe_many else self.recipe
+        return self.recipe_many if num_classes >= MANY_CLASSES and self.recipe_many else self.recipe

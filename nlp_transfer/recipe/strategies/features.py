@@ -4,13 +4,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from nlp_transfer.recipe.section import PositiveFloat, PositiveInt, StrategySection
+from nlp_transfer.recipe.section import PositiveFloat, PositiveInt, TechniqueSection
 from nlp_transfer.recipe.strategies.facts import Knob, StrategyFacts
 
 __all__ = ["FACTS", "FeaturesConfig"]
 
 
-class FeaturesConfig(StrategySection):
+class FeaturesConfig(TechniqueSection):
     """Run the encoder once and fit a small classifier on its vectors, without gradients through the encoder."""
 
     use_when: ClassVar[str] = "an answer in a minute, few rows, or many classifiers on one encoder"

@@ -4,13 +4,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from nlp_transfer.recipe.section import PositiveFloat, StrategySection
+from nlp_transfer.recipe.section import PositiveFloat, TechniqueSection
 from nlp_transfer.recipe.strategies.facts import LOSS, SCHEDULE, Gain, Knob, StrategyFacts
 
 __all__ = ["FACTS", "FewShotConfig"]
 
 
-class FewShotConfig(StrategySection):
+class FewShotConfig(TechniqueSection):
     """Learn from a handful of examples a class: contrastive pairs then a head, cloze questions, or class means."""
 
     use_when: ClassVar[str] = "two to thirty-two examples a class"

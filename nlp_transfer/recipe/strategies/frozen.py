@@ -4,13 +4,13 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from nlp_transfer.recipe.section import StrategySection
+from nlp_transfer.recipe.section import TechniqueSection
 from nlp_transfer.recipe.strategies.facts import LOSS, SCHEDULE, StrategyFacts
 
 __all__ = ["FACTS", "FrozenConfig"]
 
 
-class FrozenConfig(StrategySection):
+class FrozenConfig(TechniqueSection):
     """Train the head only; the encoder stays as it was pretrained."""
 
     use_when: ClassVar[str] = "few rows, little time, or one encoder that serves several tasks"

@@ -4,13 +4,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from nlp_transfer.recipe.section import OpenShare, PositiveInt, StrategySection
+from nlp_transfer.recipe.section import OpenShare, PositiveInt, TechniqueSection
 from nlp_transfer.recipe.strategies.facts import HEAD, LOSS, SCHEDULE, Gain, Knob, StrategyFacts
 
 __all__ = ["FACTS", "FullConfig"]
 
 
-class FullConfig(StrategySection):
+class FullConfig(TechniqueSection):
     """Train every weight."""
 
     use_when: ClassVar[str] = "thousands of rows, or texts unlike those the encoder was pretrained on"

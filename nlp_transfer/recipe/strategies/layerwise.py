@@ -4,13 +4,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from nlp_transfer.recipe.section import StrategySection
+from nlp_transfer.recipe.section import TechniqueSection
 from nlp_transfer.recipe.strategies.facts import HEAD, LOSS, SCHEDULE, Gain, Knob, StrategyFacts
 
 __all__ = ["FACTS", "LayerwiseConfig"]
 
 
-class LayerwiseConfig(StrategySection):
+class LayerwiseConfig(TechniqueSection):
     """Train some of the layers, or all at rates that fall from the top."""
 
     use_when: ClassVar[str] = "hundreds of rows like the encoder's own world, or full is too slow"

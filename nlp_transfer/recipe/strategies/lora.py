@@ -4,13 +4,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from nlp_transfer.recipe.section import OpenShare, PositiveInt, StrategySection
+from nlp_transfer.recipe.section import OpenShare, PositiveInt, TechniqueSection
 from nlp_transfer.recipe.strategies.facts import LOSS, SCHEDULE, SLOW_START, Gain, Knob, StrategyFacts
 
 __all__ = ["FACTS", "LoraConfig"]
 
 
-class LoraConfig(StrategySection):
+class LoraConfig(TechniqueSection):
     """Train low-rank updates of the weight matrices and the head (Hu et al. 2021)."""
 
     use_when: ClassVar[str] = "nearly the accuracy of full, with little memory and a small file to share"

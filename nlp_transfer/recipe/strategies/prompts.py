@@ -4,13 +4,13 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from nlp_transfer.recipe.section import PositiveInt, StrategySection
+from nlp_transfer.recipe.section import PositiveInt, TechniqueSection
 from nlp_transfer.recipe.strategies.facts import LOSS, SCHEDULE, Knob, StrategyFacts
 
 __all__ = ["FACTS", "PromptsConfig"]
 
 
-class PromptsConfig(StrategySection):
+class PromptsConfig(TechniqueSection):
     """Train vectors that stand in front of every text, and the head (Lester et al. 2021)."""
 
     use_when: ClassVar[str] = "the smallest file a task, on a large encoder; LoRA is more accurate on small ones"

@@ -1,14 +1,9 @@
 """The table of strategies: a row each, and what recipes derive from it."""
 
 import math
-import operator
-from functools import reduce
 from types import ModuleType
-from typing import Annotated, Any
 
-from pydantic import Field
-
-from nlp_transfer.recipe.section import StrategySection
+from nlp_transfer.recipe.section import TechniqueSection
 from nlp_transfer.recipe.strategies import (
     adapters,
     distill,
@@ -23,7 +18,7 @@ from nlp_transfer.recipe.strategies import (
 )
 from nlp_transfer.recipe.strategies.facts import StrategyFacts
 
-__all__ = ["LEARNING_RATES", "STRATEGIES", "STRATEGY_CONFIGS", "find_facts", "find_learning_rate", "join_sections"]
+__all__ = ["LEARNING_RATES", "STRATEGIES", "STRATEGY_CONFIGS", "find_facts", "find_learning_rate"]
 
 MODULES: tuple[ModuleType, ...] = (
     full,
@@ -42,7 +37,7 @@ MODULES: tuple[ModuleType, ...] = (
 STRATEGIES: dict[str, StrategyFacts] = {module.FACTS.kind: module.FACTS for module in MODULES}
 """Every strategy by its name in recipes."""
 
-STRATEGY_CONFIGS: dict[str, type[StrategySection]] = {kind: facts.section for kind, facts in STRATEGIES.items()}
+STRATEGY_CONFIGS: dict[str, type[TechniqueSection]] = {kind: facts.section for kind, facts in STRATEGIES.items()}
 """Section of each strategy by its kind."""
 
 LEARNING_RATES: dict[str, float] = {
@@ -54,12 +49,7 @@ PISSA_SLOWER = 4.0
 """Divides the rate where both matrices start large; chosen."""
 
 
-def join_sections() -> Any:
-    """The type of a recipe's strategy section: any section of the table, told apart by ``kind``."""
-    return Annotated[reduce(operator.or_, STRATEGY_CONFIGS.values()), Field(discriminator="kind")]
-
-
-def find_facts(strategy: StrategySection) -> StrategyFacts:
+def find_facts(strategy: TechniqueSection) -> StrategyFacts:
     """The row of a strategy.
 
     Args:
@@ -72,7 +62,7 @@ def find_facts(strategy: StrategySection) -> StrategyFacts:
     return STRATEGIES[strategy.kind]
 
 
-def find_learning_rate(strategy: StrategySection) -> float | None:
+def find_learning_rate(strategy: TechniqueSection) -> float | None:
     """Give the peak learning rate of a strategy where a recipe names none.
 
     Args:

@@ -4,13 +4,13 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from nlp_transfer.recipe.section import PositiveFloat, StrategySection
+from nlp_transfer.recipe.section import PositiveFloat, TechniqueSection
 from nlp_transfer.recipe.strategies.facts import StrategyFacts
 
 __all__ = ["FACTS", "ZeroShotConfig"]
 
 
-class ZeroShotConfig(StrategySection):
+class ZeroShotConfig(TechniqueSection):
     """Train nothing: compare each text with words for the labels, or use the head of an earlier classifier."""
 
     use_when: ClassVar[str] = "no labelled rows yet, labels that words can describe, or a classifier of like labels"

@@ -17,11 +17,11 @@ MODULE = '''
 
 from typing import ClassVar, Literal
 
-from nlp_transfer.recipe.section import StrategySection
+from nlp_transfer.recipe.section import TechniqueSection
 from nlp_transfer.recipe.strategies.facts import SCHEDULE, StrategyFacts
 
 
-class ThrowawayConfig(StrategySection):
+class ThrowawayConfig(TechniqueSection):
     """Train every weight, for a test."""
 
     use_when: ClassVar[str] = "a table that must be derived"
@@ -73,7 +73,7 @@ assert [each.key for each in build_space(recipe)][0] == "training.learning_rate"
 assert [rung.name for rung in choose_rungs(None)][-2:] == ["throwaway", "control"]
 assert "throwaway" in COSTS
 sized = dict(rows=500, classes=2, max_length=32, data=())
-assert plan_recipe("throwaway", **sized)[0] == choose_rungs(["throwaway"])[0].recipe == "sentiment/frozen"
+assert plan_recipe("throwaway", **sized)[0] == choose_rungs(["throwaway"])[0].strategy.recipe == "sentiment/frozen"
 assert "ThrowawayConfig" in export_json_schema()["$defs"]
 assert STRATEGIES["throwaway"].kind == "throwaway" and VARIANTS["throwaway"] == {"kind": "throwaway"}
 assert len([cell for cell in CELLS if cell[0] == "throwaway"]) >= 9

@@ -1,5 +1,6 @@
-"""Texts that stand in two places: leaks between splits, duplicates inside of one, and texts of unusual length."""
+"""What texts hold: words, signs that nobody sees, the same text in two places, unusual length."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ __all__ = [
     "find_long_texts",
     "find_visible",
     "hash_texts",
+    "list_words",
     "name_invisible",
 ]
 
@@ -219,3 +221,13 @@ def check_texts(texts: Sequence[str], name: str) -> list[str]:
         only = f": nothing to see but {held}" if held else ""
         raise DataError(f"{name}: item {empty[0]} is empty{only}. Leave it out.")
     return checked
+
+
+def list_words(text: str) -> list[str]:
+    """Runs of letters, digits and underscores.
+
+    Example:
+        >>> list_words("It 's a joy!")
+        ['It', 's', 'a', 'joy']
+    """
+    return re.findall(r"\w+", text)

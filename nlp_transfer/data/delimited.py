@@ -103,7 +103,7 @@ def parse_delimited(
     directive = find_directive(lines[0])
     if delimiter is None:
         delimiter = directive or choose_delimiter(lines, usual)
-        _refuse_doubled(lines, delimiter, where)
+        _refuse_doubled(lines[1:] if directive else lines, delimiter, where)
         if delimiter != usual:
             findings.delimiters[where] = delimiter
     text = _Text(source, lines[0].strip() if directive else "")
@@ -215,8 +215,6 @@ def _refuse_doubled(lines: Sequence[str], delimiter: str, where: str) -> None:
     """Refuse cells that two characters separate, such as ``::``: read as one, every other column would be empty."""
     pair = 2 * delimiter
     lines = [line for line in lines if line.strip()]
-    if lines and find_directive(lines[0]) == delimiter:
-        lines = lines[1:]
     if len(lines) > 1 and all(pair in line and delimiter not in line.replace(pair, "") for line in lines):
         raise DataError(
             f"{where}: expected one character between cells, came {pair!r} in every row. Replace it by one that the "

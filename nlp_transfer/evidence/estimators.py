@@ -4,8 +4,6 @@ Of each, more is better. They compare encoders on the same rows; no figure of on
 figure of another.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cho_factor, cho_solve
@@ -390,10 +388,6 @@ def score_gbc(features_ND: ArrayLike, labels_N: ArrayLike, *, dimensions: int = 
         distance_C += 0.5 * (np.log(middle_CK) - 0.5 * (np.log(variances_CK) + np.log(variance_K))).sum(axis=1)
         total += float(np.exp(-distance_C).sum()) - 1.0  # every class overlaps with itself wholly
     return -total
-
-
-Estimator = Callable[[ArrayLike, ArrayLike], float]
-"""From features (N, D) and labels (N,) to a figure, of which more is better."""
 
 
 NUM_NEIGHBORS = 5

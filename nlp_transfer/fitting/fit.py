@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
-from nlp_transfer.contracts import Encoded, Prepared, RunLog, Splits, Track, track_nothing
+from nlp_transfer.contracts import Prepared, RunLog, Splits, Track, track_nothing
 from nlp_transfer.data.target_scale import TargetScale, standardize_targets
 from nlp_transfer.engine.fast.attention import attend_in_parts
 from nlp_transfer.engine.fast.compiling import compile_layers
@@ -271,10 +271,9 @@ def _make_setup(
     cache: PrefixCache | None,
 ) -> LoopSetup:
     """Put together what the loop is given."""
-    multiple = 8 if accelerator.device.type == "cuda" else None
     return LoopSetup(
         model=adapted.model,
-        feeder=Feeder(prepared, "train", accelerator.device, pad_to_multiple_of=multiple, cache=cache),
+        feeder=_make_feeder(prepared, "train", accelerator, cache),
         objective=objective,
         training=recipe.training,
         accelerator=accelerator,
@@ -286,17 +285,21 @@ def _make_setup(
         plan=stage.plan,
         window=stage.window,
         streams=[
-            Stream(name, _feed_stream(name, encoded, prepared, accelerator), batch_size, recipe.training.seed)
+            Stream(
+                name,
+                _make_feeder(replace(prepared, splits={name: encoded}), name, accelerator),
+                batch_size,
+                recipe.training.seed,
+            )
             for name, (encoded, batch_size) in stage.streams.items()
         ],
     )
 
 
-def _feed_stream(name: str, encoded: Encoded, prepared: Prepared, accelerator: Accelerator) -> Feeder:
-    """What feeds further rows, padded as those of train."""
+def _make_feeder(prepared: Prepared, split: str, accelerator: Accelerator, cache: PrefixCache | None = None) -> Feeder:
+    """Feed the rows of a split to the device, in widths that its matrix products are fast at."""
     multiple = 8 if accelerator.device.type == "cuda" else None
-    held = replace(prepared, splits={name: encoded})
-    return Feeder(held, name, accelerator.device, pad_to_multiple_of=multiple)
+    return Feeder(prepared, split, accelerator.device, pad_to_multiple_of=multiple, cache=cache)
 
 
 def predict_all(
@@ -347,8 +350,7 @@ def predict_split(
     Returns:
         Float64, shape (N, C), in the form of ``to_probabilities``.
     """
-    multiple = 8 if accelerator.device.type == "cuda" else None
-    feeder = Feeder(prepared, split, accelerator.device, pad_to_multiple_of=multiple, cache=cache)
+    feeder = _make_feeder(prepared, split, accelerator, cache)
     feeder.packing = find_packing(model)
     if accelerator.device.type == "cpu" and any(each.dtype == torch.bfloat16 for each in model.parameters()):
         feeder.pad_to_few_widths()

@@ -73,11 +73,16 @@ class Result:
             ArtifactError: There is none, it is damaged, or it is not the one that was saved.
             StorageError: The machine could not read it.
         """
-        place = Path(folder) / cls.file
+        place = cls.locate(Path(folder))
         record, digests = read_record(place, cls.check, name=cls.name, missing=cls.missing, damaged=cls.damaged)
         found = cls(record, folder)
         found.digests = digests.get("files", {})
         return found
+
+    @classmethod
+    def locate(cls, folder: Path) -> Path:
+        """The JSON file of a folder."""
+        return folder / cls.file
 
     @staticmethod
     def check(record: dict[str, Any]) -> None:

@@ -35,7 +35,7 @@ from nlp_transfer.runs.seed import (
     count_reserved,
     train_seed,
 )
-from nlp_transfer.runs.transfer import describe_transfer
+from nlp_transfer.runs.transfer import measure_transfer
 from nlp_transfer.runs.trust import check_trust, describe_trust
 from nlp_transfer.stopping import hold_signals
 
@@ -176,7 +176,7 @@ def _run_in(
     with state.main_process_first():
         spaces = prepare(recipe, seeds, source, console)
     first = spaces[seeds[0]]
-    first.splits.facts.transfer = describe_transfer(recipe, first)
+    first.splits.facts.transfer = measure_transfer(recipe, first)
     for space in spaces.values():
         space.watch = watch
     results: list[SeedResult] = []

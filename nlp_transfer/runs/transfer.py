@@ -1,6 +1,5 @@
 """How far the texts without labels lie from the labelled rows."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -8,20 +7,19 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
+from nlp_transfer.data.checks import list_words
 from nlp_transfer.engine.predict.vectors import extract_vectors
 from nlp_transfer.models.encoder import load_encoder
 from nlp_transfer.recipe.schema import Recipe
 from nlp_transfer.runs.seed import Workspace
 
-__all__ = ["compare_words", "describe_transfer"]
+__all__ = ["compare_words", "measure_transfer"]
 
 SAMPLE = 500
 """Rows of each side that the encoder reads; chosen."""
 
 FEWEST = 4
 """Rows of each side below which no distance is told."""
-
-WORD = re.compile(r"\w+")
 
 
 def compare_words(source: Iterable[str], target: Iterable[str]) -> dict[str, Any]:
@@ -39,13 +37,13 @@ def compare_words(source: Iterable[str], target: Iterable[str]) -> dict[str, Any
         >>> compare_words(["A good book"], ["a good pan", "Good lid"])
         {'words': {'source': 3, 'target': 4}, 'new_words': 0.5}
     """
-    known, found = ({word for text in texts for word in WORD.findall(text.lower())} for texts in (source, target))
+    known, found = ({word for text in texts for word in list_words(text.lower())} for texts in (source, target))
     new = len(found - known) / len(found) if found else 0.0
     return {"words": {"source": len(known), "target": len(found)}, "new_words": new}
 
 
-def describe_transfer(recipe: Recipe, space: Workspace) -> dict[str, Any]:
-    """Say how far the texts without labels lie from train: rows, labels, words, and the encoder's vectors.
+def measure_transfer(recipe: Recipe, space: Workspace) -> dict[str, Any]:
+    """Measure how far the texts without labels lie from train: rows, labels, words, and the encoder's vectors.
 
     Args:
         recipe: The encoder.

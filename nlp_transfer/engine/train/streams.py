@@ -1,7 +1,7 @@
 """Rows that a training reads beside its own: unlabelled texts, another domain, a memory."""
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -28,6 +28,7 @@ class Stream:
     feeder: Feeder
     batch_size: int
     seed: int
+    _orders: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def lengths(self) -> np.ndarray:
@@ -44,10 +45,13 @@ class Stream:
             Indices of examples, int64, shape (batch_size,).
         """
         num = len(self.lengths)
-        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        passes = places // num
-        orders = {int(each): self._shuffle(int(each)) for each in np.unique(passes)}
-        return np.array([orders[int(each)][place % num] for each, place in zip(passes, places, strict=True)])
+        passes, places = np.divmod(np.arange(step * self.batch_size, (step + 1) * self.batch_size), num)
+        # An update lies in one pass or reaches into the next, of a few rows into several. Others are not needed again.
+        needed = range(int(passes[0]), int(passes[-1]) + 1)
+        orders = {each: self._orders[each] if each in self._orders else self._shuffle(each) for each in needed}
+        self._orders.clear()
+        self._orders.update(orders)
+        return np.concatenate([orders[each][places[passes == each]] for each in needed])
 
     def _shuffle(self, number: int) -> np.ndarray:
         """The order of one pass over the rows."""

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForMaskedLM, PreTrainedTokenizerBase
 
-from nlp_transfer.evidence.advise.facts import list_words
+from nlp_transfer.data.checks import list_words
 from nlp_transfer.models.encoder import LOADING_ERRORS, quiet_loading
 from nlp_transfer.models.encoder_source import EncoderSource
 

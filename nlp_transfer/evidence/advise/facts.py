@@ -1,11 +1,11 @@
 """What a table of labelled texts is like, before any encoder looks at it for long."""
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from nlp_transfer.data.checks import list_words
 from nlp_transfer.data.unseen import name_script
 from nlp_transfer.errors import ShapeError
 
@@ -16,7 +16,6 @@ __all__ = [
     "describe_lengths",
     "find_suspects",
     "guess_language",
-    "list_words",
 ]
 
 SURE_SHARE = 0.5
@@ -54,16 +53,6 @@ of each language has about a quarter."""
 
 MOST_TEXTS = 2_000
 """Texts whose letters are looked at; chosen."""
-
-
-def list_words(text: str) -> list[str]:
-    """Runs of letters, digits and underscores.
-
-    Example:
-        >>> list_words("It 's a joy!")
-        ['It', 's', 'a', 'joy']
-    """
-    return re.findall(r"\w+", text)
 
 
 def describe_classes(counts: Mapping[str, int]) -> dict[str, float]:

@@ -23,8 +23,6 @@ from nlp_transfer.publishing.views import (
 __all__ = ["Advice", "claim_advice", "describe_facts"]
 
 ADVICE_JSON = "advice.json"
-ADVICE_HTML = "report.html"
-
 COMMAND_LETTERS = 76
 """Letters of a line of the command in a terminal, so that its end fits in as well."""
 

@@ -22,8 +22,6 @@ from nlp_transfer.publishing.views import (
 __all__ = ["Audit", "claim_audit"]
 
 AUDIT_JSON = "audit.json"
-AUDIT_HTML = "report.html"
-
 SHOWN_GROUPS = 12
 """Groups that the terminal shows; the page and the file have all of them."""
 

@@ -24,7 +24,6 @@ from nlp_transfer.publishing.views import (
 __all__ = ["Ranking", "claim_ranking"]
 
 RANK_JSON = "rank.json"
-RANK_HTML = "report.html"
 COLUMNS_A_TABLE = 5
 """Beside place and name; as many as a terminal of 80 columns holds."""
 

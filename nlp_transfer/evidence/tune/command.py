@@ -33,7 +33,6 @@ DEFAULT_TRIALS = 20
 FINISH_SECONDS, FINISH_SHARE = 10.0, 0.03
 """Time kept for the last predictions, scores and pictures: the larger of the two, but a tenth of the budget at most.
 Chosen."""
-REPORT_HTML = "report.html"
 
 
 def tune(

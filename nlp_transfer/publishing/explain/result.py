@@ -16,7 +16,7 @@ from nlp_transfer.figures import format_number
 from nlp_transfer.files import check_new_file
 from nlp_transfer.publishing.result import Result
 from nlp_transfer.publishing.summary import show_text
-from nlp_transfer.publishing.views import make_templates, read_record, read_styles
+from nlp_transfer.publishing.views import make_templates, read_styles
 
 __all__ = ["BASELINES", "METHODS", "Baseline", "Explanation", "Method"]
 
@@ -63,20 +63,9 @@ class Explanation(Result):
     damaged = "Explain again."
 
     @classmethod
-    def load(cls, folder: Path | str) -> "Explanation":
-        """Read an explanation that was saved as JSON.
-
-        Args:
-            folder: The file.
-
-        Returns:
-            The explanation.
-
-        Raises:
-            ArtifactError: There is none, or it is damaged.
-        """
-        record, _ = read_record(Path(folder), cls.check, name=cls.name, missing=cls.missing, damaged=cls.damaged)
-        return cls(record)
+    def locate(cls, folder: Path) -> Path:
+        """It is one file, without a folder of its own."""
+        return folder
 
     @staticmethod
     def check(record: dict[str, Any]) -> None:

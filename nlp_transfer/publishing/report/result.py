@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["Report"]
 
 REPORT_JSON = "report.json"
-REPORT_HTML = "report.html"
 PREDICTIONS = "predictions.parquet"
 
 

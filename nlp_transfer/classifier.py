@@ -21,7 +21,7 @@ from nlp_transfer.engine.precision import choose_device
 from nlp_transfer.engine.predict.texts import Reading, TextScorer
 from nlp_transfer.errors import DataError, TransferWarning
 from nlp_transfer.evaluation.abstention import check_abstention
-from nlp_transfer.evaluation.calibrators import read_calibrator
+from nlp_transfer.evaluation.calibration import read_calibrator
 from nlp_transfer.evaluation.predictions import name_predictions, to_probabilities
 from nlp_transfer.evaluation.scoring import score_split
 from nlp_transfer.evaluation.thresholds import read_thresholds

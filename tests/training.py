@@ -12,13 +12,13 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from nlp_transfer.contracts import Evaluation, Prepared, RunLog, Splits
 from nlp_transfer.data.encode import encode_splits
-from nlp_transfer.data.identity import identify_rows
+from nlp_transfer.data.fingerprints import identify_rows
 from nlp_transfer.engine.fast.packing import Packing
 from nlp_transfer.engine.predict.forward import Feeder, Microbatch
 from nlp_transfer.engine.train.checkpoint import CheckpointStore
 from nlp_transfer.engine.train.loop import LoopSetup, run_loop
 from nlp_transfer.engine.train.objectives import Objective, build_objective
-from nlp_transfer.fitting.fast_path import use_fast_path
+from nlp_transfer.fitting.fit import use_fast_path
 from nlp_transfer.models.encoder import load_encoder
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import Recipe

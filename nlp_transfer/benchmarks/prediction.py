@@ -13,7 +13,7 @@ import torch
 
 from nlp_transfer.classifier import Classifier
 from nlp_transfer.data.tables import read_table
-from nlp_transfer.engine.memory import measure_peak_memory
+from nlp_transfer.engine.machine import measure_peak_memory
 
 __all__ = ["main"]
 

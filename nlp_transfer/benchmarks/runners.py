@@ -18,7 +18,7 @@ from nlp_transfer.benchmarks.suite import Contender
 from nlp_transfer.data.tables import read_table
 from nlp_transfer.errors import DataError, TransferError
 from nlp_transfer.files import copy_folder
-from nlp_transfer.models.encoder_source import resolve_encoder
+from nlp_transfer.models.resolve import resolve_encoder
 from nlp_transfer.recipe.schema import EncoderConfig
 from nlp_transfer.recipe.shipped import locate_shipped
 

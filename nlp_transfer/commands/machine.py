@@ -13,7 +13,7 @@ from huggingface_hub import constants as hub_constants
 from nlp_transfer.engine.precision import choose_device, choose_precision
 from nlp_transfer.errors import EncoderError, TransferError
 from nlp_transfer.files import check_new_folder
-from nlp_transfer.models.encoder_source import resolve_encoder
+from nlp_transfer.models.resolve import resolve_encoder
 from nlp_transfer.recipe.schema import EncoderConfig
 
 __all__ = ["examine"]

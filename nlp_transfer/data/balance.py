@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from nlp_transfer.contracts import DataFacts, LabelSpace
 from nlp_transfer.data.checks import hash_texts
-from nlp_transfer.data.identity_terms import TermList, read_terms
 from nlp_transfer.data.parts import Part
 from nlp_transfer.data.spelling import spell_values
+from nlp_transfer.data.terms import TermList, read_terms
 from nlp_transfer.errors import DataError
 from nlp_transfer.recipe.schema import BY_TERMS, DataConfig
 

@@ -1,4 +1,4 @@
-"""What this machine's processor is fast at, measured once and kept."""
+"""What this machine's processor is fast at, measured once and kept, and how much memory a run took."""
 
 import contextlib
 import functools
@@ -10,17 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 from huggingface_hub import constants
 from torch import nn
 
 from nlp_transfer.engine.fast.dropout import cheap_dropout
 from nlp_transfer.engine.predict.packed import PackedModel, PackedRows
-from nlp_transfer.engine.train.half_adamw import HalfAdamW
-from nlp_transfer.engine.train.masters import Masters
+from nlp_transfer.engine.train.masters import HalfAdamW, Masters
 from nlp_transfer.models.blocks import find_stack
 
-__all__ = ["compare_formats", "compare_predictions", "read_measured", "write_measured"]
+__all__ = ["compare_formats", "compare_predictions", "measure_peak_memory", "read_measured", "write_measured"]
 
 PAIRS = 5
 """Steps timed in each format, in turns; chosen."""
@@ -178,3 +178,17 @@ def write_measured(place: Path, known: dict[str, float]) -> None:
     finally:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
+
+
+def measure_peak_memory(device: torch.device) -> int:
+    """Largest resident size of this process so far, or of the GPU's allocator, in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    try:
+        import resource
+    except ImportError:  # Windows keeps the peak elsewhere
+        return int(getattr(psutil.Process().memory_info(), "peak_wset", 0))
+    import sys
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit

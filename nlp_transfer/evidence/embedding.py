@@ -19,7 +19,7 @@ from nlp_transfer.engine.predict.vectors import extract_vectors
 from nlp_transfer.errors import ArtifactError, DataError, RecipeError
 from nlp_transfer.models.artifacts import load_artifact
 from nlp_transfer.models.encoder import check_vocabulary, load_encoder, load_tokenizer, read_config
-from nlp_transfer.models.encoder_source import EncoderSource, resolve_encoder
+from nlp_transfer.models.resolve import EncoderSource, resolve_encoder
 from nlp_transfer.models.vector_classifier import drop_pooler
 from nlp_transfer.recipe.schema import DataConfig, EncoderConfig, Recipe
 

@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,16 +12,18 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
+from transformers import PreTrainedModel
 
 from nlp_transfer.contracts import Prepared, RunLog, Splits, Track, track_nothing
 from nlp_transfer.data.target_scale import TargetScale, standardize_targets
 from nlp_transfer.engine.fast.attention import attend_in_parts
 from nlp_transfer.engine.fast.compiling import compile_layers
 from nlp_transfer.engine.fast.dropout import cheap_dropout
+from nlp_transfer.engine.fast.fused import block_layers, is_block
 from nlp_transfer.engine.fast.packing import find_packing
 from nlp_transfer.engine.fast.prefix import PrefixCache
 from nlp_transfer.engine.fast.unpadded import pack_rows
-from nlp_transfer.engine.memory import measure_peak_memory
+from nlp_transfer.engine.machine import measure_peak_memory
 from nlp_transfer.engine.precision import Precision
 from nlp_transfer.engine.predict.forward import Feeder
 from nlp_transfer.engine.predict.logits import predict_logits
@@ -30,14 +33,15 @@ from nlp_transfer.engine.train.objectives import Objective, build_objective
 from nlp_transfer.engine.train.streams import Stream
 from nlp_transfer.evaluation.predictions import predict_labels, to_probabilities
 from nlp_transfer.evaluation.scoring import compute_metrics
-from nlp_transfer.fitting.fast_path import use_fast_path
 from nlp_transfer.fitting.stages import HookMaker, build_cache, fit_probe
 from nlp_transfer.models.encoder import LoadedEncoder, load_encoder, quiet_loading
+from nlp_transfer.models.layers import find_parts
 from nlp_transfer.models.output_layer import find_output_layer, rescale_output
+from nlp_transfer.models.trim import LAST_MEETINGS, read_first_token
 from nlp_transfer.recipe.schema import Recipe
 from nlp_transfer.strategies import STRATEGIES, Adapted, Material, Stage
 
-__all__ = ["Change", "Fitted", "fit_model", "predict_all", "predict_split"]
+__all__ = ["Change", "Fitted", "fit_model", "predict_all", "predict_split", "use_fast_path"]
 
 PLAIN = Precision("fp32", "asked for")
 """What a fit computes in where nobody says otherwise."""
@@ -397,3 +401,33 @@ def _make_evaluation(
         return metrics
 
     return evaluate
+
+
+@contextmanager
+def use_fast_path(model: nn.Module, headed: PreTrainedModel | None) -> Iterator[None]:
+    """Let a model train faster for a while; what it computes stays the same but for the masks that dropout draws.
+
+    Args:
+        model: What is trained.
+        headed: The family's own sequence-classification class inside it, where its own head is what is trained; None
+            where another reads the encoder.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> with use_fast_path(layer, None):
+        ...     sorted(vars(layer)) == sorted(vars(nn.Linear(2, 2)))
+        True
+    """
+    is_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
+    last: nn.Module | None = None
+    with ExitStack() as stack:
+        if headed is not None and headed.config.model_type in LAST_MEETINGS:
+            last = headed.get_submodule(find_parts(headed).layers[-1])
+            # A fused layer leaves the other tokens out by itself.
+            if not (is_cpu and "forward" not in vars(last) and is_block(last)):
+                stack.enter_context(read_first_token(headed))
+        stack.enter_context(cheap_dropout(model))
+        stack.enter_context(attend_in_parts(model))
+        if is_cpu:
+            stack.enter_context(block_layers(model, last))
+        yield

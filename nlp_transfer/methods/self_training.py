@@ -10,7 +10,7 @@ from torch import Tensor
 from nlp_transfer.contracts import Encoded, RunLog
 from nlp_transfer.engine.predict.forward import Microbatch
 from nlp_transfer.engine.train.objectives import Objective, compute_class_weights
-from nlp_transfer.evaluation.calibrators import fit_calibrator
+from nlp_transfer.evaluation.calibration import fit_calibrator
 from nlp_transfer.fitting.fit import Fitted
 from nlp_transfer.fitting.series import Fits
 from nlp_transfer.methods.base import Method

@@ -13,22 +13,33 @@ from huggingface_hub import constants as hub_constants
 from huggingface_hub import errors as hub_errors
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import CAUSES, ArtifactError, EncoderError, name_cause
 from nlp_transfer.files import explain_reading, find_obstacle, find_unreadable
-from nlp_transfer.models.custom import WEIGHTS_FILE
-from nlp_transfer.models.custom_kinds import load_custom
+from nlp_transfer.models.bottleneck import AdapterClassifier
+from nlp_transfer.models.cloze import ClozeClassifier
+from nlp_transfer.models.custom import ENCODER_FOLDER, WEIGHTS_FILE, CustomClassifier, load_pretrained
 from nlp_transfer.models.digests import FileDigests, check_encoder, check_meanwhile, open_record, require_record
 from nlp_transfer.models.encoder import LOADING_ERRORS, PROBLEM_TYPES, check_vocabulary, quiet_loading
-from nlp_transfer.models.encoder_source import ADAPTER_FILE, ARTIFACT_FILE, is_hub_id, resolve_encoder
+from nlp_transfer.models.entailment import EntailmentClassifier
+from nlp_transfer.models.resolve import ADAPTER_FILE, ARTIFACT_FILE, is_hub_id, resolve_encoder
+from nlp_transfer.models.reuse import ReuseClassifier
 from nlp_transfer.models.runtimes import RUNTIME_FILES, find_runtime, load_exported
 from nlp_transfer.models.suitability import suit_tokenizer
+from nlp_transfer.models.vector_classifier import VectorClassifier
 from nlp_transfer.recipe.schema import DataConfig, EncoderConfig
 
-__all__ = ["ARTIFACT_VERSION", "LoadedArtifact", "find_artifact", "load_artifact", "read_data_config"]
+__all__ = [
+    "ARTIFACT_VERSION",
+    "LoadedArtifact",
+    "find_artifact",
+    "load_artifact",
+    "read_data_config",
+]
 
 ARTIFACT_VERSION = 1
 TRANSPORT_ERROR: type[Exception] = hub_errors.HTTPError  # type: ignore[attr-defined]
@@ -142,7 +153,7 @@ def load_artifact(path: str | Path, *, revision: str | None = None, trust_remote
                 if runtime is not None:
                     model: Any = load_exported(folder, runtime, trust_remote_code=trust_remote_code)
                 else:
-                    load = _load_adapter if is_adapter else load_custom if is_own else _load_plain
+                    load = _load_adapter if is_adapter else _load_custom if is_own else _load_plain
                     model = load(folder, metadata, digests.get("encoder", {}), trust_remote_code=trust_remote_code)
         except LOADING_ERRORS as error:
             raise ArtifactError(
@@ -272,3 +283,69 @@ def read_data_config(artifact: LoadedArtifact) -> DataConfig:
             f"{artifact.folder}: expected the recipe to say where texts and labels stood, came another record "
             f"({name_cause(error)}). Copy the artefact again, or train it again."
         ) from error
+
+
+CUSTOM_KINDS: dict[str, type[CustomClassifier]] = {
+    each.kind: each
+    for each in (VectorClassifier, ClozeClassifier, AdapterClassifier, EntailmentClassifier, ReuseClassifier)
+}
+"""Class by its name in ``nlp_transfer.json``."""
+
+
+def _load_custom(
+    folder: Path, metadata: Mapping[str, Any], expected: FileDigests | None = None, *, trust_remote_code: bool = False
+) -> CustomClassifier:
+    """Build a classifier again from its folder.
+
+    Args:
+        folder: The ``model/`` folder.
+        metadata: What ``nlp_transfer.json`` holds.
+        expected: Digests of an encoder that the folder does not hold.
+        trust_remote_code: Whether code that the encoder's repository brings may run.
+
+    Returns:
+        The classifier in evaluation mode.
+
+    Raises:
+        ArtifactError: A file is missing, or of another version; the encoder is another than that it was made for.
+        EncoderError: The encoder is not where it was.
+    """
+    architecture = metadata.get("architecture")
+    if not isinstance(architecture, Mapping) or architecture.get("kind") not in CUSTOM_KINDS:
+        known = ", ".join(CUSTOM_KINDS)
+        raise ArtifactError(f"{folder}: expected an architecture of the kinds {known} in nlp_transfer.json. Upgrade.")
+    labels = LabelSpace(metadata["labels"]["kind"], tuple(metadata["labels"]["names"]))
+    kind = CUSTOM_KINDS[architecture["kind"]]
+    where, revision = _find_encoder(folder, architecture["encoder"])
+    own: dict[str, Tensor] = load_file(folder / WEIGHTS_FILE)
+    with check_encoder(folder / ARTIFACT_FILE, where, revision, expected or {}):
+        encoder, missing = load_pretrained(
+            kind.auto,
+            where,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            num_labels=labels.num_outputs if kind.keeps_labels else None,
+        )
+    model = kind(encoder, labels, **architecture["settings"])
+    model.restore_custom(own)
+    left = {name for name in missing if f"encoder.{name}" not in own and f"encoder.{name}" in model.state_dict()}
+    if left:
+        raise ArtifactError(f"{where}: the encoder lacks {sorted(left)[0]}. Copy it again, or train again.")
+    return model.eval()
+
+
+def _find_encoder(folder: Path, encoder: Mapping[str, Any]) -> tuple[str, str | None]:
+    """Where the encoder is: in the folder, where it was, or on the Hub."""
+    if encoder.get("location") is None:
+        inside = folder / ENCODER_FOLDER
+        if not (inside / "model.safetensors").is_file() and not (inside / "model.safetensors.index.json").is_file():
+            raise ArtifactError(f"{inside}: holds no model.safetensors. Copy the artefact again, or train it again.")
+        json.loads((inside / "config.json").read_text(encoding="utf-8"))
+        return str(inside), None
+    try:
+        source = resolve_encoder(EncoderConfig.model_validate({"name": str(encoder["location"])}))
+    except EncoderError as error:
+        if not encoder.get("hub_id"):
+            raise EncoderError(f"{folder}: its encoder is missing: {error}") from error
+        source = resolve_encoder(EncoderConfig.model_validate({"name": str(encoder["hub_id"])}))
+    return source.location, encoder.get("revision")

@@ -26,9 +26,9 @@ from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import EncoderError, name_cause
 from nlp_transfer.files import explain_reading
 from nlp_transfer.models.digests import check_base
-from nlp_transfer.models.encoder_source import ADAPTER_FILE, ARTIFACT_FILE, EncoderSource, resolve_encoder
 from nlp_transfer.models.heads import list_head_parameters, reinitialize_head
 from nlp_transfer.models.merge import merge_adapter
+from nlp_transfer.models.resolve import ADAPTER_FILE, ARTIFACT_FILE, EncoderSource, resolve_encoder
 from nlp_transfer.models.suitability import check_architecture, check_vocabulary, check_weights, suit_tokenizer
 from nlp_transfer.recipe.schema import EncoderConfig
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from nlp_transfer.models.encoder_parts import find_parts
+from nlp_transfer.models.layers import find_parts
 
 __all__ = ["LAST_MEETINGS", "read_first_token"]
 

@@ -20,8 +20,8 @@ from nlp_transfer.models.artifacts import ARTIFACT_VERSION, LoadedArtifact, find
 from nlp_transfer.models.custom import ENCODER_FOLDER, WEIGHTS_FILE, CustomClassifier
 from nlp_transfer.models.digests import DIGESTS, FileDigests, hash_files, hash_folder, list_encoder_files, seal_record
 from nlp_transfer.models.encoder import quiet_loading
-from nlp_transfer.models.encoder_source import ARTIFACT_FILE, EncoderSource
 from nlp_transfer.models.merge import is_adapter, merge_adapter
+from nlp_transfer.models.resolve import ARTIFACT_FILE, EncoderSource
 
 if TYPE_CHECKING:
     from peft import PeftModel

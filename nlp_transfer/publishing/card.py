@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from nlp_transfer.contracts import Loader, TaskKind
-from nlp_transfer.models.encoder_source import ALIASES, is_hub_id
+from nlp_transfer.models.resolve import ALIASES, is_hub_id
 from nlp_transfer.publishing.report.harm import describe_outcome, list_warnings
 from nlp_transfer.publishing.report.scoreboard import collect_class_scores, collect_scores
 from nlp_transfer.publishing.summary import (

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from nlp_transfer.contracts import Splits
-from nlp_transfer.evaluation.calibrators import Calibrator, fit_calibrator
+from nlp_transfer.evaluation.calibration import Calibrator, fit_calibrator
 from nlp_transfer.evaluation.thresholds import Choice, choose_thresholds, read_thresholds
 from nlp_transfer.publishing.artifact import amend_artifact
 from nlp_transfer.recipe.schema import Recipe

@@ -13,7 +13,7 @@ from rich.console import Console
 from nlp_transfer.data.encode import encode_splits
 from nlp_transfer.errors import DivergedError, EncoderError, RecipeError
 from nlp_transfer.models.encoder import open_encoder
-from nlp_transfer.models.encoder_source import ARTIFACT_FILE, EncoderSource, resolve_encoder
+from nlp_transfer.models.resolve import ARTIFACT_FILE, EncoderSource, resolve_encoder
 from nlp_transfer.recipe.schema import EncoderConfig, Recipe
 from nlp_transfer.runs.seed import SeedResult, Workspace, choose_length, train_seed
 

@@ -12,13 +12,13 @@ from accelerate import PartialState
 from rich.console import Console
 
 from nlp_transfer.contracts import Score, Splits
-from nlp_transfer.evaluation.harm import judge_gain
 from nlp_transfer.evaluation.scoring import compute_metrics, is_better, score_gain
+from nlp_transfer.evaluation.significance import judge_gain
 from nlp_transfer.files import copy_folder, explain_writing
 from nlp_transfer.recipe.schema import LOWER_IS_BETTER, METRICS, Recipe
 from nlp_transfer.runs.chain import CONTROLS_FOLDER, Chain, train_chain
 from nlp_transfer.runs.control import Control, make_control_recipe, train_control
-from nlp_transfer.runs.harm import find_reasons
+from nlp_transfer.runs.reasons import find_reasons
 from nlp_transfer.runs.seed import PREDICTIONS_FILE, SeedResult, Workspace, make_accelerator, train_seed
 
 __all__ = [

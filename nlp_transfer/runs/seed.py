@@ -19,12 +19,12 @@ from transformers import PreTrainedTokenizerBase
 
 from nlp_transfer.contracts import Evaluation, Hook, Loader, Prepared, RunLog, Splits, track_nothing
 from nlp_transfer.data.encode import resolve_max_length
-from nlp_transfer.data.identity import identify_rows
+from nlp_transfer.data.fingerprints import identify_rows
 from nlp_transfer.engine.precision import Precision, choose_device, choose_precision, count_processes
 from nlp_transfer.engine.train.hooks import TrackerHook, build_progress, track_work, watch_work
 from nlp_transfer.engine.train.loop import OTHER_ROWS
 from nlp_transfer.errors import DamageError, MissingExtraError, OutputError, RecipeError, name_cause
-from nlp_transfer.evaluation.calibrators import Calibrator, read_calibrator
+from nlp_transfer.evaluation.calibration import Calibrator, read_calibrator
 from nlp_transfer.evaluation.predictions import predict_labels
 from nlp_transfer.evaluation.thresholds import Choice, read_thresholds
 from nlp_transfer.files import explain_writing
@@ -34,7 +34,7 @@ from nlp_transfer.fitting.stages import HookMaker
 from nlp_transfer.methods import train_with_methods
 from nlp_transfer.models.digests import check_artifact, check_files, hash_files, open_record, seal_record
 from nlp_transfer.models.encoder import OpenedEncoder
-from nlp_transfer.models.encoder_source import ARTIFACT_FILE, EncoderSource
+from nlp_transfer.models.resolve import ARTIFACT_FILE, EncoderSource
 from nlp_transfer.publishing.artifact import load_artifact, save_artifact, write_atomically
 from nlp_transfer.publishing.card import drop_places
 from nlp_transfer.recipe.schema import Recipe

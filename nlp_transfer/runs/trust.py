@@ -8,8 +8,7 @@ import numpy as np
 from nlp_transfer.contracts import Splits
 from nlp_transfer.errors import DataError
 from nlp_transfer.evaluation.abstention import measure_abstention
-from nlp_transfer.evaluation.calibration import reliability_bins
-from nlp_transfer.evaluation.calibrators import FEWEST
+from nlp_transfer.evaluation.calibration import FEWEST, reliability_bins
 from nlp_transfer.evaluation.predictions import predict_labels
 from nlp_transfer.evaluation.scoring import score_split
 from nlp_transfer.evaluation.slices import BUILT_IN, bucket_lengths, gather_groups, score_slices

@@ -2,8 +2,8 @@
 
 from nlp_transfer.models.bottleneck import AdapterClassifier
 from nlp_transfer.models.encoder import LoadedEncoder
-from nlp_transfer.models.encoder_parts import list_norms
 from nlp_transfer.models.heads import find_head_modules
+from nlp_transfer.models.layers import list_norms
 from nlp_transfer.recipe.schema import AdaptersConfig
 from nlp_transfer.strategies.base import Adapted, Strategy
 

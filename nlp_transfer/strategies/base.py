@@ -16,7 +16,7 @@ from nlp_transfer.engine.predict.logits import predict_logits
 from nlp_transfer.engine.train.objectives import Objective
 from nlp_transfer.engine.train.window import Window, run_window_by_parts
 from nlp_transfer.models.encoder import LoadedEncoder
-from nlp_transfer.models.encoder_parts import EncoderParts
+from nlp_transfer.models.layers import EncoderParts
 from nlp_transfer.recipe.schema import Recipe
 
 __all__ = ["Adapted", "Material", "PrefixPlan", "Probe", "Stage", "Strategy"]

@@ -16,7 +16,7 @@ from nlp_transfer.engine.train.objectives import Objective, build_objective, rea
 from nlp_transfer.errors import ArtifactError, DataError, RecipeError
 from nlp_transfer.models.artifacts import LoadedArtifact, load_artifact
 from nlp_transfer.models.encoder import LoadedEncoder, load_tokenizer
-from nlp_transfer.models.shrink import keep_layers
+from nlp_transfer.models.layers import keep_layers
 from nlp_transfer.recipe.schema import DataConfig, DistillConfig
 from nlp_transfer.strategies.base import Adapted, Material, Stage, Strategy
 

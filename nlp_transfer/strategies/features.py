@@ -6,7 +6,7 @@ from transformers import PreTrainedModel
 from nlp_transfer.engine.predict.vectors import extract_vectors
 from nlp_transfer.engine.train.objectives import compute_class_weights
 from nlp_transfer.models.encoder import LoadedEncoder
-from nlp_transfer.models.fold import can_fold, fold_linear
+from nlp_transfer.models.heads import can_fold, fold_linear
 from nlp_transfer.models.vector_classifier import VectorClassifier, find_layers
 from nlp_transfer.recipe.schema import FeaturesConfig
 from nlp_transfer.strategies.base import Adapted, Material, Strategy

@@ -1,8 +1,8 @@
 """Frozen encoder: only the head moves, on features that stay as they were pretrained."""
 
 from nlp_transfer.models.encoder import LoadedEncoder
-from nlp_transfer.models.encoder_parts import find_parts
 from nlp_transfer.models.heads import list_head_parameters
+from nlp_transfer.models.layers import find_parts
 from nlp_transfer.recipe.schema import FrozenConfig
 from nlp_transfer.strategies.base import Adapted, PrefixPlan, Strategy
 

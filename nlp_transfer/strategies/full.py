@@ -8,8 +8,8 @@ from torch.nn.utils import parametrize
 
 from nlp_transfer.contracts import Guide
 from nlp_transfer.models.encoder import LoadedEncoder
-from nlp_transfer.models.encoder_parts import find_parts
 from nlp_transfer.models.heads import list_head_parameters
+from nlp_transfer.models.layers import find_parts
 from nlp_transfer.recipe.schema import FullConfig
 from nlp_transfer.strategies.base import Adapted, PrefixPlan, Probe, Strategy
 

@@ -9,8 +9,8 @@ from transformers import PreTrainedModel
 from nlp_transfer.contracts import Guide
 from nlp_transfer.errors import RecipeError
 from nlp_transfer.models.encoder import LoadedEncoder
-from nlp_transfer.models.encoder_parts import EncoderParts, find_parts, list_biases, list_norms
 from nlp_transfer.models.heads import draw_anew, list_head_parameters
+from nlp_transfer.models.layers import EncoderParts, find_parts, list_biases, list_norms
 from nlp_transfer.recipe.schema import LayerwiseConfig
 from nlp_transfer.strategies.base import Adapted, PrefixPlan, Strategy
 

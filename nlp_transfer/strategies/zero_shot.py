@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.data.encode import resolve_max_length
 from nlp_transfer.errors import ArtifactError, EncoderError, RecipeError
-from nlp_transfer.evaluation.temperature import fit_temperature
+from nlp_transfer.evaluation.calibration import fit_temperature
 from nlp_transfer.models.artifacts import LoadedArtifact, load_artifact
 from nlp_transfer.models.custom import CustomClassifier
 from nlp_transfer.models.encoder import LoadedEncoder, load_tokenizer

@@ -32,8 +32,8 @@ from nlp_transfer.classifier import Classifier
 from nlp_transfer.contracts import DataFacts, Evaluation, LabelSpace, Prepared, RunLog, Splits
 from nlp_transfer.data.encode import encode_splits, encode_table, read_padding
 from nlp_transfer.data.load import load_splits
+from nlp_transfer.engine.fast.packing import KERNEL, attend_rows
 from nlp_transfer.engine.fast.unpadded import pack_predictions, pack_rows
-from nlp_transfer.engine.fast.varlen import KERNEL, attend_rows
 from nlp_transfer.engine.predict.forward import Feeder, compute_logits
 from nlp_transfer.engine.predict.logits import predict_logits
 from nlp_transfer.fitting.fit import Fitted, fit_model

@@ -16,10 +16,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 import nlp_transfer as nt
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.models.encoder import load_encoder, load_tokenizer, quiet_loading
-from nlp_transfer.models.encoder_parts import find_parts
-from nlp_transfer.models.encoder_source import resolve_encoder
 from nlp_transfer.models.heads import draw_anew
-from nlp_transfer.models.shrink import keep_layers
+from nlp_transfer.models.layers import find_parts, keep_layers
+from nlp_transfer.models.resolve import resolve_encoder
 from nlp_transfer.recipe.schema import EncoderConfig
 
 NO_LABELS = LabelSpace("classification", ("a", "b"))

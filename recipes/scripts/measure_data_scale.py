@@ -45,7 +45,7 @@ def measure(path: Path, encoder: str, batch_size: int) -> dict[str, float]:
     from nlp_transfer.data.encode import encode_splits
     from nlp_transfer.data.load import load_splits
     from nlp_transfer.models.encoder import load_tokenizer
-    from nlp_transfer.models.encoder_source import resolve_encoder
+    from nlp_transfer.models.resolve import resolve_encoder
     from nlp_transfer.recipe.schema import DataConfig, EncoderConfig, TaskConfig
 
     clock = [time.perf_counter()]

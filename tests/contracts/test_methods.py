@@ -16,13 +16,13 @@ from safetensors.torch import load_file
 import nlp_transfer as nt
 from nlp_transfer.contracts import Prepared, RunLog, Splits
 from nlp_transfer.data.encode import encode_splits
-from nlp_transfer.data.identity import identify_rows
+from nlp_transfer.data.fingerprints import identify_rows
 from nlp_transfer.errors import RecipeError
 from nlp_transfer.fitting.fit import Fitted
 from nlp_transfer.fitting.series import Fits
 from nlp_transfer.methods import METHODS, train_with_methods
 from nlp_transfer.models.encoder import load_tokenizer
-from nlp_transfer.models.encoder_source import resolve_encoder
+from nlp_transfer.models.resolve import resolve_encoder
 from nlp_transfer.publishing.artifact import load_artifact, save_artifact
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.methods.table import METHODS as TABLE

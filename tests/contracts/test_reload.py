@@ -18,7 +18,7 @@ from nlp_transfer.contracts import LabelSpace, Splits
 from nlp_transfer.data.encode import encode_splits
 from nlp_transfer.fitting.fit import fit_model
 from nlp_transfer.models.encoder import load_encoder, load_tokenizer
-from nlp_transfer.models.encoder_source import resolve_encoder
+from nlp_transfer.models.resolve import resolve_encoder
 from nlp_transfer.publishing.artifact import load_artifact, save_artifact
 from nlp_transfer.publishing.card import write_loading_code
 from nlp_transfer.recipe.load import load_recipe

@@ -17,8 +17,8 @@ from nlp_transfer.engine.predict.forward import Feeder
 from nlp_transfer.errors import RecipeError
 from nlp_transfer.fitting.fit import fit_model, predict_split
 from nlp_transfer.models.encoder import LoadedEncoder, load_encoder, load_tokenizer
-from nlp_transfer.models.encoder_source import resolve_encoder
 from nlp_transfer.models.heads import find_head_modules
+from nlp_transfer.models.resolve import resolve_encoder
 from nlp_transfer.publishing.artifact import load_artifact, save_artifact
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import STRATEGY_CONFIGS, Recipe

@@ -20,7 +20,7 @@ from nlp_transfer.data.target_scale import TargetScale
 from nlp_transfer.errors import DataError
 from nlp_transfer.fitting.fit import fit_model, predict_split
 from nlp_transfer.models.encoder import load_tokenizer, quiet_loading
-from nlp_transfer.models.encoder_source import resolve_encoder
+from nlp_transfer.models.resolve import resolve_encoder
 from nlp_transfer.publishing.artifact import save_artifact
 from nlp_transfer.recipe.schema import DataConfig, TaskConfig
 from nlp_transfer.runs.pipeline import run

@@ -5,7 +5,7 @@ from pathlib import Path
 from nlp_transfer.contracts import Prepared, Splits
 from nlp_transfer.data.encode import encode_splits
 from nlp_transfer.models.encoder import LoadedEncoder, load_encoder, load_tokenizer
-from nlp_transfer.models.encoder_source import resolve_encoder
+from nlp_transfer.models.resolve import resolve_encoder
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import Recipe
 from nlp_transfer.strategies import STRATEGIES, Adapted

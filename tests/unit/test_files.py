@@ -24,7 +24,7 @@ from nlp_transfer.files import (
     write_atomically,
 )
 from nlp_transfer.models.artifacts import load_artifact
-from nlp_transfer.models.encoder_source import resolve_encoder
+from nlp_transfer.models.resolve import resolve_encoder
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import DataConfig, EncoderConfig
 from nlp_transfer.runs.ownership import claim_folder

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from nlp_transfer.engine.fast.packing import Packing
-from nlp_transfer.engine.fast.varlen import KERNEL, watch_calls
+from nlp_transfer.engine.fast.packing import KERNEL, Packing, watch_calls
 from nlp_transfer.engine.predict.forward import Feeder, compute_logits
 from nlp_transfer.errors import RecipeError
 

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from nlp_transfer.contracts import Encoded, Prepared, Track, track_nothing
-from nlp_transfer.data.identity import hash_rows
+from nlp_transfer.data.fingerprints import hash_rows
 from nlp_transfer.engine.predict.forward import iterate_rows
 from nlp_transfer.engine.predict.hidden_states import FrozenReader, find_reader
 from nlp_transfer.files import explain_writing

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from nlp_transfer.contracts import Evaluation, Guide, Hook, RunLog
 from nlp_transfer.data.batches import plan_epoch, split_window
-from nlp_transfer.engine.memory import measure_peak_memory
+from nlp_transfer.engine.machine import measure_peak_memory
 from nlp_transfer.engine.predict.forward import Feeder, Microbatch
 from nlp_transfer.engine.train.average import find_decay
 from nlp_transfer.engine.train.checkpoint import (
@@ -27,7 +27,7 @@ from nlp_transfer.engine.train.checkpoint import (
     restore_random,
     take_random,
 )
-from nlp_transfer.engine.train.half_adamw import HalfAdamW
+from nlp_transfer.engine.train.masters import HalfAdamW
 from nlp_transfer.engine.train.objectives import Objective
 from nlp_transfer.engine.train.optimizer import build_optimizer, build_schedule
 from nlp_transfer.engine.train.prefetch import Prefetcher

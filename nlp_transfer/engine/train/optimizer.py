@@ -8,8 +8,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from nlp_transfer.engine.train.half_adamw import HalfAdamW
-from nlp_transfer.engine.train.masters import Masters
+from nlp_transfer.engine.train.masters import HalfAdamW, Masters
 from nlp_transfer.recipe.schema import TrainingConfig
 
 __all__ = ["build_optimizer", "build_schedule", "group_parameters"]

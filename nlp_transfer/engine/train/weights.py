@@ -10,8 +10,7 @@ from nlp_transfer.engine.fast.vocabulary import reach_vocabulary
 from nlp_transfer.engine.predict.forward import Feeder
 from nlp_transfer.engine.train.average import Average
 from nlp_transfer.engine.train.checkpoint import collect_weights, copy_to_cpu, restore_weights
-from nlp_transfer.engine.train.half_adamw import HalfAdamW
-from nlp_transfer.engine.train.masters import Masters
+from nlp_transfer.engine.train.masters import HalfAdamW, Masters
 from nlp_transfer.engine.train.state import LoopState
 
 __all__ = ["TrainedWeights"]

@@ -55,7 +55,7 @@ from nlp_transfer.models.encoder import (
     load_encoder,
     open_encoder,
 )
-from nlp_transfer.models.encoder_source import EncoderSource
+from nlp_transfer.models.resolve import EncoderSource
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.overrides import check_sections
 from nlp_transfer.recipe.schema import EncoderConfig, Recipe, ZeroShotConfig

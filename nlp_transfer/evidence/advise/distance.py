@@ -12,7 +12,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedTokenizerBase
 
 from nlp_transfer.data.checks import list_words
 from nlp_transfer.models.encoder import LOADING_ERRORS, quiet_loading
-from nlp_transfer.models.encoder_source import EncoderSource
+from nlp_transfer.models.resolve import EncoderSource
 
 __all__ = [
     "Fragmentation",

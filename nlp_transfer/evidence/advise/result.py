@@ -1,17 +1,28 @@
 """Advice as ``advise`` returns it, and as ``advice.json`` and ``report.html`` hold it."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from nlp_transfer.evidence.advise.pictures import draw_candidates
+from nlp_transfer.publishing.drawing import (
+    BLUE,
+    INK,
+    WIDTH,
+    new_figure,
+    place,
+    shorten,
+    tidy_bars,
+    write_above,
+    write_svg,
+)
 from nlp_transfer.publishing.result import Result
 from nlp_transfer.publishing.summary import format_duration, format_interval, format_number, show_text
 from nlp_transfer.publishing.views import (
@@ -20,7 +31,11 @@ from nlp_transfer.publishing.views import (
     read_styles,
 )
 
-__all__ = ["Advice", "claim_advice", "describe_facts"]
+__all__ = [
+    "Advice",
+    "claim_advice",
+    "describe_facts",
+]
 
 ADVICE_JSON = "advice.json"
 COMMAND_LETTERS = 76
@@ -91,9 +106,9 @@ class Advice(Result):
         for heading in ("Accuracy", "95 % interval", "Time"):
             table.add_column(heading, justify="right", no_wrap=True)
         reasons = []
-        for place, row in enumerate(self.candidates, start=1):
+        for number, row in enumerate(self.candidates, start=1):
             figures = (format_number(row["expected"]), format_interval(row), format_duration(row["seconds"]))
-            table.add_row(str(place), row["kind"], *figures, style="bold" if place == 1 else "")
+            table.add_row(str(number), row["kind"], *figures, style="bold" if number == 1 else "")
             reasons.append(Text(f"{row['kind']}: {' '.join(row['reasons'][1:])}"))
         facts = [Text(f"{name}: {value}", style="dim") for name, value in describe_facts(self.record)]
         lead, gap = Text(self.candidates[0]["reasons"][0]), Text()
@@ -216,7 +231,7 @@ def _render(advice: Advice, *, is_page: bool) -> str:
             suspects=[
                 {key: show_text(value, 200) for key, value in row.items()} for row in advice.record["data"]["suspects"]
             ],
-            picture=Markup(draw_candidates(advice.candidates)),
+            picture=Markup(_draw_candidates(advice.candidates)),
             styles=Markup(read_styles()),
         )
     )
@@ -231,3 +246,31 @@ def _break_command(command: str) -> str:
         else:
             lines.append(f"    {word}" if lines else word)
     return " \\\n".join(lines)
+
+
+def _draw_candidates(candidates: Sequence[dict[str, Any]]) -> str:
+    """Draw the expected accuracy of every candidate and its interval, the best on top.
+
+    Args:
+        candidates: ``kind``, ``expected``, ``low`` and ``high`` each.
+
+    Returns:
+        One ``<svg>`` element; empty where there is no candidate.
+
+    Example:
+        >>> _draw_candidates([{"kind": "full", "expected": 0.9, "low": 0.8, "high": 1.0}])[:4]
+        '<svg'
+    """
+    if not candidates:
+        return ""
+    with new_figure(WIDTH, 44 + 34 * len(candidates)) as figure:
+        axes = figure.subplots()
+        place(figure, left=14, right=18, bottom=36, top=8)
+        middles = np.arange(len(candidates)) + 0.25
+        axes.hlines(middles, [row["low"] for row in candidates], [row["high"] for row in candidates], colors=INK)
+        axes.plot([row["expected"] for row in candidates], middles, linestyle="none", marker="o", color=BLUE)
+        for position, row in enumerate(candidates):
+            write_above(axes, position + 0.05, shorten(row["kind"], 40), format_number(row["expected"]))
+        tidy_bars(axes, len(candidates))
+        axes.set_xlabel("Expected accuracy, 95 % interval")
+        return write_svg(figure, "Expected accuracy of each strategy")

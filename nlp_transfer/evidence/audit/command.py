@@ -16,10 +16,10 @@ from nlp_transfer.data.columns import find_label_columns, prepare_inference_tabl
 from nlp_transfer.data.delimited import offer_delimiter
 from nlp_transfer.data.exchange import read_split
 from nlp_transfer.data.findings import Findings
-from nlp_transfer.data.identity_terms import TermList, read_terms
 from nlp_transfer.data.labels.contract import map_labels
 from nlp_transfer.data.labels.values import read_labels
 from nlp_transfer.data.tables import read_table
+from nlp_transfer.data.terms import TermList, read_terms
 from nlp_transfer.errors import DataError
 from nlp_transfer.evaluation.fairness import Decisions, find_worst_groups, measure_gaps, score_groups
 from nlp_transfer.evaluation.predictions import predict_labels

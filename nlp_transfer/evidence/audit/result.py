@@ -1,16 +1,28 @@
 """A finished audit: what ``audit`` returns, and what ``audit.json`` and ``report.html`` hold."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from nlp_transfer.evidence.audit.pictures import draw_groups, draw_shifts
+from nlp_transfer.publishing.drawing import (
+    BLUE,
+    INK,
+    RED,
+    WIDTH,
+    new_figure,
+    place,
+    shorten_all,
+    tidy_bars,
+    write_above,
+    write_svg,
+)
 from nlp_transfer.publishing.result import Result
 from nlp_transfer.publishing.summary import format_count, name_place, show_text
 from nlp_transfer.publishing.views import (
@@ -19,7 +31,10 @@ from nlp_transfer.publishing.views import (
     read_styles,
 )
 
-__all__ = ["Audit", "claim_audit"]
+__all__ = [
+    "Audit",
+    "claim_audit",
+]
 
 AUDIT_JSON = "audit.json"
 SHOWN_GROUPS = 12
@@ -275,7 +290,81 @@ def _render(audit: Audit, *, is_page: bool) -> str:
                 for each in (swaps["terms"] if swaps is not None else ())
             ],
             lines=_describe(audit),
-            pictures=[Markup(svg) for svg in (draw_groups(audit.record), draw_shifts(audit.record)) if svg],
+            pictures=[Markup(svg) for svg in (_draw_groups(audit.record), _draw_shifts(audit.record)) if svg],
             styles=Markup(read_styles()),
         )
     )
+
+
+MOST_SHOWN = 16
+"""Groups or terms in one picture; of more, both ends."""
+
+
+def _draw_groups(record: Mapping[str, Any], rate: str = "false_positive_rate") -> str:
+    """Draw a rate of every group with its interval, and that of all rows as a line.
+
+    Args:
+        record: What ``audit.json`` holds.
+        rate: Which rate.
+
+    Returns:
+        One ``<svg>`` element; empty where no group has the rate.
+    """
+    rows = [row for row in record["groups"] if row[rate]["value"] is not None]
+    if not rows:
+        return ""
+    entries = [(str(row["name"]), row[rate], row["name"] in record["worst"].values()) for row in _take_ends(rows)]
+    name = rate.replace("_", " ").capitalize()
+    label = f"{name}, all rows: {record['overall'][rate]['value']:.3f}" if record["overall"][rate]["n"] else name
+    return _draw(entries, label, f"{name} of groups", line=record["overall"][rate]["value"], limits=(0.0, 1.0))
+
+
+def _draw_shifts(record: Mapping[str, Any]) -> str:
+    """Draw how far terms shift the score of a text.
+
+    Args:
+        record: What ``audit.json`` holds.
+
+    Returns:
+        One ``<svg>`` element; empty where nothing was swapped.
+    """
+    if not record["swaps"]:
+        return ""
+    terms = _take_ends(record["swaps"]["terms"])
+    entries = [(str(each["term"]), each["shift"], each["shift"]["low"] > 0) for each in terms]
+    return _draw(entries, "Shift of the score against other terms of the kind", "Shift of the score by term", line=0.0)
+
+
+def _take_ends(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """All of a few, or both ends of many."""
+    half = MOST_SHOWN // 2
+    return list(rows) if len(rows) <= MOST_SHOWN else [*rows[:half], *rows[-half:]]
+
+
+def _draw(
+    entries: Sequence[tuple[str, Mapping[str, Any], bool]],
+    label: str,
+    title: str,
+    *,
+    line: float | None,
+    limits: tuple[float, float] | None = None,
+) -> str:
+    """Draw figures as dots with intervals, each under its name."""
+    names = shorten_all([name for name, _, _ in entries], 34)
+    with new_figure(WIDTH, 44 + 26 * len(entries)) as figure:
+        axes = figure.subplots()
+        place(figure, left=14, right=18, bottom=36, top=8)
+        middles = np.arange(len(entries)) + 0.24
+        for middle, (_, score, is_marked) in zip(middles, entries, strict=True):
+            color = RED if is_marked else BLUE
+            axes.plot([score["low"], score["high"]], [middle, middle], color=color, linewidth=1.6)
+            axes.plot([score["value"]], [middle], linestyle="none", marker="o", markersize=5.5, color=color)
+        for position, (name, (_, score, _)) in enumerate(zip(names, entries, strict=True)):
+            write_above(axes, position + 0.1, name, f"{score['value']:.3f} of {score['n']:,}")
+        if line is not None:
+            axes.axvline(line, color=INK, linewidth=1.0, linestyle=(0, (3, 3)))
+        tidy_bars(axes, len(entries))
+        if limits is not None:
+            axes.set_xlim(*limits)
+        axes.set_xlabel(label)
+        return write_svg(figure, title)

@@ -6,7 +6,7 @@ from typing import Any
 
 from nlp_transfer.contracts import Prepared, Splits
 from nlp_transfer.data.encode import encode_splits, resolve_max_length
-from nlp_transfer.data.identity import identify_rows
+from nlp_transfer.data.fingerprints import identify_rows
 from nlp_transfer.data.load import load_splits
 from nlp_transfer.errors import DataError
 from nlp_transfer.evidence.compare.trials import Reference

@@ -26,8 +26,8 @@ from nlp_transfer.evaluation.outliers import (
 from nlp_transfer.files import check_new_file, explain_reading
 from nlp_transfer.models.custom import CustomClassifier
 from nlp_transfer.models.digests import check_added
-from nlp_transfer.models.encoder_source import ARTIFACT_FILE
 from nlp_transfer.models.merge import is_adapter
+from nlp_transfer.models.resolve import ARTIFACT_FILE
 from nlp_transfer.models.vector_classifier import Neighbors
 from nlp_transfer.publishing.artifact import amend_artifact, write_atomically
 from nlp_transfer.recipe.schema import EvaluationConfig

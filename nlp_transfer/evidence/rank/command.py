@@ -12,7 +12,7 @@ from rich.console import Console
 
 from nlp_transfer.contracts import Splits, Track, track_nothing
 from nlp_transfer.data.findings import Findings
-from nlp_transfer.data.identity import hash_tables
+from nlp_transfer.data.fingerprints import hash_tables
 from nlp_transfer.data.load import load_splits
 from nlp_transfer.engine.train.hooks import track_work
 from nlp_transfer.errors import RecipeError

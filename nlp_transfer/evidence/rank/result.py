@@ -1,8 +1,10 @@
 """A finished ranking: what ``rank`` returns, and what ``rank.json`` and ``report.html`` hold."""
 
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 from rich import box
 from rich.console import Group, RenderableType
@@ -11,8 +13,21 @@ from rich.text import Text
 
 from nlp_transfer.errors import name_cause
 from nlp_transfer.evidence.rank.options import ESTIMATOR_NAMES
-from nlp_transfer.evidence.rank.pictures import draw_agreement, draw_ranking, label_encoders
 from nlp_transfer.figures import format_number
+from nlp_transfer.publishing.drawing import (
+    BLUE,
+    MUTED,
+    SOFT,
+    WIDTH,
+    new_figure,
+    place,
+    shorten_all,
+    tidy_bars,
+    write_above,
+    write_heading,
+    write_names,
+    write_svg,
+)
 from nlp_transfer.publishing.result import Result
 from nlp_transfer.publishing.summary import format_count, format_duration, name_metric, name_place, show_text
 from nlp_transfer.publishing.views import (
@@ -21,7 +36,10 @@ from nlp_transfer.publishing.views import (
     read_styles,
 )
 
-__all__ = ["Ranking", "claim_ranking"]
+__all__ = [
+    "Ranking",
+    "claim_ranking",
+]
 
 RANK_JSON = "rank.json"
 COLUMNS_A_TABLE = 5
@@ -111,7 +129,7 @@ def claim_ranking(folder: Path, source: str) -> Path:
 
 def _label(ranking: Ranking) -> list[str]:
     """Encoders' names for a table, in order."""
-    texts = [show_text(label) for label in label_encoders(ranking.names)]
+    texts = [show_text(label) for label in _label_encoders(ranking.names)]
     return [text if len(text) <= LONGEST_NAME else f"…{text[1 - LONGEST_NAME :]}" for text in texts]
 
 
@@ -150,9 +168,9 @@ def _lay_out(ranking: Ranking) -> list[Table]:
         part = columns[start : start + COLUMNS_A_TABLE]
         for heading, _ in part:
             table.add_column(heading, justify="right")
-        for place, label in enumerate(labels):
-            style = "cyan" if ranking.names[place] == ranking.best else ""
-            table.add_row(str(place + 1), Text(label), *(cells[place] for _, cells in part), style=style)
+        for index, label in enumerate(labels):
+            style = "cyan" if ranking.names[index] == ranking.best else ""
+            table.add_row(str(index + 1), Text(label), *(cells[index] for _, cells in part), style=style)
         tables.append(table)
     return tables
 
@@ -225,11 +243,102 @@ def _render(ranking: Ranking, *, is_page: bool) -> str:
         .render(
             is_page=is_page,
             title=f"Encoders for {source}",
-            names=[show_text(label, 80) for label in label_encoders(ranking.names)],
+            names=[show_text(label, 80) for label in _label_encoders(ranking.names)],
             best=ranking.names.index(ranking.best),
             columns=_list_columns(ranking),
             lines=_describe(ranking),
-            pictures=[Markup(svg) for svg in (draw_ranking(ranking.record), draw_agreement(ranking.record)) if svg],
+            pictures=[Markup(svg) for svg in (_draw_ranking(ranking.record), _draw_agreement(ranking.record)) if svg],
             styles=Markup(read_styles()),
         )
     )
+
+
+DEEPEST = 20
+"""Parts of a path that are shown at most: two ways to write one path never come apart."""
+
+
+def _label_encoders(names: Sequence[str]) -> list[str]:
+    """Name encoders for a reader: of absolute paths the last parts, as many as tell them apart.
+
+    Args:
+        names: As they were given, each once.
+
+    Returns:
+        Names, in the same order, no two alike.
+
+    Example:
+        >>> _label_encoders(["minilm-l6", "/home/me/one/model", "/home/me/two/model"])
+        ['minilm-l6', 'one/model', 'two/model']
+    """
+    labels = [name_place(name) for name in names]
+    depth = 1
+    while len(set(labels)) < len(labels) and depth < DEEPEST:
+        depth += 1
+        labels = [
+            "/".join(PurePath(name).parts[-depth:]) if labels.count(label) > 1 else label
+            for name, label in zip(names, labels, strict=True)
+        ]
+    return labels
+
+
+def _draw_ranking(record: Mapping[str, Any]) -> str:
+    """Draw every encoder's figure by the estimator that decided the order.
+
+    Args:
+        record: What ``rank.json`` holds.
+
+    Returns:
+        One ``<svg>`` element; empty where no encoder has a figure.
+
+    Example:
+        >>> rows = [{"name": "a", "scores": {"h_score": 0.5}}]
+        >>> _draw_ranking({"settings": {"estimators": ["h_score"]}, "encoders": rows})[:4]
+        '<svg'
+    """
+    estimator = record["settings"]["estimators"][0]
+    rows = [row for row in record["encoders"] if row["scores"][estimator] is not None]
+    if not rows:
+        return ""
+    values = np.array([row["scores"][estimator] for row in rows])
+    names = shorten_all(_label_encoders([row["name"] for row in rows]), 40)
+    with new_figure(WIDTH, 44 + 30 * len(rows)) as figure:
+        axes = figure.subplots()
+        place(figure, left=14, right=18, bottom=36, top=8)
+        # Figures below zero have no length; dots on a line are read by their place alone.
+        middles = np.arange(len(rows)) + 0.2
+        axes.hlines(middles, min(0.0, values.min()) if values.min() >= 0 else values.min(), values, colors=SOFT)
+        axes.plot(values, middles, linestyle="none", marker="o", markersize=6, color=BLUE)
+        for position, (name, value) in enumerate(zip(names, values, strict=True)):
+            write_above(axes, position + 0.02, name, format_number(value))
+        tidy_bars(axes, len(rows))
+        axes.set_xlabel(f"{ESTIMATOR_NAMES[estimator]}, more is better")
+        return write_svg(figure, f"Encoders by {ESTIMATOR_NAMES[estimator]}")
+
+
+def _draw_agreement(record: Mapping[str, Any]) -> str:
+    """Draw what was measured over what was estimated.
+
+    Args:
+        record: What ``rank.json`` holds.
+
+    Returns:
+        One ``<svg>`` element; empty where fewer than two encoders were verified.
+    """
+    estimator = record["settings"]["estimators"][0]
+    rows = [row for row in record["encoders"] if row.get("verified") and row["scores"][estimator] is not None]
+    if len(rows) < 2:
+        return ""
+    metric = name_metric(record["verification"]["metric"])
+    guessed = [row["scores"][estimator] for row in rows]
+    measured = [row["verified"]["validation"] for row in rows]
+    names = shorten_all(_label_encoders([row["name"] for row in rows]), 20)
+    with new_figure(WIDTH, 230) as figure:
+        axes = figure.subplots()
+        place(figure, left=46, right=22, bottom=38, top=26)
+        axes.plot(guessed, measured, linestyle="none", marker="o", markersize=6, color=BLUE)
+        axes.grid(visible=True, linewidth=0.8)
+        axes.margins(x=0.08, y=0.15)
+        write_names(axes, list(zip(names, guessed, measured, strict=True)))
+        axes.set_xlabel(f"{ESTIMATOR_NAMES[estimator]}, before training", color=MUTED)
+        write_heading(axes, f"{metric} on validation, after training")
+        return write_svg(figure, f"{metric} after fine-tuning over {ESTIMATOR_NAMES[estimator]} before")

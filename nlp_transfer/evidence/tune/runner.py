@@ -26,7 +26,7 @@ from nlp_transfer.files import explain_writing
 from nlp_transfer.fitting.fit import fit_model, predict_split
 from nlp_transfer.fitting.stages import HookMaker
 from nlp_transfer.models.encoder import read_config
-from nlp_transfer.models.encoder_source import EncoderSource
+from nlp_transfer.models.resolve import EncoderSource
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import LOWER_IS_BETTER, Recipe
 from nlp_transfer.runs.pipeline import prepare

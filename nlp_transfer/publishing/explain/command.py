@@ -22,7 +22,7 @@ from nlp_transfer.evaluation.attribution import (
     attribute_occlusion,
     make_score,
 )
-from nlp_transfer.models.encoder_parts import find_word_embeddings
+from nlp_transfer.models.layers import find_word_embeddings
 from nlp_transfer.publishing.explain.result import BASELINES, METHODS, Baseline, Explanation, Method
 
 __all__ = ["explain_text"]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from huggingface_hub import ModelCardData
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -20,14 +21,21 @@ from nlp_transfer.errors import ArtifactError, EncoderError, OutputError, name_c
 from nlp_transfer.files import check_new_folder, explain_writing, settle_modes
 from nlp_transfer.models.artifacts import ARTIFACT_VERSION, LoadedArtifact, load_artifact
 from nlp_transfer.models.digests import hash_folder, seal_record
-from nlp_transfer.models.encoder_source import ARTIFACT_FILE
 from nlp_transfer.models.merge import is_adapter, merge_adapter
+from nlp_transfer.models.resolve import ARTIFACT_FILE
 from nlp_transfer.models.runtimes import PACKAGES, RUNTIME_FILES, Runtime, import_runtime, list_errors
-from nlp_transfer.publishing.export.card import render_export_card
+from nlp_transfer.publishing.card import escape_markdown
 from nlp_transfer.publishing.export.check import Check, compare_logits, compute_batches, make_batches, read_batches
 from nlp_transfer.publishing.export.converters import CONVERTERS
+from nlp_transfer.publishing.summary import find_section, name_place
 
-__all__ = ["LEAST_AGREEMENT", "TOLERANCE", "Exported", "choose_export_folder", "export_artifact"]
+__all__ = [
+    "LEAST_AGREEMENT",
+    "TOLERANCE",
+    "Exported",
+    "choose_export_folder",
+    "export_artifact",
+]
 
 TOLERANCE = 1e-4
 """Largest difference of two logits in float32; sums in another order differ by about a hundredth of it. Chosen."""
@@ -254,7 +262,7 @@ def _write_papers(stage: Path, record: Mapping[str, Any], exported: Exported) ->
     """Write down what was checked, for programs and for readers."""
     checks = {"shapes": asdict(exported.shapes), "texts": exported.texts and asdict(exported.texts)}
     _write_record(stage, {**record, "export": {**record["export"], "checks": checks}})
-    card = render_export_card(record, checks, to=exported.to, int8=exported.int8, num_bytes=exported.num_bytes)
+    card = _render_export_card(record, checks, to=exported.to, int8=exported.int8, num_bytes=exported.num_bytes)
     (stage / "README.md").write_text(card, encoding="utf-8")
 
 
@@ -277,3 +285,71 @@ def _refuse_difference(exported: Exported, tolerance: float, agreement: float, t
             f"eight bits, came {exported.texts.agreement:.1%}. Nothing was exported; leave out --int8, try the other "
             "engine, or allow it with --agreement."
         )
+
+
+MOST_LABELS = 50
+"""Labels that are listed one by one; chosen."""
+
+
+def _render_export_card(
+    record: Mapping[str, Any], checks: Mapping[str, Any], *, to: Runtime, int8: bool, num_bytes: int
+) -> str:
+    """Write what a stranger needs to use an exported folder.
+
+    Args:
+        record: What ``nlp_transfer.json`` holds.
+        checks: ``shapes`` and ``texts``: `Check` as a dictionary, or None.
+        to: ``onnx`` or ``openvino``.
+        int8: Whether weights are rounded to eight bits.
+        num_bytes: Size of the graph with its weights.
+
+    Returns:
+        Markdown with YAML metadata in front, ending in a newline.
+    """
+    labels, report = record["labels"], find_section(record, "recipe", "report")
+    encoder = find_section(record, "encoder")
+    precision = "int8" if int8 else "fp32"
+    metadata = ModelCardData(
+        base_model=encoder.get("hub_id"),
+        language=report.get("language"),
+        license=report.get("license"),
+        library_name=to,
+        pipeline_tag="text-classification",
+        tags=["nlp_transfer", "text-classification", to, precision],
+    ).to_yaml(line_break="\n")
+    names = ", ".join(escape_markdown(name, 100) for name in labels["names"][:MOST_LABELS])
+    more = len(labels["names"]) - MOST_LABELS
+    lines = [
+        f"# Text classifier for {PACKAGES[to]}, {precision}",
+        "",
+        f"Task: {labels['kind'].replace('_', ' ')}. Labels, in the order of the logits: {names}"
+        + (f", and {more} more." if more > 0 else "."),
+    ]
+    if encoder.get("name"):
+        lines += ["", f"Encoder: {escape_markdown(name_place(str(encoder['name'])))}."]
+    lines += [
+        "",
+        f"`{RUNTIME_FILES[to]}` ({num_bytes / 1e6:.1f} MB) takes `input_ids`, `attention_mask` and, where it lists "
+        "them, `token_type_ids`, int64, of any batch size and length, and gives `logits`, before softmax or sigmoid. "
+        "`nlp_transfer.json` holds the label contract, how texts are read, temperature and thresholds.",
+        "",
+        "```python",
+        "import nlp_transfer as nt",
+        "",
+        'nt.Classifier.from_pretrained("path/to/this/folder").predict(["a text to read"])',
+        "```",
+        "",
+        "## Checked against PyTorch at export",
+        "",
+    ]
+    for key, what in (("shapes", "made-up texts of several lengths"), ("texts", "texts of the data")):
+        check = checks.get(key)
+        if check:
+            lines.append(
+                f"- {check['num_texts']} {what} in {check['num_batches']} batches: largest difference of logits "
+                f"{check['largest_difference']:.2g} (their standard deviation: {check['deviation']:.2g}), same label "
+                f"for {check['agreement']:.1%}."
+            )
+    if int8 and not checks.get("texts"):
+        lines.append("- Agreement in eight bits was not measured on real texts: export with `--data` to know it.")
+    return f"---\n{metadata.strip()}\n---\n\n" + "\n".join(lines) + "\n"

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from nlp_transfer.errors import ArtifactError, name_cause
 from nlp_transfer.models.custom import ENCODER_FOLDER
 from nlp_transfer.models.digests import DIGESTS, check_files, open_record, require_format, require_record, seal_record
-from nlp_transfer.models.encoder_source import ADAPTER_FILE, ARTIFACT_FILE, is_hub_id
+from nlp_transfer.models.resolve import ADAPTER_FILE, ARTIFACT_FILE, is_hub_id
 from nlp_transfer.publishing.card import write_hub_card
 from nlp_transfer.publishing.summary import find_section, name_place
 

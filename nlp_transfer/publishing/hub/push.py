@@ -28,7 +28,7 @@ from nlp_transfer.errors import (
     name_cause,
 )
 from nlp_transfer.models.artifacts import find_artifact, load_artifact
-from nlp_transfer.models.encoder_source import ADAPTER_FILE, ARTIFACT_FILE, EncoderSource
+from nlp_transfer.models.resolve import ADAPTER_FILE, ARTIFACT_FILE, EncoderSource
 from nlp_transfer.publishing.artifact import save_artifact
 from nlp_transfer.publishing.hub.plan import Base, PlannedFile, UploadPlan, find_base, is_ours, plan_upload
 from nlp_transfer.publishing.summary import find_section

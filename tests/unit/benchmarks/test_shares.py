@@ -15,10 +15,16 @@ from nlp_transfer.benchmarks import runners
 from nlp_transfer.benchmarks.picture import draw_sizes
 from nlp_transfer.benchmarks.rounds import Bench, run_suite
 from nlp_transfer.benchmarks.runners import _launch_processes
-from nlp_transfer.benchmarks.shares import add_matrix_shares, count_job
+from nlp_transfer.benchmarks.shares import (
+    Sizes,
+    add_matrix_shares,
+    count_forward,
+    count_job,
+    count_training,
+    read_sizes,
+)
 from nlp_transfer.benchmarks.suite import Suite, load_suite, narrow_suite
 from nlp_transfer.benchmarks.summary import compare_contenders, comparison_table
-from nlp_transfer.benchmarks.work import Sizes, count_forward, count_training, read_sizes
 from nlp_transfer.errors import OutputError
 from nlp_transfer.recipe.schema import Recipe
 from nlp_transfer.runs.pipeline import run

@@ -2,7 +2,7 @@ import pytest
 
 from nlp_transfer.commands import machine as doctor
 from nlp_transfer.errors import EncoderError
-from nlp_transfer.models.encoder_source import EncoderSource
+from nlp_transfer.models.resolve import EncoderSource
 
 
 def test_the_machine_is_described(monkeypatch):

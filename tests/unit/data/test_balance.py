@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from nlp_transfer.data.balance import FORMS, mix_sets, plan_repeats, split_groups
-from nlp_transfer.data.identity_terms import TermList, read_terms
 from nlp_transfer.data.load import load_splits
+from nlp_transfer.data.terms import TermList, read_terms
 from nlp_transfer.errors import DataError, RecipeError
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import DataConfig, TaskConfig

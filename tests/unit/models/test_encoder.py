@@ -17,7 +17,7 @@ from nlp_transfer.models.encoder import (
     quiet_loading,
     read_config,
 )
-from nlp_transfer.models.encoder_source import resolve_encoder
+from nlp_transfer.models.resolve import resolve_encoder
 from nlp_transfer.recipe.schema import METRICS, EncoderConfig
 
 LABELS = LabelSpace("classification", ("no", "yes"))

@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 
 from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.models.encoder import load_encoder
-from nlp_transfer.models.encoder_parts import find_parts
+from nlp_transfer.models.layers import find_parts
 from nlp_transfer.models.trim import LAST_MEETINGS, read_first_token
 from nlp_transfer.recipe.schema import EncoderConfig
 from tests.tiny import FAMILIES, make_texts

@@ -13,7 +13,7 @@ from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import ArtifactError, DamageError, EncoderError, StorageError
 from nlp_transfer.models.digests import open_record
 from nlp_transfer.models.encoder import load_encoder, load_tokenizer
-from nlp_transfer.models.encoder_source import resolve_encoder
+from nlp_transfer.models.resolve import resolve_encoder
 from nlp_transfer.publishing import artifact
 from nlp_transfer.publishing.artifact import (
     amend_artifact,

@@ -12,7 +12,7 @@ from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import EncoderError, RecipeError
 from nlp_transfer.models.bottleneck import Bottleneck
 from nlp_transfer.models.encoder import load_encoder, load_tokenizer
-from nlp_transfer.models.encoder_source import resolve_encoder
+from nlp_transfer.models.resolve import resolve_encoder
 from nlp_transfer.publishing.artifact import load_artifact, save_artifact
 from nlp_transfer.recipe.schema import AdaptersConfig, EncoderConfig
 from nlp_transfer.strategies.adapters import adapt_adapters

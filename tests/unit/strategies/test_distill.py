@@ -11,7 +11,7 @@ from nlp_transfer.engine.train.objectives import build_objective
 from nlp_transfer.errors import DataError, RecipeError
 from nlp_transfer.fitting.fit import fit_model, predict_split
 from nlp_transfer.models.encoder import load_encoder
-from nlp_transfer.models.shrink import choose_layers
+from nlp_transfer.models.layers import choose_layers
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import METRICS, TrainingConfig
 from nlp_transfer.runs.pipeline import run

@@ -10,7 +10,7 @@ from nlp_transfer.contracts import LabelSpace
 from nlp_transfer.errors import EncoderError, RecipeError
 from nlp_transfer.fitting.fit import fit_model
 from nlp_transfer.models.encoder import load_encoder, load_tokenizer, quiet_loading
-from nlp_transfer.models.encoder_source import resolve_encoder
+from nlp_transfer.models.resolve import resolve_encoder
 from nlp_transfer.publishing.artifact import save_artifact
 from nlp_transfer.recipe.schema import EncoderConfig, PromptsConfig
 from nlp_transfer.runs.pipeline import run

@@ -7,9 +7,16 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import CamembertConfig, CamembertForSequenceClassification
 
-from nlp_transfer.engine.fast.packing import Layout, find_packing, lay_out_rows
+from nlp_transfer.engine.fast.packing import (
+    KERNEL,
+    PACKED,
+    Layout,
+    attend_rows,
+    find_packing,
+    lay_out_rows,
+    watch_calls,
+)
 from nlp_transfer.engine.fast.unpadded import pack_predictions, pack_rows
-from nlp_transfer.engine.fast.varlen import KERNEL, PACKED, attend_rows, watch_calls
 from nlp_transfer.engine.predict.forward import Feeder, compute_logits
 from nlp_transfer.engine.predict.logits import predict_logits
 from nlp_transfer.errors import RecipeError

@@ -12,7 +12,7 @@ from nlp_transfer.engine.predict.vectors import extract_vectors
 from nlp_transfer.fitting.stages import build_cache
 from nlp_transfer.models.blocks import find_stack
 from nlp_transfer.models.encoder import load_encoder
-from nlp_transfer.models.encoder_parts import find_parts
+from nlp_transfer.models.layers import find_parts
 from nlp_transfer.recipe.schema import EncoderConfig
 from nlp_transfer.strategies import PrefixPlan
 from tests.unit.engine.predict.test_packed import RUN_AS_THEY_ARE

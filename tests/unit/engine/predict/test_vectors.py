@@ -6,12 +6,12 @@ import torch
 from transformers import AutoModel
 
 from nlp_transfer.data.encode import encode_splits
-from nlp_transfer.data.identity import hash_rows
+from nlp_transfer.data.fingerprints import hash_rows
 from nlp_transfer.engine.predict import vectors
 from nlp_transfer.engine.predict.vectors import extract_vectors, hash_weights
 from nlp_transfer.errors import StorageError
 from nlp_transfer.models.encoder import load_tokenizer
-from nlp_transfer.models.encoder_source import resolve_encoder
+from nlp_transfer.models.resolve import resolve_encoder
 from nlp_transfer.models.vector_classifier import drop_pooler
 from nlp_transfer.recipe.schema import DataConfig, EncoderConfig
 from tests.tiny import FAMILIES, make_splits

@@ -15,7 +15,7 @@ from nlp_transfer.errors import ArtifactError, DataError, OutputError, RecipeErr
 from nlp_transfer.evidence.advise.result import Advice
 from nlp_transfer.evidence.advise.sample import FEWEST_ROWS, draw_sample, read_vectors, time_passes
 from nlp_transfer.models.encoder import load_encoder, load_tokenizer
-from nlp_transfer.models.encoder_source import resolve_encoder
+from nlp_transfer.models.resolve import resolve_encoder
 from nlp_transfer.models.vector_classifier import pool_tokens
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.schema import DataConfig, EncoderConfig, TaskConfig

@@ -7,13 +7,12 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification
 
 from nlp_transfer.contracts import LabelSpace
-from nlp_transfer.engine.fast import fused_layers as block
-from nlp_transfer.engine.fast.fused_layers import block_layers, is_block
-from nlp_transfer.engine.fast.fused_linear import find_slot
-from nlp_transfer.fitting.fast_path import use_fast_path
+from nlp_transfer.engine.fast import fused as block
+from nlp_transfer.engine.fast.fused import block_layers, find_slot, is_block
+from nlp_transfer.fitting.fit import use_fast_path
 from nlp_transfer.models.bottleneck import AdapterClassifier
 from nlp_transfer.models.encoder import quiet_loading
-from nlp_transfer.models.encoder_parts import find_parts
+from nlp_transfer.models.layers import find_parts
 from tests.tiny import FAMILIES
 
 BLOCKS = ("bert", "roberta", "xlm-roberta", "electra")

@@ -12,7 +12,7 @@ from nlp_transfer.recipe.yaml12 import parse_yaml
 
 __all__ = ["TermList", "read_terms"]
 
-SHIPPED = Path(__file__).with_name("identity_terms.yaml")
+SHIPPED = Path(__file__).with_name("terms.yaml")
 
 ARTICLE = re.compile(r"\b(an?)(\s+)$", re.IGNORECASE)
 

@@ -7,7 +7,7 @@ import pytest
 from nlp_transfer.contracts import RunLog
 from nlp_transfer.recipe.schema import EncoderConfig, Recipe
 from nlp_transfer.runs.chain import Link
-from nlp_transfer.runs.harm import FEWEST_ROWS, find_reasons, measure_fragmentation
+from nlp_transfer.runs.reasons import FEWEST_ROWS, find_reasons, measure_fragmentation
 from tests.tiny import build_tokenizer, make_splits
 
 

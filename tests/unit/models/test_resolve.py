@@ -4,8 +4,8 @@ import json
 import pytest
 
 from nlp_transfer.errors import EncoderError
-from nlp_transfer.models import encoder_source as sources
-from nlp_transfer.models.encoder_source import ALIASES, is_hub_id, resolve_encoder
+from nlp_transfer.models import resolve as sources
+from nlp_transfer.models.resolve import ALIASES, is_hub_id, resolve_encoder
 from nlp_transfer.recipe.schema import EncoderConfig
 
 

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from nlp_transfer.engine.precision import Precision
-from nlp_transfer.engine.train import masters
+from nlp_transfer.engine.train import masters as module
 from nlp_transfer.engine.train.masters import HalfAdamW, Masters
 from nlp_transfer.fitting.fit import fit_model
 from tests.contracts.variants import make_recipe
@@ -145,7 +145,7 @@ def test_twenty_updates_are_torchs_own(  # norms rounded to bf16 show where grad
     monkeypatch, piece, scale, max_norm, tolerance
 ):
     expected, plain = run_plainly(scale, max_norm)
-    monkeypatch.setattr(masters, "PIECE", piece)
+    monkeypatch.setattr(module, "PIECE", piece)
     model = Holder()
     masters = Masters(model)
     optimizer = HalfAdamW(make_groups(masters), masters.lower, max_norm=max_norm)

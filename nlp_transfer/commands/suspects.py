@@ -90,7 +90,7 @@ def suspects(
 
 def _show(found: "Suspects", truth: str | None) -> None:
     """The list, and what it says."""
-    show(_lay_out_table(found.rows))
+    show(_make_table(found.rows))
     say(
         f"{len(found.rows):,} of {found.num_rows:,} rows listed; confident learning counts {found.num_flagged:,} "
         f"labels ({found.flagged_share:.1%}) as wrong."
@@ -104,7 +104,7 @@ def _show(found: "Suspects", truth: str | None) -> None:
         say(f"Against {truth}: {found.precision:.3f} of those listed are wrong, {found.noise:.3f} of all.")
 
 
-def _lay_out_table(rows: list[dict[str, Any]]) -> Any:
+def _make_table(rows: list[dict[str, Any]]) -> Any:
     """The first of the list."""
     from rich.table import Table
     from rich.text import Text

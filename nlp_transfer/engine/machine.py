@@ -49,7 +49,7 @@ def compare_formats() -> float:
 
 @functools.cache
 def compare_predictions() -> float:
-    """Say how many times as fast this CPU predicts in bf16 as in float32, second looks left out.
+    """Say how many times as fast this CPU predicts in bf16 as in float32, second passes left out.
 
     A small BERT reads some rows in each, in turns. The answer is kept as that of `compare_formats`.
 

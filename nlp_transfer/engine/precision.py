@@ -25,7 +25,7 @@ LEAST_GAIN = 1.1
 """Times as fast as float32 that bf16 must be on a CPU to be worth its rounding; chosen."""
 
 LEAST_PREDICTION_GAIN = 1.5
-"""Times as fast as float32 that bf16 must be on a CPU to be worth the second looks; chosen."""
+"""Times as fast as float32 that bf16 must be on a CPU to be worth the second passes; chosen."""
 
 
 _kept: ContextVar[Path | None] = ContextVar("kept", default=None)
@@ -146,7 +146,7 @@ def choose_prediction(wanted: str, device: str) -> Precision:
 
     Returns:
         ``fp32`` or ``bf16``, with the reason. ``auto`` is bf16 on a CPU where a pass was measured to be faster in it by
-        at least half, as second looks cost time; float32 elsewhere, where that is not measured.
+        at least half, as second passes cost time; float32 elsewhere, where that is not measured.
 
     Raises:
         RecipeError: There is no such format, or the device is no CPU.

@@ -21,7 +21,7 @@ PAGE = "report.html"
 class Result:
     """A finished piece of work.
 
-    A child names its file and what is said where that is missing, checks what it reads, lays itself out for a terminal
+    A child names its file and what is said where that is missing, checks what it reads, shows itself in a terminal
     (``__rich__``) and writes its page (``render``).
 
     Args:

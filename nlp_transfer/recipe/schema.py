@@ -231,7 +231,9 @@ class TrainingConfig(Section):
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] | None = Field(
         None, min_length=1, description="Run all of these and report mean and spread; overrides seed."
     )
-    evaluate_every: PositiveInt | None = Field(None, description="Steps between looks at validation; epochs if absent.")
+    evaluate_every: PositiveInt | None = Field(
+        None, description="Steps between evaluations on validation; epochs if absent."
+    )
     select_by: str | None = Field(None, description="Validation metric that chooses the best weights.")
     restore_best: bool = Field(True, description="End with the weights that did best on validation.")
     early_stopping: PositiveInt | None = Field(None, description="Looks without improvement before training stops.")

@@ -330,7 +330,7 @@ def _forward(layer: nn.Module, first_only: bool, hidden: Tensor, mask: Any = Non
     """Take the place of the layer's own ``forward``, which runs wherever this one cannot."""
     is_plain = layer.training and torch.is_grad_enabled() and not any(each is not None for each in args)
     is_plain = is_plain and not any(rest.get(name) is not None for name in OTHERS)
-    plan = _lay_out(layer, first_only, hidden, mask) if is_plain else None
+    plan = _make_plan(layer, first_only, hidden, mask) if is_plain else None
     if plan is None:
         return type(layer).forward(layer, hidden, mask, *args, **rest)
     tensors = [tensor for slot in plan.slots for tensor in slot.tensors]
@@ -340,7 +340,7 @@ def _forward(layer: nn.Module, first_only: bool, hidden: Tensor, mask: Any = Non
     return _Block.apply(plan, bias, hidden, *tensors)
 
 
-def _lay_out(layer: nn.Module, first_only: bool, hidden: Tensor, mask: Any) -> _Plan | None:
+def _make_plan(layer: nn.Module, first_only: bool, hidden: Tensor, mask: Any) -> _Plan | None:
     """Lay out a call; None where it must be left to torch."""
     slots = [slot for name in LINEAR if (slot := find_slot(layer.get_submodule(name))) is not None]
     dropouts = [layer.get_submodule(name) for name in DROPOUTS]

@@ -26,7 +26,7 @@ __all__ = [
     "Packing",
     "attend_rows",
     "find_packing",
-    "lay_out_rows",
+    "make_layout",
     "watch_calls",
 ]
 
@@ -222,7 +222,7 @@ class Layout:
         return flat.view(self.num_rows, self.width, -1)
 
 
-def lay_out_rows(counts: np.ndarray, width: int) -> Layout:
+def make_layout(counts: np.ndarray, width: int) -> Layout:
     """Lay out rows that are padded on the right.
 
     Args:
@@ -233,7 +233,7 @@ def lay_out_rows(counts: np.ndarray, width: int) -> Layout:
         The layout, on the CPU.
 
     Example:
-        >>> layout = lay_out_rows(np.array([2, 1]), 3)
+        >>> layout = make_layout(np.array([2, 1]), 3)
         >>> layout.places[:3].tolist(), layout.starts.tolist(), layout.num_real
         ([0, 1, 3], [0, 2, 3, 8], 3)
     """

@@ -29,7 +29,7 @@ class Unpadded:
 
     Attributes:
         packing: The way for packed rows; None where there is none.
-        trains: Whether training goes that way; looks at validation do wherever there is one.
+        trains: Whether training goes that way; evaluations do wherever there is one.
         said: One sentence on what was decided, and why.
     """
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nlp_transfer.contracts import Encoded, Prepared, Track, track_nothing
 from nlp_transfer.data.batches import Collator, TokenStore, plan_inference
-from nlp_transfer.engine.fast.packing import Layout, Packing, lay_out_rows
+from nlp_transfer.engine.fast.packing import Layout, Packing, make_layout
 from nlp_transfer.engine.fast.prefix import Prefix, PrefixCache, PrefixStates, allocate_states
 from nlp_transfer.engine.predict.hidden_states import FrozenReader
 
@@ -192,7 +192,7 @@ class Feeder:
             hidden = self._states.gather(rows, batch["input_ids"].shape[1], left=self._is_left)
         counts_R = self.encoded.lengths[rows].astype(np.int64)
         packing = self.packing if hidden is None else None
-        layout = None if packing is None else lay_out_rows(counts_R, batch["input_ids"].shape[1])
+        layout = None if packing is None else make_layout(counts_R, batch["input_ids"].shape[1])
         places = torch.from_numpy(examples)
         found = Microbatch(
             inputs=batch,

@@ -198,8 +198,8 @@ def estimate_seconds(kind: str, *, forward_seconds: float, rows: dict[str, int],
     """
     cost = COSTS[kind]
     trained = rows.get("train", 0) * (cost.once + cost.step * epochs)
-    looks = epochs if kind not in ("few_shot", "features") else 0
-    scored = rows.get("validation", 0) * (1 + looks) + rows.get("test", 0)
+    evaluations = epochs if kind not in ("few_shot", "features") else 0
+    scored = rows.get("validation", 0) * (1 + evaluations) + rows.get("test", 0)
     return round(forward_seconds * (trained + scored), 3)
 
 

@@ -114,9 +114,9 @@ class Audit(Result):
         return f"Audit({len(self.record['groups'])} groups; {_describe_gap(self, 'equalized_odds')})"
 
     def __rich__(self) -> RenderableType:
-        parts: list[RenderableType] = [_lay_out_groups(self), _lay_out_gaps(self)]
+        parts: list[RenderableType] = [_tabulate_groups(self), _tabulate_gaps(self)]
         if self.swaps is not None:
-            parts.append(_lay_out_terms(self))
+            parts.append(_tabulate_terms(self))
         return Group(*parts, *(Text(line, style="dim") for line in _describe(self)))
 
 
@@ -155,7 +155,7 @@ def _name_positive(audit: Audit) -> str:
     return show_text(audit.record["positive"], 40) + ("" if threshold is None else f" (from {threshold:.3g} on)")
 
 
-def _lay_out_groups(audit: Audit) -> Table:
+def _tabulate_groups(audit: Audit) -> Table:
     """Groups with the most false positives first; where they are many, both ends."""
     rows = audit.record["groups"]
     title = f"{_name_source(audit)}: how often {_name_positive(audit)} is said, and rightly"
@@ -181,7 +181,7 @@ def _lay_out_groups(audit: Audit) -> Table:
     return table
 
 
-def _lay_out_gaps(audit: Audit) -> Table:
+def _tabulate_gaps(audit: Audit) -> Table:
     """Gaps with intervals, beside what chance gives."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("between groups", style="bold")
@@ -195,7 +195,7 @@ def _lay_out_gaps(audit: Audit) -> Table:
     return table
 
 
-def _lay_out_terms(audit: Audit) -> Table:
+def _tabulate_terms(audit: Audit) -> Table:
     """The terms that raise the score most, and those that lower it most."""
     assert audit.swaps is not None
     terms = audit.swaps["terms"]

@@ -219,13 +219,13 @@ def _conclude(climb: Climb, table: Table, seeds: int, traced: Sequence[Rung]) ->
     sentence = recommend(rows, ordered, climb.reference, climb.select_by, settings)
     metrics = choose_metrics(climb.select_by, climb.reference.space)
     curve = trace_curve(climb, traced, seeds, settings, metrics) if traced else None
-    record = _lay_out(climb, table, rows, metrics, seeds)
+    record = _make_record(climb, table, rows, metrics, seeds)
     comparison = Comparison(record | {"recommendation": sentence, "curve": curve}, climb.folder)
     comparison.save()
     return comparison
 
 
-def _lay_out(climb: Climb, table: Table, rows: Sequence[Row], metrics: Sequence[str], seeds: int) -> dict[str, Any]:
+def _make_record(climb: Climb, table: Table, rows: Sequence[Row], metrics: Sequence[str], seeds: int) -> dict[str, Any]:
     """What ``compare.json`` holds."""
     facts, space = climb.reference.splits.facts, climb.reference.space
     passes = climb.facts.epochs

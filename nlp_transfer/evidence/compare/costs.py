@@ -84,13 +84,13 @@ class Costs:
         return AGAIN * max(self.endings[-3:]) if self.endings else self.predict_after()
 
     def predict_training(self, rung: Rung) -> float:
-        """Seconds in the loop, looks at validation included, or of the fit of a head."""
+        """Seconds in the loop, evaluations of validation included, or of the fit of a head."""
         if rung.name == "features":
             linear = LINEAR_SECONDS * self.facts.num_train * self.facts.labels.num_outputs
             return linear + self._pass_over(self.facts.num_train)
         step = self.step_seconds or 0.0
-        looks = self.facts.count_epochs(rung) * self._pass_over(self.num_validation) if rung.work else 0.0
-        return self.correction * (self.facts.count_steps(rung) * rung.work * step + looks)
+        evaluations = self.facts.count_epochs(rung) * self._pass_over(self.num_validation) if rung.work else 0.0
+        return self.correction * (self.facts.count_steps(rung) * rung.work * step + evaluations)
 
     def learn(self, rung: Rung, seconds: float, training_seconds: float, after_seconds: float | None = None) -> None:
         """Take in what a fit took.

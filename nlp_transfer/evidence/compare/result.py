@@ -79,7 +79,7 @@ class Comparison(Result):
         from rich.table import Table
         from rich.text import Text
 
-        def lay_out(columns: Sequence[str], rows: Sequence[Sequence[str]], *, gap: int = 1) -> Table:
+        def make_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, gap: int = 1) -> Table:
             table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap, 0, 0), show_edge=False)
             for number, column in enumerate(columns):
                 table.add_column(column, justify="right" if number else "left", no_wrap=not number)
@@ -89,12 +89,12 @@ class Comparison(Result):
 
         record = self.record
         parts: list[RenderableType] = [Text(name_comparison(record), style="bold"), Text()]
-        parts += [lay_out(list_score_columns(record), list_score_rows(record), gap=0), Text()]
+        parts += [make_table(list_score_columns(record), list_score_rows(record), gap=0), Text()]
         costs = [row[:NARROW] for row in list_cost_rows(record)]
-        parts += [lay_out(list_cost_columns(record)[:NARROW], costs), Text()]
+        parts += [make_table(list_cost_columns(record)[:NARROW], costs), Text()]
         if record.get("curve"):
             columns, rows = list_curve(record)
-            parts += [lay_out(columns, rows), Text()]
+            parts += [make_table(columns, rows), Text()]
         parts.append(Text(write_footnote(record), style="dim"))
         parts += [Text(f"Note: {line}", style="yellow") for line in list_warnings(record)]
         parts += [Text(f"Left out: {line}", style="dim") for line in list_left_out(record)]

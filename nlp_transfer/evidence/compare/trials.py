@@ -31,7 +31,7 @@ __all__ = ["PeakMemory", "Reference", "Trial", "has_baseline", "read_trial", "ru
 MEASURED_FILE = "measured.json"
 BASELINE_FILE = "predictions.npz"
 WATCH_SECONDS = 0.02
-"""Seconds between two looks at the memory; chosen."""
+"""Seconds between two readings of the memory; chosen."""
 
 BYTES_PER_WEIGHT = 8
 """Of a linear model in float64."""

@@ -108,7 +108,7 @@ class Ranking(Result):
         return f"Ranking({', '.join(self.names)}; by {ESTIMATOR_NAMES[self.estimators[0]]})"
 
     def __rich__(self) -> RenderableType:
-        return Group(*_lay_out(self), *(Text(line, style="dim") for line in _describe(self)))
+        return Group(*_make_tables(self), *(Text(line, style="dim") for line in _describe(self)))
 
 
 def claim_ranking(folder: Path, source: str) -> Path:
@@ -155,7 +155,7 @@ def _list_columns(ranking: Ranking) -> list[tuple[str, list[str]]]:
     return columns
 
 
-def _lay_out(ranking: Ranking) -> list[Table]:
+def _make_tables(ranking: Ranking) -> list[Table]:
     """The ranking as tables for a terminal: what 80 columns do not hold goes into another."""
     source = show_text(name_place(str(ranking.record.get("data", {}).get("source", ""))), 60)
     columns, labels = _list_columns(ranking), _label(ranking)

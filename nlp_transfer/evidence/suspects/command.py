@@ -175,7 +175,7 @@ def find_suspects(
         noise = float(wrong[known].mean())
         seen = wrong[listed]
         precision = float(np.nanmean(seen)) if not np.isnan(seen).all() else None
-    rows = _lay_out(splits, labelled, labels_N, found_NC, ranking, listed)
+    rows = _list_rows(splits, labelled, labels_N, found_NC, ranking, listed)
     agreement = float((found_NC.argmax(axis=1) == labels_N).mean())
     notes = (*findings.list_notes(), *splits.facts.warnings)
     return Suspects(rows, len(labels_N), int(ranking.flagged.sum()), agreement, precision, noise, notes)
@@ -236,7 +236,7 @@ def _compare(splits: Splits, labelled: Sequence[str], labels_N: np.ndarray, trut
     return wrong
 
 
-def _lay_out(
+def _list_rows(
     splits: Splits,
     labelled: Sequence[str],
     labels_N: np.ndarray,

@@ -245,4 +245,4 @@ def _read_test(runner: Runner, tried: Tried, recipe: Recipe, seed: int | None) -
 
 def _to_json(tried: Tried) -> dict[str, Any]:
     """A trial as ``tuning.json`` has it."""
-    return {**vars(tried), "changes": dict(tried.changes), "looks": [list(look) for look in tried.looks]}
+    return {**vars(tried), "changes": dict(tried.changes), "evaluations": [list(each) for each in tried.evaluations]}

@@ -101,7 +101,7 @@ def draw_history(trials: Sequence[Tried], metric: str, *, best: Tried) -> str:
     """
     trials = sorted(trials, key=lambda each: each.index)
     done = [(each.index, each.value) for each in trials if each.value is not None]
-    given_up = [(each.index, each.looks[-1][1]) for each in trials if each.state == "pruned" and each.looks]
+    given_up = [(each.index, each.evaluations[-1][1]) for each in trials if each.state == "pruned" and each.evaluations]
     if not done:
         return ""
     places, values = (np.array(each, dtype=float) for each in zip(*done, strict=True))

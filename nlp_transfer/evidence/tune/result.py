@@ -58,7 +58,10 @@ class Tuning(Result):
     @property
     def trials(self) -> list[Tried]:
         """Every trial, by its place in the search; the first is the recipe as it stood."""
-        return [Tried(**{**each, "looks": tuple(map(tuple, each.get("looks", ())))}) for each in self.record["trials"]]
+        return [
+            Tried(**{**each, "evaluations": tuple(map(tuple, each.get("evaluations", ())))})
+            for each in self.record["trials"]
+        ]
 
     @property
     def default(self) -> Tried:

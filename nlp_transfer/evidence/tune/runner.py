@@ -20,7 +20,7 @@ from nlp_transfer.engine.train.notebook import NotebookProgress
 from nlp_transfer.errors import DivergedError, EncoderError, RecipeError
 from nlp_transfer.evaluation.scoring import compute_metrics, is_better
 from nlp_transfer.evidence.tune.spaces import build_space
-from nlp_transfer.evidence.tune.study import Look, TrialBook, Tried
+from nlp_transfer.evidence.tune.study import Evaluated, TrialBook, Tried
 from nlp_transfer.figures import format_number
 from nlp_transfer.files import explain_writing
 from nlp_transfer.fitting.fit import fit_model, predict_split
@@ -72,7 +72,7 @@ class _Watch:
     deadline: float
     parent: int | None
     bar: ProgressBar | NotebookProgress | PlainProgress | None
-    looks: list[Look] = field(default_factory=list)
+    evaluations: list[Evaluated] = field(default_factory=list)
     progress: float = 0.0
 
     def after_step(self, log: RunLog, loss: float | None, learning_rate: float) -> None:
@@ -88,9 +88,9 @@ class _Watch:
 
     def after_evaluation(self, log: RunLog, evaluation: Evaluation) -> None:  # noqa: ARG002
         """Note the figure; give up where it is worse than the median."""
-        self.looks.append((self.progress, evaluation.metrics[self.metric]))
+        self.evaluations.append((self.progress, evaluation.metrics[self.metric]))
         self.book.note_seconds(self.started)
-        if self.book.should_stop(self.trial, self.looks) and self.progress < 1:
+        if self.book.should_stop(self.trial, self.evaluations) and self.progress < 1:
             raise _GivenUp
 
     def close(self) -> None:
@@ -301,7 +301,7 @@ class Runner:
         return compute_metrics(labels, probabilities, prepared.labels, [self.metric])[self.metric]
 
     def _is_kept(self, index: int) -> Callable[[np.ndarray], bool]:
-        """Tell whether predictions are kept: of the recipe itself, and of the best so far. Nobody looks at test yet."""
+        """Tell whether predictions are kept: of the recipe itself, and of the best so far. Test is not scored yet."""
 
         def is_kept(probabilities: np.ndarray) -> bool:
             best = self.book.find_best()

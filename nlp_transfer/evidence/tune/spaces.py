@@ -77,7 +77,7 @@ class Dimension:
 
 
 def build_space(recipe: Recipe, *, num_layers: int | None = None) -> tuple[Dimension, ...]:
-    """Lay out what a search may change in a recipe; the recipe's own values are always among it.
+    """Name what a search may change in a recipe; the recipe's own values are always among it.
 
     A value that the recipe's schema refuses beside the rest of this recipe is left out, and a key with one value left
     is no key to search.
@@ -98,7 +98,7 @@ def build_space(recipe: Recipe, *, num_layers: int | None = None) -> tuple[Dimen
     """
     kind = str(recipe.strategy.kind)
     place = kind if kind in SPACES else f"{kind}/{getattr(recipe.strategy, 'method', '')}"
-    built = [_lay_out(knob, recipe, num_layers) for knob in SPACES[place]]
+    built = [_make_dimension(knob, recipe, num_layers) for knob in SPACES[place]]
     space = tuple(dimension for dimension in built if dimension is not None)
     if not space:
         raise RecipeError(f"strategy.kind: {kind} trains nothing, so there is nothing to search. Choose another kind.")
@@ -125,7 +125,7 @@ def list_first_tries(space: tuple[Dimension, ...]) -> list[dict[str, Any]]:
     return [usual, *({**usual, **{rate.key: rate.clip(rate.usual * factor) for rate in rates}} for factor in factors)]
 
 
-def _lay_out(knob: Knob, recipe: Recipe, num_layers: int | None) -> Dimension | None:
+def _make_dimension(knob: Knob, recipe: Recipe, num_layers: int | None) -> Dimension | None:
     """Fit a knob to a recipe; None where it does not apply there."""
     value = _read(recipe, knob.key)
     if knob.key == "training.head_learning_rate" and value is None:

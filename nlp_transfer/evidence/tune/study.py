@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
-__all__ = ["Look", "TrialBook", "Tried", "is_below_median"]
+__all__ = ["Evaluated", "TrialBook", "Tried", "is_below_median"]
 
 JOURNAL = "trials.journal"
 LOCK = ".trials.lock"
@@ -47,7 +47,7 @@ DIFFERENCES = {
 }
 """What makes it another search, by the keys of its identity."""
 
-Look = tuple[float, float]
+Evaluated = tuple[float, float]
 """Share of the training done, in (0, 1], and the validation figure there."""
 
 
@@ -64,7 +64,7 @@ class Tried:
         value: Validation figure; None unless complete.
         seconds: What it took; 0 where that is not known.
         progress: Share of its training that was done.
-        looks: Every evaluation.
+        evaluations: Every evaluation.
     """
 
     index: int
@@ -73,17 +73,19 @@ class Tried:
     value: float | None = None
     seconds: float = 0.0
     progress: float = 0.0
-    looks: Sequence[Look] = field(default_factory=tuple)
+    evaluations: Sequence[Evaluated] = field(default_factory=tuple)
 
 
-def is_below_median(looks: Sequence[Look], others: Sequence[Sequence[Look]], *, lower_is_better: bool) -> bool:
+def is_below_median(
+    evaluations: Sequence[Evaluated], others: Sequence[Sequence[Evaluated]], *, lower_is_better: bool
+) -> bool:
     """Whether a trial's best figure so far is worse than the median of the others at the same share of training.
 
     Trials differ in length, so they are compared by the share that is done, not by step; of another trial counts the
     last look that is not ahead.
 
     Args:
-        looks: Of the trial, in order.
+        evaluations: Of the trial, in order.
         others: Looks of each completed trial.
         lower_is_better: Direction of the figure.
 
@@ -91,8 +93,8 @@ def is_below_median(looks: Sequence[Look], others: Sequence[Sequence[Look]], *, 
         False where fewer than three others can be compared.
 
     Source:
-        Golovin et al. 2017, "Google Vizier", section 3.2.2 (median stopping). With equal looks it decides as Optuna's
-        MedianPruner.
+        Golovin et al. 2017, "Google Vizier", section 3.2.2 (median stopping). With evaluations at the same shares it
+        decides as Optuna's MedianPruner.
 
     Example:
         >>> others = [[(0.5, 0.6), (1.0, 0.9)], [(0.5, 0.7), (1.0, 0.8)], [(0.4, 0.8), (0.8, 0.9)]]
@@ -100,12 +102,12 @@ def is_below_median(looks: Sequence[Look], others: Sequence[Sequence[Look]], *, 
         True
     """
     sign = -1.0 if lower_is_better else 1.0
-    share = looks[-1][0] + 1e-6  # shares are rounded when they are stored
+    share = evaluations[-1][0] + 1e-6  # shares are rounded when they are stored
     reached = [[value for at, value in each if at <= share] for each in others]
     beside = [sign * values[-1] for values in reached if values]
     if len(beside) < MIN_COMPLETED:
         return False
-    return max(sign * value for _, value in looks) < float(np.median(beside))
+    return max(sign * value for _, value in evaluations) < float(np.median(beside))
 
 
 class TrialBook:
@@ -231,13 +233,13 @@ class TrialBook:
         is_settled = bool(before) and len(before[-1]) == len(self.space)
         return index, before[-1] if is_settled else None
 
-    def should_stop(self, trial: "Trial", looks: Sequence[Look]) -> bool:
+    def should_stop(self, trial: "Trial", evaluations: Sequence[Evaluated]) -> bool:
         """Note a look of a running trial; say whether the trial is to be given up."""
-        trial.report(looks[-1][1], step=round(1000 * looks[-1][0]))
+        trial.report(evaluations[-1][1], step=round(1000 * evaluations[-1][0]))
         if trial.user_attrs["index"] == 0:
             return False  # what all others are compared with
-        others = [each.looks for each in self.read() if each.state == "complete"]
-        return is_below_median(looks, others, lower_is_better=self.lower_is_better)
+        others = [each.evaluations for each in self.read() if each.state == "complete"]
+        return is_below_median(evaluations, others, lower_is_better=self.lower_is_better)
 
     def close(self, trial: "Trial", state: str, *, seconds: float, progress: float, value: float | None = None) -> None:
         """Note how a trial ended."""
@@ -317,7 +319,7 @@ def _read_trial(trial: "FrozenTrial") -> Tried:
     facts = trial.user_attrs
     known = {"RUNNING": "running", "COMPLETE": "complete", "PRUNED": "pruned"}
     state = known.get(trial.state.name, facts.get("state", "interrupted"))
-    looks = tuple((step / 1000, float(value)) for step, value in sorted(trial.intermediate_values.items()))
+    evaluations = tuple((step / 1000, float(value)) for step, value in sorted(trial.intermediate_values.items()))
     return Tried(
         index=int(facts["index"]),
         state=str(state),
@@ -325,5 +327,5 @@ def _read_trial(trial: "FrozenTrial") -> Tried:
         value=None if trial.state.name != "COMPLETE" or trial.value is None else float(trial.value),
         seconds=float(facts.get("seconds", 0.0)),
         progress=float(facts.get("progress", 0.0)),
-        looks=looks,
+        evaluations=evaluations,
     )

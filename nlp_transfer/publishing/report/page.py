@@ -257,7 +257,7 @@ def _draw_pictures(
     training = find_section(record, "training")
     selected = find_section(record, "recipe", "training").get("select_by") or metric or ""
     losses = [(int(row["step"]), float(row["loss"])) for row in training.get("losses") or [] if row["loss"] is not None]
-    looks = [
+    evaluations = [
         (int(row["step"]), float(row["metrics"][selected]))
         for row in training.get("evaluations") or []
         if row["metrics"].get(selected) is not None
@@ -265,7 +265,7 @@ def _draw_pictures(
     svgs = dict.fromkeys(PICTURES, "") | {
         "learning": plots.draw_learning_curves(
             losses,
-            looks,
+            evaluations,
             metric=name_metric(selected),
             best_step=training.get("best_step"),
             loss="Training loss, squared standard deviations" if kind == "regression" else "Training loss",

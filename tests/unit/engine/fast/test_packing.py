@@ -13,7 +13,7 @@ from nlp_transfer.engine.fast.packing import (
     Layout,
     attend_rows,
     find_packing,
-    lay_out_rows,
+    make_layout,
     watch_calls,
 )
 from nlp_transfer.engine.fast.unpadded import pack_predictions, pack_rows
@@ -47,7 +47,7 @@ def step(model, feeder, examples):
 
 
 def test_a_layout_says_where_real_tokens_are():
-    layout = lay_out_rows(np.array([3, 1, 70]), 70)
+    layout = make_layout(np.array([3, 1, 70]), 70)
     assert layout.places[:74].tolist() == [0, 1, 2, 70, *range(140, 210)]
     assert (len(layout.places), layout.num_real, layout.longest) == (80, 74, 128)
     assert layout.starts.tolist() == [0, 3, 4, 74, 80]
@@ -60,7 +60,7 @@ def test_a_layout_says_where_real_tokens_are():
 def test_few_shapes_and_little_surplus():
     totals = {}
     for real in range(1, 5000):
-        layout = lay_out_rows(np.array([real]), real)
+        layout = make_layout(np.array([real]), real)
         assert layout.starts.tolist() == [0, real, len(layout.places)]
         assert real <= len(layout.places) < real + 64
         assert len(layout.places) < 1.125 * real or real < 64
@@ -285,14 +285,14 @@ def test_predictions_are_packed_whatever_dropout_there_was(tiny_encoder):
 def test_rows_that_would_read_each_other_are_found_out(tiny_encoder, monkeypatch):
     model, prepared = build(tiny_encoder("bert"))
     feeder = Feeder(prepared, "train", CPU)
-    plain = lay_out_rows
+    plain = make_layout
 
     def mix(counts, width):
         layout = plain(counts, width)
         joined = torch.tensor([0, layout.num_real, len(layout.places)], dtype=torch.int32)
         return Layout(layout.places, joined, layout.longest, layout.num_real, layout.num_rows, layout.width)
 
-    monkeypatch.setattr("nlp_transfer.engine.predict.forward.lay_out_rows", mix)
+    monkeypatch.setattr("nlp_transfer.engine.predict.forward.make_layout", mix)
     with (
         pytest.raises(RecipeError, match="other logits than padded ones"),
         pack_rows(model, feeder, "on", is_half=False),

@@ -46,11 +46,11 @@ def test_a_trial_is_given_up_when_optuna_s_median_pruner_gives_it_up(lower_is_be
             for share, value in others[-1]:
                 trial.report(value, round(4 * share))
             study.tell(trial, others[-1][-1][1])
-        trial, looks = study.ask(), []
+        trial, evaluations = study.ask(), []
         for step in range(1, generator.randint(2, 5)):
-            looks.append((step / 4, generator.random()))
-            trial.report(looks[-1][1], step)
-        decisions.append(is_below_median(looks, others, lower_is_better=lower_is_better))
+            evaluations.append((step / 4, generator.random()))
+            trial.report(evaluations[-1][1], step)
+        decisions.append(is_below_median(evaluations, others, lower_is_better=lower_is_better))
         assert decisions[-1] == trial.should_prune()
     assert len(decisions) == 60
     assert 4 < sum(decisions) < 56

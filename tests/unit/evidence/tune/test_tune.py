@@ -58,7 +58,7 @@ def open_search(recipe, folder):
 
 
 def list_facts(tuning):
-    return [(each.index, each.state, dict(each.changes), each.value, each.looks) for each in tuning.trials]
+    return [(each.index, each.state, dict(each.changes), each.value, each.evaluations) for each in tuning.trials]
 
 
 def test_a_search_mends_a_bad_rate_and_its_best_recipe_runs_to_the_same_figure(recipe, tmp_path, capfd):
@@ -116,7 +116,7 @@ def test_a_trial_that_lags_behind_the_median_is_given_up(recipe, tmp_path):
     assert {each.state for each in later if each.changes["training.epochs"] > 1} == {"pruned"}
     given_up = [each for each in later if each.state == "pruned"]
     assert given_up
-    assert all(each.value is None and 0 < each.progress < 1 and len(each.looks) == 1 for each in given_up)
+    assert all(each.value is None and 0 < each.progress < 1 and len(each.evaluations) == 1 for each in given_up)
     assert found.best.index == 1
 
 

@@ -11,18 +11,21 @@ from nlp_transfer.errors import RecipeError
 from nlp_transfer.recipe.fields import (
     get_annotation,
     get_default,
+    join_choices,
     list_keys,
     list_kinds,
     list_sections,
     split_union,
+    suggest_nearest,
 )
+from nlp_transfer.recipe.methods.table import METHODS
 from nlp_transfer.recipe.schema import Recipe
 from nlp_transfer.recipe.yaml12 import parse_scalar, parse_yaml
 
 __all__ = ["Change", "apply_changes", "check_sections", "copy_plain", "describe_dropped", "read_changes"]
 
 Change = tuple[tuple[str, ...], Any]
-"""Path of a key, one to three parts, and its new value."""
+"""Path of a key, one to three parts, and its new value; ``("methods", KIND, KEY)`` is a key of a method."""
 
 _BOUND_KEYS: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {
     # Columns, splits and versions belong to the source they were written for.
@@ -167,6 +170,9 @@ def _list_members(path: tuple[str, ...]) -> tuple[Any, ...]:
     """List the types that a path takes; none where the path is unknown."""
     if path == ("description",):
         return (str,)
+    if path[0] == "methods" and len(path) == 3 and path[1] in METHODS:
+        field = METHODS[path[1]].section.model_fields.get(path[2])
+        return split_union(field.annotation) if field else ()
     members = split_union(get_annotation(path[0], path[1])) if len(path) > 1 else ()
     if len(path) == 3:
         return tuple(get_args(member)[1] for member in members if get_origin(member) is dict)
@@ -183,11 +189,27 @@ def _place(path: tuple[str, ...], value: Any) -> tuple[list[Change], list[str]]:
         key = "kind" if isinstance(value, str) and value in list_kinds(section) else list_keys(section)[0]
         example = f"{section}.{key}={value if key == 'kind' and isinstance(value, str) else 'VALUE'}"
         return [], [f"{name}: this is a section and holds no value. Name one of its keys, such as {example}."]
+    if len(path) > 1 and section == "methods":
+        return _place_in_method(path, value)
     if len(path) > 1 and section in list_keys("") and section not in list_sections():
         return [], [f"{name}: {section} has no keys. Write {section}=... instead."]
     if len(path) == 3 and get_annotation(section, path[1]) is not None and not _list_members(path):
         return [], [f"{name}: {section}.{path[1]} has no keys. Write {section}.{path[1]}=... instead."]
     return [(path, value)], []
+
+
+def _place_in_method(path: tuple[str, ...], value: Any) -> tuple[list[Change], list[str]]:
+    """Check that a path below ``methods`` names a method and a key; a mapping becomes one change a key."""
+    kind, name = path[1], ".".join(path)
+    if kind not in METHODS:
+        known = suggest_nearest(kind, METHODS) or f" Known: {join_choices(METHODS)}."
+        return [], [f"{name}: there is no method {kind!r}.{known}"]
+    if len(path) == 3:
+        return [(path, value)], []
+    if isinstance(value, Mapping):
+        return [(("methods", kind, str(key)), item) for key, item in value.items()], []
+    keys = [key for key in METHODS[kind].section.model_fields if key != "kind"]
+    return [], [f"{name}: a method holds no value. Name one of its keys, such as {name}.{keys[0]}=VALUE."]
 
 
 def copy_plain(value: Any) -> Any:
@@ -326,6 +348,9 @@ def _set(data: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     if len(path) == 1:
         data[path[0]] = value
         return
+    if path[0] == "methods":
+        _set_in_method(data, path[1], path[2], value)
+        return
     held = data.setdefault(path[0], {})
     if not isinstance(held, dict):
         return  # the recipe's own problem, reported with the others
@@ -333,3 +358,16 @@ def _set(data: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
         inner = held.get(path[1])
         value = {**(inner if isinstance(inner, dict) else {}), path[2]: value}
     held[path[1]] = value
+
+
+def _set_in_method(data: dict[str, Any], kind: str, key: str, value: Any) -> None:
+    """Set one key of a method, which joins the recipe's methods where it is not one of them."""
+    held = data.get("methods") or []
+    if not isinstance(held, list):
+        return  # the recipe's own problem, reported with the others
+    entries = [{"kind": each} if isinstance(each, str) else each for each in held]
+    if not any(isinstance(each, dict) and each.get("kind") == kind for each in entries):
+        entries.append({"kind": kind})
+    data["methods"] = [
+        {**each, key: value} if isinstance(each, dict) and each.get("kind") == kind else each for each in entries
+    ]

@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from nlp_transfer.engine.precision import count_processes, keep_measured
-from nlp_transfer.errors import DataError, OutputError, RecipeError, TransferError
+from nlp_transfer.errors import DataError, OutputError, TransferError
 from nlp_transfer.evaluation.scoring import score_gain, score_seeds
 from nlp_transfer.evidence.clock import parse_seconds
 from nlp_transfer.evidence.tune.result import BEST_YAML, Tuning
@@ -49,12 +49,13 @@ def tune(
     progress: bool = True,
     console: Console | None = None,
 ) -> Tuning:
-    """Search the settings of a recipe: rates, lengths, regularization and the strategy's own.
+    """Search the settings of a recipe: rates, lengths, regularization, the strategy's own and those of its methods.
 
     The first trial is the recipe as it stands, the next ones move its rates, and a model of what did well chooses
-    from there on. A trial that does worse than the median at the same share of its training is given up. Validation
-    alone chooses; test is scored once, for the recipe and for the best. A search that was broken off goes on when it
-    is started again with the same arguments, and more trials or time continue one that has ended.
+    from there on. A trial that does worse than the median at the same share of its training is given up, unless a
+    method trains several models in turn. Validation alone chooses; test is scored once, for the recipe and for the
+    best. A search that was broken off goes on when it is started again with the same arguments, and more trials or
+    time continue one that has ended.
 
     Args:
         recipe: Shipped name, file, mapping, or a loaded recipe.
@@ -89,10 +90,6 @@ def tune(
     source = None if data is None or isinstance(data, str | Path) else data
     seconds = None if budget is None else parse_seconds(budget)
     _check_arguments(trials=trials, jobs=jobs, seed=seed, confirm=confirm, source=source)
-    if loaded.methods:
-        raise RecipeError(
-            "methods: a search does not go through methods yet. Remove them, and put them around best.yaml."
-        )
     check_machine(loaded)
     build_space(loaded)  # A recipe without anything to search is told before data is loaded.
     for note in dropped:

@@ -19,15 +19,18 @@ from nlp_transfer.engine.train.hooks import PlainProgress, ProgressBar, build_pr
 from nlp_transfer.engine.train.notebook import NotebookProgress
 from nlp_transfer.errors import DivergedError, EncoderError, RecipeError
 from nlp_transfer.evaluation.scoring import compute_metrics, is_better
-from nlp_transfer.evidence.tune.spaces import build_space
+from nlp_transfer.evidence.tune.spaces import build_space, read_key
 from nlp_transfer.evidence.tune.study import Evaluated, TrialBook, Tried
 from nlp_transfer.figures import format_number
 from nlp_transfer.files import explain_writing
-from nlp_transfer.fitting.fit import fit_model, predict_split
+from nlp_transfer.fitting.fit import predict_split
+from nlp_transfer.fitting.series import Fits
 from nlp_transfer.fitting.stages import HookMaker
+from nlp_transfer.methods import train_with_methods
 from nlp_transfer.models.encoder import read_config
 from nlp_transfer.models.resolve import EncoderSource
 from nlp_transfer.recipe.load import load_recipe
+from nlp_transfer.recipe.methods.table import METHODS, list_active
 from nlp_transfer.recipe.schema import LOWER_IS_BETTER, Recipe
 from nlp_transfer.runs.pipeline import prepare
 from nlp_transfer.runs.seed import Workspace, make_accelerator
@@ -72,6 +75,7 @@ class _Watch:
     deadline: float
     parent: int | None
     bar: ProgressBar | NotebookProgress | PlainProgress | None
+    has_several_fits: bool = False
     evaluations: list[Evaluated] = field(default_factory=list)
     progress: float = 0.0
 
@@ -87,9 +91,11 @@ class _Watch:
             raise _OutOfTime
 
     def after_evaluation(self, log: RunLog, evaluation: Evaluation) -> None:  # noqa: ARG002
-        """Note the figure; give up where it is worse than the median."""
-        self.evaluations.append((self.progress, evaluation.metrics[self.metric]))
+        """Note the figure; give up where it is worse than the median of trials at the same share of their one fit."""
         self.book.note_seconds(self.started)
+        if self.has_several_fits:
+            return
+        self.evaluations.append((self.progress, evaluation.metrics[self.metric]))
         if self.book.should_stop(self.trial, self.evaluations) and self.progress < 1:
             raise _GivenUp
 
@@ -113,12 +119,7 @@ def change_recipe(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
         >>> change_recipe(Recipe(), {"training.epochs": 5.0}).training.epochs
         5.0
     """
-
-    def read(key: str) -> Any:
-        section, name = key.split(".")
-        return getattr(getattr(recipe, section), name)
-
-    return load_recipe(recipe, {key: value for key, value in changes.items() if read(key) != value})
+    return load_recipe(recipe, {key: value for key, value in changes.items() if read_key(recipe, key) != value})
 
 
 def name_predictions(folder: Path, index: int, seed: int | None = None) -> Path:
@@ -197,12 +198,13 @@ class Runner:
         """Run one trial, note how it ended, and give that."""
         started = time.monotonic()
         watches: list[_Watch] = []
+        has_several_fits = any(METHODS[each.kind].phase == "around" for each in list_active(self.recipe.methods))
 
         def make_hooks(num_steps: int, label: str) -> tuple[_Watch, ...]:
             # In a notebook or terminal a bar; elsewhere the lines of finished trials are enough.
             is_shown = not self.console.quiet and (self.console.is_terminal or self.console.is_jupyter)
             bar = build_progress(self.console, num_steps, label) if is_shown else None
-            facts = (num_steps, self.started, self.find_end(), self.parent, bar)
+            facts = (num_steps, self.started, self.find_end(), self.parent, bar, has_several_fits)
             watches.append(_Watch(self.book, trial, self.metric, *facts))
             return (watches[-1],)
 
@@ -261,7 +263,7 @@ class Runner:
         training = recipe.training.model_copy(update={"seed": seed, "seeds": None, "trackers": []})
         recipe = recipe.model_copy(update={"training": training})
         accelerator, space = make_accelerator(recipe), self._space_of(recipe, seed)
-        fitted = fit_model(
+        fits = Fits(
             recipe,
             space.splits,
             space.prepared,
@@ -270,6 +272,7 @@ class Runner:
             label=label,
             precision=choose_precision(training.precision, accelerator.device.type),
         )
+        fitted = train_with_methods(fits)
         model, config = fitted.adapted.model, recipe.evaluation
         found: dict[str, np.ndarray] = {}
         for split in ("validation", "test"):
@@ -360,11 +363,7 @@ def describe_changes(tried: Tried, recipe: Recipe) -> str:
     """Write what a trial changes in the recipe, as overrides of the command line."""
     if tried.index == 0:
         return "the recipe as it stands"
-    pairs = []
-    for key, value in tried.changes.items():
-        section, name = key.split(".")
-        if getattr(getattr(recipe, section), name) != value:
-            pairs.append(f"{key}={value}")
+    pairs = [f"{key}={value}" for key, value in tried.changes.items() if read_key(recipe, key) != value]
     return " ".join(pairs) or "the recipe as it stands"
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nlp_transfer.errors import RecipeError
 from nlp_transfer.recipe.load import load_recipe
+from nlp_transfer.recipe.methods.table import METHODS, list_active
 from nlp_transfer.recipe.schema import Recipe
 from nlp_transfer.recipe.strategies.facts import Knob
 from nlp_transfer.recipe.strategies.table import STRATEGIES, find_learning_rate
@@ -14,7 +15,7 @@ from nlp_transfer.recipe.strategies.table import STRATEGIES, find_learning_rate
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
-__all__ = ["SPACES", "Dimension", "Knob", "build_space", "list_first_tries"]
+__all__ = ["SPACES", "Dimension", "Knob", "build_space", "list_first_tries", "read_key"]
 
 
 SPACES: dict[str, tuple[Knob, ...]] = {
@@ -87,7 +88,7 @@ def build_space(recipe: Recipe, *, num_layers: int | None = None) -> tuple[Dimen
         num_layers: Layers of the encoder, which bound what ``strategy.layers`` may name; None for no bound.
 
     Returns:
-        One dimension a key, in the order of the table.
+        One dimension a key: of the strategy, then of the methods.
 
     Raises:
         RecipeError: Nothing in this recipe is there to be searched.
@@ -98,7 +99,8 @@ def build_space(recipe: Recipe, *, num_layers: int | None = None) -> tuple[Dimen
     """
     kind = str(recipe.strategy.kind)
     place = kind if kind in SPACES else f"{kind}/{getattr(recipe.strategy, 'method', '')}"
-    built = [_make_dimension(knob, recipe, num_layers) for knob in SPACES[place]]
+    knobs = [*SPACES[place], *(knob for method in list_active(recipe.methods) for knob in METHODS[method.kind].space)]
+    built = [_make_dimension(knob, recipe, num_layers) for knob in knobs]
     space = tuple(dimension for dimension in built if dimension is not None)
     if not space:
         raise RecipeError(f"strategy.kind: {kind} trains nothing, so there is nothing to search. Choose another kind.")
@@ -127,7 +129,7 @@ def list_first_tries(space: tuple[Dimension, ...]) -> list[dict[str, Any]]:
 
 def _make_dimension(knob: Knob, recipe: Recipe, num_layers: int | None) -> Dimension | None:
     """Fit a knob to a recipe; None where it does not apply there."""
-    value = _read(recipe, knob.key)
+    value = read_key(recipe, knob.key)
     if knob.key == "training.head_learning_rate" and value is None:
         value = recipe.training.learning_rate
     if value is None and knob.reach:
@@ -158,10 +160,21 @@ def _sort_key(choice: Any) -> tuple[bool, float, str]:
     return (is_number, float(choice) if is_number else 0.0, json.dumps(choice))
 
 
-def _read(recipe: Recipe, key: str) -> Any:
-    """The recipe's value of a dotted key."""
-    section, name = key.split(".")
-    return getattr(getattr(recipe, section), name)
+def read_key(recipe: Recipe, key: str) -> Any:
+    """Read a key of a section or of a method.
+
+    Args:
+        recipe: As it stands.
+        key: ``SECTION.KEY`` or ``methods.KIND.KEY``.
+
+    Example:
+        >>> recipe = load_recipe({}, ["methods.r_drop.alpha=0.5"])
+        >>> read_key(recipe, "methods.r_drop.alpha"), read_key(recipe, "training.seed")
+        (0.5, 0)
+    """
+    section, *kind, name = key.split(".")
+    owners = [method for method in recipe.methods if method.kind == kind[0]] if kind else [getattr(recipe, section)]
+    return getattr(owners[0], name)
 
 
 def _is_valid(recipe: Recipe, changes: Mapping[str, Any]) -> bool:

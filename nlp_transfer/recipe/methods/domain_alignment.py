@@ -6,6 +6,7 @@ from pydantic import Field
 
 from nlp_transfer.recipe.methods.facts import MethodFacts
 from nlp_transfer.recipe.section import PositiveInt, TechniqueSection
+from nlp_transfer.recipe.strategies.facts import Knob
 
 __all__ = ["FACTS", "DomainAlignmentConfig"]
 
@@ -34,6 +35,7 @@ FACTS = MethodFacts(
     phase="change",
     trains=("all", "upper", "inside"),
     tasks=("classification", "ordinal", "multi_label", "regression"),
+    space=(Knob("methods.domain_alignment.weight", reach=5.0),),
     is_off=lambda config: config.weight == 0,
     needs_texts=True,
     replaces_window=True,

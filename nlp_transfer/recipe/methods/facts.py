@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from nlp_transfer.contracts import TaskKind
 from nlp_transfer.recipe.section import TechniqueSection, read_kind
+from nlp_transfer.recipe.strategies.facts import Knob
 
 __all__ = ["MethodFacts"]
 
@@ -22,6 +23,7 @@ class MethodFacts:
         tasks: Kinds of tasks.
         needs_texts: Whether it reads texts without labels.
         replaces_window: Whether it decides how an update's examples become gradients: two such do not go together.
+        space: What a search may change.
         is_off: Whether settings leave the fit as it is: strength 0.
         technique: Module that does it; of the name of the kind where empty.
     """
@@ -32,6 +34,7 @@ class MethodFacts:
     trains: tuple[str, ...]
     tasks: tuple[TaskKind, ...]
     is_off: Callable[[Any], bool]
+    space: tuple[Knob, ...] = ()
     needs_texts: bool = False
     replaces_window: bool = False
     technique: str = ""

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from nlp_transfer.recipe.methods.facts import MethodFacts
 from nlp_transfer.recipe.section import TechniqueSection
+from nlp_transfer.recipe.strategies.facts import Knob
 
 __all__ = ["FACTS", "RDropConfig"]
 
@@ -27,6 +28,7 @@ FACTS = MethodFacts(
     phase="change",
     trains=("all", "upper", "inside", "head"),
     tasks=("classification", "ordinal", "multi_label", "regression"),
+    space=(Knob("methods.r_drop.alpha", reach=5.0),),
     is_off=lambda config: config.alpha == 0,
     replaces_window=True,
 )

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from nlp_transfer.recipe.methods.facts import MethodFacts
 from nlp_transfer.recipe.section import TechniqueSection
+from nlp_transfer.recipe.strategies.facts import Knob
 
 __all__ = ["FACTS", "SelfTrainingConfig"]
 
@@ -45,6 +46,10 @@ FACTS = MethodFacts(
     phase="around",
     trains=("all", "upper", "inside", "head", "pairs"),
     tasks=("classification", "ordinal"),
+    space=(
+        Knob("methods.self_training.share", choices=(0.25, 0.5, 1.0)),
+        Knob("methods.self_training.min_confidence", choices=(0.0, 0.6, 0.8, 0.9)),
+    ),
     is_off=lambda config: config.rounds == 0,
     needs_texts=True,
 )

@@ -33,6 +33,8 @@ READ = [
     ("description=5", ("description",), "5"),
     ("trainin.epochs=2", ("trainin", "epochs"), 2),
     ("strategy.rank=4", ("strategy", "rank"), 4),
+    ("methods.r_drop.alpha=2e-1", ("methods", "r_drop", "alpha"), 0.2),
+    ("methods.self_training.targets=soft", ("methods", "self_training", "targets"), "soft"),
 ]
 
 REFUSED = [
@@ -49,6 +51,11 @@ REFUSED = [
     ),
     ("training.epochs.x=2", "training.epochs.x: training.epochs has no keys. Write training.epochs=... instead."),
     ("description.x=2", "description.x: description has no keys. Write description=... instead."),
+    ("methods.rdrop.alpha=1", "methods.rdrop.alpha: there is no method 'rdrop'. Did you mean \"r_drop\"?"),
+    (
+        "methods.r_drop=1",
+        "methods.r_drop: a method holds no value. Name one of its keys, such as methods.r_drop.alpha=VALUE.",
+    ),
     ("training.seeds=[0,1", "training.seeds: line 1, column 5: expected ',' or ']', but got '<stream end>'."),
 ]
 
@@ -238,3 +245,17 @@ def test_a_section_that_is_no_mapping_is_left_to_be_reported():
 
 def test_the_last_of_two_overrides_holds():
     assert apply({}, "training.epochs=2", "training.epochs=3") == {"training": {"epochs": 3}}
+
+
+@pytest.mark.parametrize("held", [["r_drop"], [{"kind": "r_drop"}], [{"kind": "r_drop", "alpha": 3.0}]])
+def test_a_key_of_a_method_is_set_where_the_method_stands(held):
+    base = {"methods": [{"kind": "self_training", "rounds": 2}, *held]}
+    wanted = [{"kind": "self_training", "rounds": 2}, {"kind": "r_drop", "alpha": 0.5}]
+    assert apply(base, "methods.r_drop.alpha=0.5") == {"methods": wanted}
+
+
+def test_a_key_of_a_method_that_the_recipe_lacks_adds_the_method():
+    wanted = {"methods": [{"kind": "r_drop", "alpha": 0.5}]}
+    assert apply({}, "methods.r_drop.alpha=0.5") == wanted
+    assert apply({"methods": []}, "methods.r_drop={alpha: 0.5}") == wanted
+    assert apply({}, "methods=[r_drop]", "methods.r_drop.alpha=0.5") == wanted

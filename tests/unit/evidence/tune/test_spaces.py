@@ -5,9 +5,10 @@ import pytest
 
 from nlp_transfer.errors import RecipeError
 from nlp_transfer.evidence.tune.runner import change_recipe
-from nlp_transfer.evidence.tune.spaces import SPACES, Knob, build_space, list_first_tries
+from nlp_transfer.evidence.tune.spaces import SPACES, Knob, build_space, list_first_tries, read_key
 from nlp_transfer.recipe.fields import get_annotation
 from nlp_transfer.recipe.load import load_recipe
+from nlp_transfer.recipe.methods.table import METHODS
 from nlp_transfer.recipe.schema import STRATEGY_CONFIGS
 
 STRATEGIES = {
@@ -116,3 +117,17 @@ def test_layers_that_the_encoder_lacks_are_not_tried():
 def test_a_recipe_with_nothing_to_search_is_refused():
     with pytest.raises(RecipeError, match="zero_shot trains nothing"):
         build_space(load_recipe({"strategy": {"kind": "zero_shot"}}))
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_what_a_method_may_change_is_searched_beside_the_strategy(kind):
+    texts = {"path": "a.csv", "unlabelled": "b.txt"} if METHODS[kind].needs_texts else {}
+    recipe = load_recipe({"strategy": {"kind": "lora"}, "methods": [kind], "data": texts})
+    space, generator = build_space(recipe), random.Random(0)
+    own = [dimension for dimension in space if dimension.key.startswith(f"methods.{kind}.")]
+    assert own, "a method has something to search"
+    assert len(space) - len(own) == len(build_space(load_recipe({"strategy": {"kind": "lora"}, "data": texts})))
+    for _ in range(20):
+        changes = {dimension.key: draw(dimension, generator) for dimension in space}
+        changed = change_recipe(recipe, changes)
+        assert all(read_key(changed, key) == value for key, value in changes.items())

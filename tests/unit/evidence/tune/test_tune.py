@@ -61,6 +61,22 @@ def list_facts(tuning):
     return [(each.index, each.state, dict(each.changes), each.value, each.evaluations) for each in tuning.trials]
 
 
+@pytest.mark.parametrize("kind", ["r_drop", "self_training"])
+def test_a_search_goes_through_methods_and_its_best_recipe_runs_to_the_same_figure(kind, recipe, table, tmp_path):
+    methods = {"r_drop": {"alpha": 0.5}, "self_training": {"rounds": 1, "min_confidence": 0.0, "share": 0.5}}
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(f"a plain text, number {number}" for number in range(12)), encoding="utf-8")
+    data = {"path": str(table), "unlabelled": str(texts)} if kind == "self_training" else {"path": str(table)}
+    recipe = {**recipe, "data": data, "methods": [{"kind": kind, **methods[kind]}]}
+    found = tune(recipe, tmp_path / "out", trials=4)
+    assert [each.state for each in found.trials].count("pruned") == 0 or kind == "r_drop"
+    assert any(key.startswith(f"methods.{kind}.") for key in found.trials[1].changes)
+    assert len({str(each.changes) for each in found.trials}) == 4
+    ran = nt.run(tmp_path / "out" / "best.yaml", progress=False)
+    assert ran.scores["validation"]["log_loss"].value == pytest.approx(found.best.value, abs=1e-6)
+    assert [each["kind"] for each in ran.record["recipe"]["methods"]] == [kind]
+
+
 def test_a_search_mends_a_bad_rate_and_its_best_recipe_runs_to_the_same_figure(recipe, tmp_path, capfd):
     heard = io.StringIO()
     found = tune(recipe, tmp_path / "out", heard=heard, trials=5, confirm=1)

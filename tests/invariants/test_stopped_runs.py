@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from nlp_transfer.recipe.methods.table import METHODS
 from nlp_transfer.recipe.schema import STRATEGY_CONFIGS
 from tests.contracts.variants import CHECKPOINTS, TEACHER, VARIANTS
 from tests.invariants.run_case import make_tables
@@ -113,14 +114,19 @@ def make_run(tiny_encoder: Callable[..., Path], tmp_path: Path) -> Maker:
     (tmp_path / "data").mkdir()
     for split, table in make_tables(40, num_labels=NUM_LABELS).items():
         table.to_parquet(tmp_path / "data" / f"{split}.parquet")
+    texts = [f"A text of which nobody knows the label, number {number}." for number in range(24)]
+    (tmp_path / "texts.txt").write_text("\n".join(texts), encoding="utf-8")
 
     def make(name: str, place: str) -> list[str]:
+        case = place.partition("-")[0]
+        unlabelled = str(tmp_path / "texts.txt") if case in METHODS and METHODS[case].needs_texts else None
         encoder, teacher = tiny_encoder("bert", CHECKPOINTS.get(name, "masked_lm")), tiny_encoder("bert", "classifier")
         section = {key: str(teacher) if value is TEACHER else value for key, value in VARIANTS[name].items()}
         settings = {
             "encoder": {"name": str(encoder), "dropout": 0.1},
-            "data": {"path": str(tmp_path / "data"), "max_length": 48},
+            "data": {"path": str(tmp_path / "data"), "max_length": 48, "unlabelled": unlabelled},
             "strategy": section,
+            "methods": [{"kind": case, **METHOD_SETTINGS[case]}] if case in METHODS else [],
             "training": {
                 "max_steps": 12,
                 "batch_size": 8,
@@ -129,9 +135,9 @@ def make_run(tiny_encoder: Callable[..., Path], tmp_path: Path) -> Maker:
                 "precision": "fp32",
                 "checkpoint_every": 1,
                 "evaluate_every": 3,
-                **TRAINING.get(place.partition("-")[0], {}),
+                **TRAINING.get(case, {}),
             },
-            "evaluation": {"resamples": 100, "tfidf": False, **EVALUATION.get(place.partition("-")[0], {})},
+            "evaluation": {"resamples": 100, "tfidf": False, **EVALUATION.get(case, {})},
             "report": {"output_dir": str(tmp_path / place)},
         }
         path = tmp_path / f"{place}.yaml"
@@ -149,6 +155,13 @@ EVALUATION: dict[str, dict[str, Any]] = {
     "seeds": {"tfidf": True, "control": True, "control_learning_rates": [1e-3, 3e-3]},
 }
 """Settings of runs that are more than a strategy: several seeds with all baselines, and early stopping."""
+
+METHOD_SETTINGS: dict[str, dict[str, Any]] = {
+    "r_drop": {"alpha": 0.5},
+    "self_training": {"rounds": 2, "min_confidence": 0.0, "share": 1.0, "settled": 0.0},
+    "domain_alignment": {"weight": 0.3, "hidden": 8},
+}
+"""Settings of runs with a method around the strategy."""
 
 
 def read_outcome(folder: Path) -> tuple[dict[str, torch.Tensor], pd.DataFrame, dict[str, Any]]:
@@ -237,6 +250,17 @@ def test_seeds_baselines_and_early_stopping_go_on_to_the_same_bits(
     server: Server, make_run: Maker, tmp_path: Path, case: str
 ) -> None:
     assert end_and_compare(server, make_run, tmp_path, "full", 4, 3, signal.SIGTERM, case=case) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("strategy", ["full", "lora"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_with_a_method_goes_on_to_the_same_bits(
+    server: Server, make_run: Maker, tmp_path: Path, method: str, strategy: str, number: int
+) -> None:
+    assert end_and_compare(server, make_run, tmp_path, strategy, 3, 5, number, case=method) == 3
 
 
 def drop_times(record: Any) -> Any:

@@ -106,7 +106,8 @@ def fit_model(
         label: What a progress bar says.
         track: Shows work other than training.
         precision: Number format of the training, where the accelerator does not set one itself.
-        start: Weights to start from, as ``Fitted.weights`` of another fit of the recipe holds them.
+        start: Weights to start from, as ``Fitted.weights`` of another fit of the recipe holds them; those that it
+            lacks start as pretrained.
         changes: What methods make of the fit, in their order.
         keep_weights: Whether ``Fitted.weights`` is filled.
 
@@ -221,7 +222,7 @@ def _train(
     if checkpoints is not None:
         setup.store = CheckpointStore(checkpoints, keep=training.keep_checkpoints, rank=accelerator.process_index)
     with _beside(adapted.model, stage.modules, accelerator.device):
-        log = _run_fast(setup, loaded, is_half=precision.format in ("bf16", "fp16"))
+        log = _run_fast(setup, loaded, is_half=precision.format in ("bf16", "fp16"), reads_tokens=stage.reads_tokens)
     # The accelerator would hold the optimizer's moments, twice the weights, while what was saved is scored.
     accelerator.free_memory()
     log.seconds += cache_seconds
@@ -231,13 +232,14 @@ def _train(
     return log
 
 
-def _run_fast(setup: LoopSetup, loaded: LoadedEncoder, *, is_half: bool) -> RunLog:
+def _run_fast(setup: LoopSetup, loaded: LoadedEncoder, *, is_half: bool, reads_tokens: bool) -> RunLog:
     """Run the loop with every way to make a step cheaper that suits the model and the device."""
     model, training = setup.model, setup.training
     # A strategy that reads the encoder in another way than its own head has left that class behind.
-    has_own_head = any(module is loaded.model for module in model.modules())
+    has_own_head = any(module is loaded.model for module in model.modules()) and not reads_tokens
     with contextlib.ExitStack() as stack:
-        packed = pack_rows(model, setup.feeder, training.packing, is_half=is_half, reads_first=has_own_head)
+        wanted = "off" if reads_tokens else training.packing
+        packed = pack_rows(model, setup.feeder, wanted, is_half=is_half, reads_first=has_own_head)
         unpadded = stack.enter_context(packed)
         compiled = stack.enter_context(compile_layers(model, setup.accelerator.device, training.compile))
         for stream in setup.streams:

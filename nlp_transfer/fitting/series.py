@@ -1,20 +1,20 @@
 """The fits of one run or method, each by its name: one that was broken off goes on, one that is done is read back."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 
-from nlp_transfer.contracts import Encoded, Prepared, Splits, Track, track_nothing
+from nlp_transfer.contracts import Encoded, Prepared, RunLog, Splits, Track, track_nothing
 from nlp_transfer.engine.precision import Precision
 from nlp_transfer.fitting.fit import PLAIN, Change, Fitted, fit_model, predict_split
 from nlp_transfer.fitting.stages import HookMaker
 from nlp_transfer.recipe.schema import Recipe
 
-__all__ = ["Fits"]
+__all__ = ["Fits", "join_logs"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Fits:
         prepared: Tokenized splits, and texts without labels.
         accelerator: Places and wraps the models.
         changes: What methods make of every fit.
+        start: Weights that every fit starts from, by name; what is not there starts as pretrained.
         make_hooks: Given the number of updates and a label, the watchers of a loop.
         checkpoints: Folder of checkpoints, a folder in it for each fit that has a name; None for none.
         rows: Names the rows of the run.
@@ -40,6 +41,7 @@ class Fits:
     prepared: Prepared
     accelerator: Accelerator
     changes: Sequence[Change] = ()
+    start: Mapping[str, torch.Tensor] = field(default_factory=dict)
     make_hooks: HookMaker | None = None
     checkpoints: Path | None = None
     rows: str = ""
@@ -63,7 +65,7 @@ class Fits:
 
         Args:
             name: Of the fit, as a folder is called; empty for the only one.
-            start: Weights to start from, as ``Fitted.weights`` of an earlier fit holds them; the encoder's own where
+            start: Weights to start from, as ``Fitted.weights`` of an earlier fit holds them; those of all fits where
                 absent.
             prepared: Tokenized splits in place of the run's own; the same for the same name.
             changes: What else is made of this fit, behind the changes of all.
@@ -83,7 +85,7 @@ class Fits:
             label=f"{self.label}, {name}" if name else self.label,
             track=self.track,
             precision=self.precision,
-            start=start,
+            start=self.start if start is None else start,
             changes=(*self.changes, *changes),
             keep_weights=keep_weights,
         )
@@ -108,3 +110,22 @@ class Fits:
             batch_size=settings.batch_size,
             max_tokens=settings.max_tokens,
         )
+
+
+def join_logs(logs: Sequence[RunLog]) -> RunLog:
+    """Give the log of the last of several fits, with the time and the work of all.
+
+    Args:
+        logs: At least one, in order.
+    """
+    return replace(
+        logs[-1],
+        seconds=sum(log.seconds for log in logs),
+        examples=sum(log.examples for log in logs),
+        tokens=sum(log.tokens for log in logs),
+        padded_tokens=sum(log.padded_tokens for log in logs),
+        peak_memory_bytes=max(log.peak_memory_bytes for log in logs),
+        resumed_at=[step for log in logs for step in log.resumed_at],
+        damaged_checkpoints=[each for log in logs for each in log.damaged_checkpoints],
+        methods={kind: said for log in logs for kind, said in log.methods.items()},
+    )

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from nlp_transfer.contracts import Encoded, RunLog
+from nlp_transfer.contracts import Encoded
 from nlp_transfer.engine.predict.forward import Microbatch
 from nlp_transfer.engine.train.objectives import Objective, compute_class_weights
 from nlp_transfer.evaluation.calibration import fit_calibrator
 from nlp_transfer.fitting.fit import Fitted
-from nlp_transfer.fitting.series import Fits
+from nlp_transfer.fitting.series import Fits, join_logs
 from nlp_transfer.methods.base import Method
 from nlp_transfer.recipe.methods.self_training import SelfTrainingConfig
 from nlp_transfer.strategies.base import Adapted, Material, Stage
@@ -107,7 +107,8 @@ def run_self_training(config: SelfTrainingConfig, fits: Fits, material: Material
         changes = [_read_columns] if TARGETS in joined.columns else []
         fitted = fits.train(f"round-{number}", prepared=following, changes=changes)
         logs.append(fitted.log)
-    fitted.log = _join_logs(logs, {"self_training": {"texts": texts.num_examples, "rounds": rounds}})
+    said = {"texts": texts.num_examples, "rounds": rounds}
+    fitted.log = join_logs([*logs[:-1], replace(logs[-1], methods={**logs[-1].methods, "self_training": said})])
     return fitted
 
 
@@ -152,21 +153,6 @@ def _sum_weighted(class_weights: Tensor | None, smoothing: float) -> Objective:
         return (weights * loss_B).sum()
 
     return sum_loss
-
-
-def _join_logs(logs: list[RunLog], said: dict[str, Any]) -> RunLog:
-    """The log of the last fit, with the time and the work of all."""
-    return replace(
-        logs[-1],
-        seconds=sum(log.seconds for log in logs),
-        examples=sum(log.examples for log in logs),
-        tokens=sum(log.tokens for log in logs),
-        padded_tokens=sum(log.padded_tokens for log in logs),
-        peak_memory_bytes=max(log.peak_memory_bytes for log in logs),
-        resumed_at=[step for log in logs for step in log.resumed_at],
-        damaged_checkpoints=[each for log in logs for each in log.damaged_checkpoints],
-        methods=said,
-    )
 
 
 METHOD = Method("self_training", run=run_self_training)

@@ -38,6 +38,7 @@ __all__ = [
     "LoadedEncoder",
     "OpenedEncoder",
     "check_vocabulary",
+    "find_base",
     "load_encoder",
     "load_tokenizer",
     "open_encoder",
@@ -193,7 +194,7 @@ def read_config(source: EncoderSource, *, trust_remote_code: bool = False) -> Pr
     Raises:
         EncoderError: There is none, or it cannot be read.
     """
-    base = _find_base(source) if source.kind == "adapter" else source
+    base = find_base(source) if source.kind == "adapter" else source
     where = f"encoder.name: {source.name}"
     if base.kind != "hub":
         _check_model_type(Path(base.location) / "config.json", where)
@@ -239,7 +240,7 @@ def load_encoder(config: EncoderConfig, labels: LabelSpace, *, seed: int) -> Loa
         EncoderError: The encoder is missing, unsafe, damaged or of no supported family.
     """
     source = resolve_encoder(config)
-    base = _find_base(source) if source.kind == "adapter" else source
+    base = find_base(source) if source.kind == "adapter" else source
     settings = _configure(base, config, labels)
     set_seed(seed)
     try:
@@ -308,7 +309,7 @@ def _load_pretrained(
     return model, [name for name, _ in model.named_parameters() if name in new]
 
 
-def _find_base(source: EncoderSource) -> EncoderSource:
+def find_base(source: EncoderSource) -> EncoderSource:
     """Resolve the encoder that an earlier adapter artefact was made for."""
     name = _read_json(source, ADAPTER_FILE).get("base_model_name_or_path")
     if not isinstance(name, str) or not name:

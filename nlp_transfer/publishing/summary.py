@@ -21,6 +21,7 @@ __all__ = [
     "choose_split",
     "count_updates",
     "describe_gain",
+    "describe_pretraining",
     "describe_rounds",
     "describe_transfer",
     "find_kind",
@@ -161,6 +162,28 @@ def describe_transfer(record: Mapping[str, Any]) -> str:
         f"{format_count(sides['rows']['target'])} texts without labels; {sides['new_words']:.0%} of their words are new"
     )
     return said if distance is None else f"{said}; proxy A-distance from train {distance:.2f} of 2"
+
+
+def describe_pretraining(record: Mapping[str, Any]) -> str:
+    """Say what continued masked-language pretraining did to perplexity; an empty text where there was none.
+
+    Args:
+        record: The report.
+
+    Example:
+        >>> found = {"texts": 900, "held_out": 47, "perplexity": {"before": 31.0, "after": 12.5}}
+        >>> describe_pretraining({"training": {"methods": {"domain_mlm": found}}})
+        'on 900 texts, perplexity of hidden words in 47 others from 31.0 to 12.5'
+    """
+    found = find_section(record, "training", "methods", "domain_mlm")
+    if not found:
+        return ""
+    before, after = (found["perplexity"][name] for name in ("before", "after"))
+    start = f"from {format_number(before)} to" if before is not None else "ends at"
+    after = "an unknown number" if after is None else format_number(after)
+    texts, held_out = format_count(found["texts"]), format_count(found["held_out"])
+    lead = f"on {texts} texts, perplexity of hidden words in {held_out} others"
+    return f"{lead} {start} {after}" + ("" if before is not None else " (the encoder came without a head for it)")
 
 
 def describe_rounds(record: Mapping[str, Any]) -> str:

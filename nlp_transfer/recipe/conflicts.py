@@ -261,7 +261,7 @@ def _check_methods(recipe: Recipe) -> Iterator[str]:
                 f"{where} does not go with strategy.kind {recipe.strategy.kind}, which {TRAINED[strategy.trains]}. "
                 f"Choose one of {join_choices(fitting)}."
             )
-        elif facts.phase == "change" and strategy.learning_rate is None:
+        elif facts.phase != "around" and strategy.learning_rate is None:
             yield f"{where} changes a training by gradients, which strategy.kind {strategy.kind} has not. Leave it out."
         if isinstance(method, SelfTrainingConfig) and (method.targets == "soft" or method.weight != 1):
             yield from _check_soft(where, recipe)

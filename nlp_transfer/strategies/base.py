@@ -110,6 +110,7 @@ class Stage:
         guides: Steer weights and gradients, beside those of the strategy.
         evaluates: Whether validation is scored between epochs.
         evaluate: Scores it, in place of the model's own logits.
+        reads_tokens: Whether a loss reads the hidden states of every token, so that none is left out of the last layer.
     """
 
     prepared: Prepared | None = None
@@ -121,6 +122,7 @@ class Stage:
     guides: tuple[Guide, ...] = ()
     evaluates: bool = True
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None
+    reads_tokens: bool = False
 
 
 @dataclass

@@ -160,6 +160,8 @@ METHOD_SETTINGS: dict[str, dict[str, Any]] = {
     "r_drop": {"alpha": 0.5},
     "self_training": {"rounds": 2, "min_confidence": 0.0, "share": 1.0, "settled": 0.0},
     "domain_alignment": {"weight": 0.3, "hidden": 8},
+    "domain_mlm": {"epochs": 1.0},
+    "mixed_mlm": {"weight": 0.4},
 }
 """Settings of runs with a method around the strategy."""
 

@@ -23,7 +23,6 @@ from nlp_transfer.errors import DataError
 from nlp_transfer.evaluation.shift import compute_coral, compute_mmd, measure_proxy_distance
 from nlp_transfer.evidence.advise.candidates import Outlook, rank_candidates, write_outlook
 from nlp_transfer.evidence.advise.distance import (
-    load_masked_model,
     measure_fragmentation,
     score_masked_tokens,
 )
@@ -55,6 +54,7 @@ from nlp_transfer.models.encoder import (
     load_encoder,
     open_encoder,
 )
+from nlp_transfer.models.masked_lm import load_masked_model
 from nlp_transfer.models.resolve import EncoderSource
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.overrides import check_sections

@@ -8,15 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoModelForMaskedLM, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from nlp_transfer.data.checks import list_words
-from nlp_transfer.models.encoder import LOADING_ERRORS, quiet_loading
-from nlp_transfer.models.resolve import EncoderSource
 
 __all__ = [
     "Fragmentation",
-    "load_masked_model",
     "measure_fragmentation",
     "score_masked_tokens",
 ]
@@ -80,33 +77,6 @@ def measure_fragmentation(texts: Sequence[str], tokenizer: PreTrainedTokenizerBa
         num_broken += counts[word] * (len(pieces) >= MANY_PIECES)
     total = sum(counts.values())
     return Fragmentation(total, num_tokens / total, num_broken / total)
-
-
-def load_masked_model(source: EncoderSource) -> nn.Module | None:
-    """Load an encoder with the masked-language head that its checkpoint carries.
-
-    Args:
-        source: A resolved encoder.
-
-    Returns:
-        The model, in evaluation mode; None where the checkpoint has no such head, or its family knows none.
-    """
-    if source.is_artifact:
-        return None
-    try:
-        with quiet_loading():
-            model, info = AutoModelForMaskedLM.from_pretrained(
-                source.location,
-                revision=source.revision,
-                dtype=torch.float32,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-    except LOADING_ERRORS:
-        # Whether the encoder itself can be loaded was said before; here there is only no head to ask.
-        return None
-    # A head that is not in the checkpoint was drawn at random, and says nothing.
-    return None if info["missing_keys"] else model.eval()
 
 
 def score_masked_tokens(

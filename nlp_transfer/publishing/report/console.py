@@ -15,6 +15,7 @@ from nlp_transfer.publishing.report.harm import describe_outcome, list_warnings
 from nlp_transfer.publishing.report.scoreboard import collect_scores
 from nlp_transfer.publishing.summary import (
     count_updates,
+    describe_pretraining,
     describe_rounds,
     describe_transfer,
     find_section,
@@ -118,7 +119,11 @@ def facts_lines(record: Mapping[str, Any]) -> list[str]:
         parts += [f"{speed:,.0f} examples/s"] if speed else []
         parts += [f"peak {format_bytes(training['peak_memory_bytes'])}"] if training.get("peak_memory_bytes") else []
         lines.append(f"Training: {', '.join(parts)}")
-    for name, said in (("Transfer", describe_transfer(record)), ("Self-training", describe_rounds(record))):
+    for name, said in (
+        ("Transfer", describe_transfer(record)),
+        ("Masked-language pretraining", describe_pretraining(record)),
+        ("Self-training", describe_rounds(record)),
+    ):
         lines += [f"{name}: {said}"] if said else []
     lines += _list_trust_lines(record)
     if training.get("collapsed"):

@@ -18,7 +18,7 @@ class MethodFacts:
     Attributes:
         section: Its settings; ``kind`` is its name, the docstring says what it does, ``use_when`` when to choose it.
         recipe: Shipped recipe.
-        phase: Whether it changes a fit (other windows, streams, losses), or goes around one or several.
+        phase: Whether it comes before the fits, changes them (other windows, streams, losses), or goes around them.
         trains: Kinds of strategies it goes with, by what these move; see `StrategyFacts.trains`.
         tasks: Kinds of tasks.
         needs_texts: Whether it reads texts without labels.
@@ -30,7 +30,7 @@ class MethodFacts:
 
     section: type[TechniqueSection]
     recipe: str
-    phase: Literal["change", "around"]
+    phase: Literal["before", "change", "around"]
     trains: tuple[str, ...]
     tasks: tuple[TaskKind, ...]
     is_off: Callable[[Any], bool]

@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from types import ModuleType
 
-from nlp_transfer.recipe.methods import domain_alignment, r_drop, self_training
+from nlp_transfer.recipe.methods import domain_alignment, domain_mlm, mixed_mlm, r_drop, self_training
 from nlp_transfer.recipe.methods.facts import MethodFacts
 from nlp_transfer.recipe.section import TechniqueSection
 
 __all__ = ["METHODS", "list_active"]
 
-MODULES: tuple[ModuleType, ...] = (r_drop, self_training, domain_alignment)
+MODULES: tuple[ModuleType, ...] = (r_drop, self_training, domain_alignment, domain_mlm, mixed_mlm)
 """Every method's settings, in the order of lists."""
+
+PHASES = ("before", "change", "around")
 
 METHODS: dict[str, MethodFacts] = {module.FACTS.kind: module.FACTS for module in MODULES}
 """Every method by its name in recipes."""
@@ -23,11 +25,11 @@ def list_active(methods: Sequence[TechniqueSection]) -> list[TechniqueSection]:
         methods: Of a recipe.
 
     Returns:
-        What changes a fit before what goes around it, however they were listed.
+        What comes before the fits, then what changes them, then what goes around them, however they were listed.
 
     Example:
         >>> list_active([r_drop.RDropConfig(kind="r_drop", alpha=0)])
         []
     """
     active = [method for method in methods if not METHODS[method.kind].is_off(method)]
-    return sorted(active, key=lambda method: METHODS[method.kind].phase == "around")
+    return sorted(active, key=lambda method: PHASES.index(METHODS[method.kind].phase))

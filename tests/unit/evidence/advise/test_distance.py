@@ -11,10 +11,10 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 from nlp_transfer.errors import ShapeError
 from nlp_transfer.evaluation.shift import compute_coral, compute_mmd, measure_proxy_distance
 from nlp_transfer.evidence.advise.distance import (
-    load_masked_model,
     measure_fragmentation,
     score_masked_tokens,
 )
+from nlp_transfer.models.masked_lm import load_masked_model
 from nlp_transfer.models.resolve import resolve_encoder
 from nlp_transfer.recipe.schema import EncoderConfig
 from tests.tiny import make_texts

@@ -141,7 +141,9 @@ def kill_and_compare(
         name = f"{strategy}-{number}"
         recipe = write_recipe(strategy, name)
         for _ in range(ATTEMPTS):
-            if server.kill(recipe, drawn.randint(1, changes), drawn.randint(0, CALLS)):
+            was_killed = server.kill(recipe, drawn.randint(1, changes), drawn.randint(0, CALLS))
+            # The report is the last that is written: a run that has one is finished, and is left alone.
+            if was_killed and not (tmp_path / name / "report.json").is_file():
                 break
             # It was through before the moment came: take another folder.
             name += "-again"

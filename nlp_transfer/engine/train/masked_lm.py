@@ -18,7 +18,7 @@ from nlp_transfer.engine.predict.forward import Feeder, Microbatch, compute_logi
 from nlp_transfer.engine.train.window import Rows, WindowStep
 from nlp_transfer.errors import EncoderError
 from nlp_transfer.models.encoder import load_tokenizer
-from nlp_transfer.models.masked_lm import MaskedHead, load_masked_head
+from nlp_transfer.models.masked_head import MaskedHead, load_masked_head
 from nlp_transfer.models.output_layer import find_classifier
 from nlp_transfer.models.resolve import resolve_encoder
 from nlp_transfer.recipe.schema import EncoderConfig

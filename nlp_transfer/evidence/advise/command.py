@@ -54,7 +54,7 @@ from nlp_transfer.models.encoder import (
     load_encoder,
     open_encoder,
 )
-from nlp_transfer.models.masked_lm import load_masked_model
+from nlp_transfer.models.masked_head import load_masked_model
 from nlp_transfer.models.resolve import EncoderSource
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.overrides import check_sections

@@ -14,7 +14,7 @@ from nlp_transfer.evidence.advise.distance import (
     measure_fragmentation,
     score_masked_tokens,
 )
-from nlp_transfer.models.masked_lm import load_masked_model
+from nlp_transfer.models.masked_head import load_masked_model
 from nlp_transfer.models.resolve import resolve_encoder
 from nlp_transfer.recipe.schema import EncoderConfig
 from tests.tiny import make_texts

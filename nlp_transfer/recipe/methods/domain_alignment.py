@@ -12,13 +12,13 @@ __all__ = ["FACTS", "DomainAlignmentConfig"]
 
 
 class DomainAlignmentConfig(TechniqueSection):
-    """Learn features by which the labelled domain cannot be told from the other (Ganin et al. 2016)."""
+    """Learn features from which the domain of a text cannot be predicted (Ganin et al. 2016)."""
 
-    use_when: ClassVar[str] = "labels of one domain, texts of another, and features that tell the two apart"
+    use_when: ClassVar[str] = "labels of one domain and texts of another, with features that differ between the two"
 
     kind: Literal["domain_alignment"]
     loss: Literal["dann"] = Field(
-        "dann", description="dann: a head tells the domains apart, and the encoder gets its gradient reversed."
+        "dann", description="dann: a head predicts the domain, and the encoder gets its gradient reversed."
     )
     weight: Annotated[float, Field(ge=0)] = Field(
         0.1, description="Most that the reversed gradient counts; it grows from 0 over the training. 0 is off. Chosen."

@@ -15,7 +15,7 @@ class DomainMlmConfig(TechniqueSection):
     """Pretrain the encoder further on texts of the task, before it is fine-tuned (Gururangan et al. 2020)."""
 
     use_when: ClassVar[str] = (
-        "many texts of the domain, with or without labels, in words that the encoder saw little of"
+        "many texts of the domain, with or without labels, in words that are rare in its pretraining"
     )
 
     kind: Literal["domain_mlm"]

@@ -12,9 +12,9 @@ __all__ = ["FACTS", "MixedMlmConfig"]
 
 
 class MixedMlmConfig(TechniqueSection):
-    """Fine-tune on labelled rows and model masked words of the other texts in one training (Karouzos et al. 2021)."""
+    """Fine-tune and train masked-language modeling on unlabelled texts at the same time (Karouzos et al. 2021)."""
 
-    use_when: ClassVar[str] = "labels of one domain and texts of another, best behind `domain_mlm`"
+    use_when: ClassVar[str] = "labels of one domain and texts of another, best after `domain_mlm`"
 
     kind: Literal["mixed_mlm"]
     weight: Annotated[float, Field(ge=0, lt=1)] | None = Field(

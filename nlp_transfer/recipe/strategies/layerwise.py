@@ -13,7 +13,7 @@ __all__ = ["FACTS", "LayerwiseConfig"]
 class LayerwiseConfig(TechniqueSection):
     """Train some of the layers, or all at rates that fall from the top."""
 
-    use_when: ClassVar[str] = "hundreds of rows like the encoder's own world, or full is too slow"
+    use_when: ClassVar[str] = "hundreds of rows like the texts of its pretraining, or full is too slow"
 
     kind: Literal["layerwise"]
     freeze_embeddings: bool = Field(True, description="Leave token and position embeddings as they are.")

@@ -24,6 +24,8 @@ VARIANTS: dict[str, list[dict[str, Any]] | None] = {
     "source only": [],
     "self_training": [{"kind": "self_training"}],
     "dann": [{"kind": "domain_alignment"}],
+    "domain_mlm": [{"kind": "domain_mlm"}],
+    "mixed_mlm": [{"kind": "domain_mlm"}, {"kind": "mixed_mlm"}],
     "target labels": None,
 }
 

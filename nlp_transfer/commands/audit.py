@@ -6,6 +6,17 @@ from typing import Annotated, Any
 import typer
 
 from nlp_transfer.commands.naming import name_options, tell_notes
+from nlp_transfer.commands.options import (
+    Artifact,
+    BatchSize,
+    Delimiter,
+    Encoding,
+    JsonTables,
+    Label,
+    Sheet,
+    Text,
+    TextB,
+)
 from nlp_transfer.errors import DataError
 from nlp_transfer.terminal import quiet_libraries, say_json, show, show_progress
 
@@ -13,34 +24,34 @@ __all__ = ["audit"]
 
 
 def audit(
-    artifact: Annotated[str, typer.Argument(help="The model/ folder of a run, the run's folder, or a Hub id.")],
+    artifact: Artifact,
     data: Annotated[str, typer.Argument(help="Labelled data: file, folder of splits, bundled name or Hub id.")],
-    group: Annotated[str | None, typer.Option(help="Column of groups, several with ; or |. Absent: by terms.")] = None,
-    positive: Annotated[str | None, typer.Option(help="Label whose rates are looked at, such as toxic.")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Column of groups, several separated by ; or |; by default, identity terms.")
+    ] = None,
+    positive: Annotated[str | None, typer.Option(help="Label whose rates are compared, such as toxic.")] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Probability from which it is said. Absent: as the classifier decides.")
+        float | None, typer.Option(help="Probability from which it is given; by default, as the classifier decides.")
     ] = None,
-    text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
-    text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
-    label: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
-    encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv, txt and jsonl files.")] = "utf-8",
-    delimiter: Annotated[
-        str | None, typer.Option(help="Character between cells, or tab; told from the rows where absent.")
-    ] = None,
-    sheet: Annotated[str | None, typer.Option(help="Sheet of an Excel workbook; the first where absent.")] = None,
+    text: Text = None,
+    text_b: TextB = None,
+    label: Label = None,
+    encoding: Encoding = "utf-8",
+    delimiter: Delimiter = None,
+    sheet: Sheet = None,
     rename: Annotated[
-        list[str] | None, typer.Option(help="DATA_LABEL=LABEL, where labels go by another name; several times.")
+        list[str] | None, typer.Option(help="DATA_LABEL=LABEL, for labels with another name; may be repeated.")
     ] = None,
     split: Annotated[str, typer.Option(help="Which split of a folder.")] = "test",
-    terms: Annotated[Path | None, typer.Option(help="YAML of identity terms in place of the shipped list.")] = None,
-    min_group: Annotated[int, typer.Option(min=1, help="Rows over which a rate is compared with others.")] = 20,
-    max_swaps: Annotated[int, typer.Option(min=0, help="Swapped texts that are scored at most; 0 for none.")] = 2000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the sample of swaps and the resamples.")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts in one forward pass.")] = 64,
+    terms: Annotated[Path | None, typer.Option(help="YAML of identity terms, instead of the shipped list.")] = None,
+    min_group: Annotated[int, typer.Option(min=1, help="Fewest rows of a group that is compared.")] = 20,
+    max_swaps: Annotated[int, typer.Option(min=0, help="Most texts with swapped terms to score; 0 for none.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of sampled swaps and of the bootstrap.")] = 0,
+    batch_size: BatchSize = 64,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for audit.json and report.html.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")] = False,
+    as_json: JsonTables = False,
 ) -> None:
-    """Audit how a classifier treats groups: rates with intervals, gaps, and what one identity term changes.
+    """Audit how a classifier treats groups: rates with intervals, gaps, and the effect of identity terms.
 
     Groups are the values of a column, or the identity terms in the texts. Gaps are fairlearn's (extra `audit`), with
     bootstrap intervals and with what chance alone would give. Terms of the shipped list are swapped for others of

@@ -13,24 +13,26 @@ __all__ = ["benchmark"]
 
 def benchmark(
     suite: Annotated[str, typer.Argument(help="Shipped suite, such as few_shot_cpu, or a file.")],
-    data: Annotated[Path, typer.Option(help="Folder that holds the suite's data sets, a folder of splits each.")],
+    data: Annotated[Path, typer.Option(help="Folder with one folder of splits for each data set of the suite.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of results; runs/benchmark-SUITE where absent.")
+        Path | None, typer.Option("--out", "-o", help="Folder of results; by default runs/benchmark-SUITE.")
     ] = None,
     rounds: Annotated[
-        int | None, typer.Option(min=1, help="Rounds, seeds 0, 1, ...; the suite's where absent.")
+        int | None, typer.Option(min=1, help="Number of rounds, with seeds 0, 1, ...; by default the suite's.")
     ] = None,
-    seed: Annotated[list[int] | None, typer.Option(min=0, help="Rounds by their seeds, in place of --rounds.")] = None,
-    job: Annotated[list[str] | None, typer.Option(help="Only this job; may be given several times.")] = None,
-    contender: Annotated[
-        list[str] | None, typer.Option(help="Only this contender; may be given several times.")
+    seed: Annotated[
+        list[int] | None, typer.Option(min=0, help="Seed of a round, instead of --rounds; may be repeated.")
     ] = None,
+    job: Annotated[list[str] | None, typer.Option(help="Run this job only; may be repeated.")] = None,
+    contender: Annotated[list[str] | None, typer.Option(help="Run this contender only; may be repeated.")] = None,
     encoder: Annotated[str, typer.Option(help="Encoder of every contender.")] = "minilm-l6",
-    peers: Annotated[Path | None, typer.Option(help="Folder of other scripts for the peers, peer_NAME.py.")] = None,
+    peers: Annotated[
+        Path | None, typer.Option(help="Folder with scripts peer_NAME.py, instead of the shipped ones.")
+    ] = None,
     python: Annotated[
-        str, typer.Option(help="Interpreter that has the peers' libraries; this one where absent.", show_default=False)
+        str, typer.Option(help="Python that has the peers' libraries; by default this one.", show_default=False)
     ] = sys.executable,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Run contenders in turn on the same rows: accuracy, seconds, ratios. What is in OUT is not run again.
 

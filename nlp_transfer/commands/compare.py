@@ -1,4 +1,4 @@
-"""`nlp-transfer compare`: the ladder on a table of the user's own."""
+"""`nlp-transfer compare`: every strategy on one table."""
 
 import time
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from nlp_transfer.commands.naming import add_delimiter
+from nlp_transfer.commands.options import Delimiter, JsonTables, Text, TextB
 from nlp_transfer.terminal import quiet_libraries, show_record
 
 __all__ = ["compare"]
@@ -16,25 +17,31 @@ def compare(
     data: Annotated[str, typer.Argument(help="File, folder of splits, bundled name, or Hub id.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Dotted keys of data, task: data.invalid=drop")] = None,
     encoder: Annotated[str, typer.Option(help="Alias, folder, earlier run, or Hub id.")] = "minilm-l6",
-    budget: Annotated[str | None, typer.Option(help="Time for everything, such as 10m, 90s or 1h.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each rung.")] = 3,
-    rung: Annotated[list[str] | None, typer.Option(help="Only this rung; may be given several times.")] = None,
-    curve: Annotated[bool, typer.Option("--curve", help="Also the score over the number of labelled rows.")] = False,
+    budget: Annotated[str | None, typer.Option(help="Total time, such as 10m, 90s or 1h.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each strategy.")] = 3,
+    rung: Annotated[
+        list[str] | None, typer.Option(help="Run this rung only, such as lora or tfidf; may be repeated.")
+    ] = None,
+    curve: Annotated[
+        bool, typer.Option("--curve", help="Also plot the score against the number of labelled rows.")
+    ] = False,
     curve_rung: Annotated[
-        list[str] | None, typer.Option(help="A rung of the curve; tfidf, features and full where absent.")
+        list[str] | None, typer.Option(help="A rung of the curve; by default tfidf, features and full.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="First N rows of train, shuffled.")] = None,
-    text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
-    text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
-    label: Annotated[list[str] | None, typer.Option(help="Column of the label; several for several labels.")] = None,
-    delimiter: Annotated[
-        str | None, typer.Option(help="Character between cells, or tab; told from the rows where absent.")
+    limit: Annotated[int | None, typer.Option(min=1, help="Use the first N rows of train, shuffled.")] = None,
+    text: Text = None,
+    text_b: TextB = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="Column of the label; repeat it for multi-label 0/1 columns.")
     ] = None,
+    delimiter: Delimiter = None,
     task: Annotated[str, typer.Option(help="classification, ordinal, multi_label or regression.")] = "classification",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; runs/compare-DATA where absent.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of results; by default runs/compare-DATA.")
+    ] = None,
+    as_json: JsonTables = False,
 ) -> None:
-    """Compare every strategy on the same rows and seeds; say which to take. What is in OUT is not run again."""
+    """Compare every strategy on the same rows and seeds and recommend one. Results in OUT are not computed again."""
     started = time.monotonic()
     quiet_libraries()
     from nlp_transfer.evidence.clock import parse_budget

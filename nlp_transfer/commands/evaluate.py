@@ -5,31 +5,28 @@ from typing import Annotated
 import typer
 
 from nlp_transfer.commands.naming import name_options
+from nlp_transfer.commands.options import Artifact, BatchSize, Delimiter, Encoding, Sheet, Text, TextB
 from nlp_transfer.terminal import quiet_libraries, say_json, show, show_progress
 
 __all__ = ["evaluate"]
 
 
 def evaluate(
-    artifact: Annotated[str, typer.Argument(help="The model/ folder of a run, the run's folder, or a Hub id.")],
+    artifact: Artifact,
     data: Annotated[str, typer.Argument(help="File, or a folder of splits.")],
-    split: Annotated[str, typer.Option(help="Which split of a folder.")] = "test",
-    text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
-    text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
+    split: Annotated[str, typer.Option(help="Split of a folder.")] = "test",
+    text: Text = None,
+    text_b: TextB = None,
     label: Annotated[
-        list[str] | None, typer.Option(help="Column of the label; given several times, the 0/1 columns of the labels.")
+        list[str] | None, typer.Option(help="Column of the label; repeat it for multi-label 0/1 columns.")
     ] = None,
-    metric: Annotated[list[str] | None, typer.Option(help="Report key; may be given several times.")] = None,
-    encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv, txt and jsonl files.")] = "utf-8",
-    delimiter: Annotated[
-        str | None, typer.Option(help="Character between cells, or tab; told from the rows where absent.")
-    ] = None,
-    sheet: Annotated[str | None, typer.Option(help="Sheet of an Excel workbook; the first where absent.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts in one forward pass.")] = 64,
-    precision: Annotated[
-        str, typer.Option(help="Number format: auto is fp32 here; or bf16, which is near it.")
-    ] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
+    metric: Annotated[list[str] | None, typer.Option(help="Metric by its report key; may be repeated.")] = None,
+    encoding: Encoding = "utf-8",
+    delimiter: Delimiter = None,
+    sheet: Sheet = None,
+    batch_size: BatchSize = 64,
+    precision: Annotated[str, typer.Option(help="Number format: auto (fp32 here), fp32 or bf16.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Score a classifier on labelled data, with intervals."""
     quiet_libraries()

@@ -1,33 +1,36 @@
-"""``nlp-transfer explain``: which words an answer rests on."""
+"""``nlp-transfer explain``: which words a prediction depends on."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from nlp_transfer.commands.options import Artifact
 from nlp_transfer.terminal import quiet_libraries, say, say_json, show
 
 __all__ = ["explain"]
 
 
 def explain(
-    artifact: Annotated[str, typer.Argument(help="The model/ folder of a run, the run's folder, or a Hub id.")],
+    artifact: Artifact,
     text: Annotated[str, typer.Argument(help="The text, in quotes.")],
     text_b: Annotated[str | None, typer.Option(help="The second text of a pair.")] = None,
-    label: Annotated[str | None, typer.Option(help="Label to explain; the predicted one where absent.")] = None,
+    label: Annotated[str | None, typer.Option(help="Label to explain; by default the predicted one.")] = None,
     method: Annotated[
         Literal["integrated_gradients", "occlusion"],
-        typer.Option(help="Values that add up, or one word replaced at a time, which works for every classifier."),
+        typer.Option(help="Integrated gradients, which add up; or one word replaced at a time, for any classifier."),
     ] = "integrated_gradients",
-    baseline: Annotated[Literal["pad", "mask"], typer.Option(help="The token that stands in place of a word.")] = "pad",
+    baseline: Annotated[Literal["pad", "mask"], typer.Option(help="Token that replaces a word.")] = "pad",
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Steps of the integral to begin with; doubled until it adds up.")
+        int | None, typer.Option(min=1, help="First number of integration steps; doubled until the values add up.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="A page, .html, or everything as .json.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is there.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of colored words.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write: .html for a page, .json for all values.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of colored words.")] = False,
 ) -> None:
-    """Show which words spoke for a label and which against, in log-odds (needs the extra `explain`)."""
+    """Show which words spoke for and against a label, in log-odds (needs the extra `explain`)."""
     quiet_libraries()
     from nlp_transfer.classifier import Classifier
     from nlp_transfer.publishing.explain.result import Explanation

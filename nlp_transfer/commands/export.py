@@ -6,37 +6,34 @@ from typing import Annotated, Any, Literal
 import typer
 
 from nlp_transfer.commands.naming import name_options
+from nlp_transfer.commands.options import Artifact, Delimiter, Encoding, Sheet, Text, TextB
 from nlp_transfer.terminal import quiet_libraries, say
 
 __all__ = ["export"]
 
 
 def export(
-    artifact: Annotated[str, typer.Argument(help="The model/ folder of a run, the run's folder, or a Hub id.")],
+    artifact: Artifact,
     to: Annotated[Literal["onnx", "openvino"], typer.Option(help="onnx for onnxruntime, or openvino.")],
     int8: Annotated[bool, typer.Option("--int8", help="Round weights to eight bits: smaller, often faster.")] = False,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder to make; beside the model where absent.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="New folder; by default beside the model.")] = None,
     tolerance: Annotated[
-        float | None, typer.Option(help="Largest difference of two logits that fp32 may show; 1e-4 where absent.")
+        float | None, typer.Option(help="Largest difference of logits allowed in fp32; by default 1e-4.")
     ] = None,
     agreement: Annotated[
-        float | None, typer.Option(help="Least share of DATA that keeps its label in int8; 0.985 where absent.")
+        float | None, typer.Option(help="Smallest share of equal labels on DATA in int8; by default 0.985.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="File, or folder of splits, of texts on which the export is checked too.")
+        str | None, typer.Option(help="File or folder of splits with texts to check the export on.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Which split of a folder.")] = "validation",
-    encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv, txt and jsonl files.")] = "utf-8",
-    delimiter: Annotated[
-        str | None, typer.Option(help="Character between cells, or tab; told from the rows where absent.")
-    ] = None,
-    sheet: Annotated[str | None, typer.Option(help="Sheet of an Excel workbook; the first where absent.")] = None,
-    text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
-    text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
+    split: Annotated[str, typer.Option(help="Split of a folder.")] = "validation",
+    encoding: Encoding = "utf-8",
+    delimiter: Delimiter = None,
+    sheet: Sheet = None,
+    text: Text = None,
+    text_b: TextB = None,
 ) -> None:
-    """Write a classifier for onnxruntime or OpenVINO, checked against torch; predict and evaluate run it."""
+    """Export a classifier to ONNX or OpenVINO and compare it with torch; predict and evaluate read the result."""
     quiet_libraries()
     from nlp_transfer.data.exchange import read_split
     from nlp_transfer.publishing.export.command import export_artifact

@@ -23,7 +23,7 @@ GIB = 2**30
 
 
 def examine() -> dict[str, str]:
-    """Look at the machine.
+    """Collect facts of this machine.
 
     Returns:
         What was looked at to what was found, in the order to show it.

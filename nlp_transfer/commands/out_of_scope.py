@@ -1,4 +1,4 @@
-"""``nlp-transfer out-of-scope``: fit and measure the detection of texts that are not a classifier's business."""
+"""``nlp-transfer out-of-scope``: fit and measure the detection of out-of-scope texts."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from nlp_transfer.commands.naming import name_options
+from nlp_transfer.commands.options import BatchSize, Delimiter, Encoding, Sheet, Text, TextB
 from nlp_transfer.errors import OutputError
 from nlp_transfer.terminal import quiet_libraries, say, say_json
 
@@ -18,20 +19,22 @@ def out_of_scope(
     ood_data: Annotated[
         str | None, typer.Option(help="Texts out of scope, to measure on: a file, or a folder of splits.")
     ] = None,
-    method: Annotated[str, typer.Option(help="energy, of the logits, or mahalanobis, of the vectors.")] = "energy",
-    split: Annotated[str, typer.Option(help="Split of both that is scored.")] = "test",
+    method: Annotated[
+        str, typer.Option(help="energy (of the logits) or mahalanobis (of the hidden states).")
+    ] = "energy",
+    split: Annotated[str, typer.Option(help="Split to score, of DATA and of OUTSIDE.")] = "test",
     fit_split: Annotated[str, typer.Option(help="Split of DATA that mahalanobis is fitted to.")] = "train",
-    text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
-    text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
+    text: Text = None,
+    text_b: TextB = None,
     label: Annotated[str | None, typer.Option(help="Column of the label, for mahalanobis.")] = None,
-    encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv, txt and jsonl files.")] = "utf-8",
-    delimiter: Annotated[
-        str | None, typer.Option(help="Character between cells, or tab; told from the rows where absent.")
-    ] = None,
-    sheet: Annotated[str | None, typer.Option(help="Sheet of an Excel workbook; the first where absent.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts in one forward pass.")] = 64,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Fit mahalanobis again where it is fitted.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of sentences.")] = False,
+    encoding: Encoding = "utf-8",
+    delimiter: Delimiter = None,
+    sheet: Sheet = None,
+    batch_size: BatchSize = 64,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Fit mahalanobis again if it is fitted already.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of sentences.")] = False,
 ) -> None:
     """Detect texts that a classifier was not trained for; `predict --ood` then adds the score to a table.
 

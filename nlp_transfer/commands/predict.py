@@ -6,37 +6,37 @@ from typing import Annotated
 import typer
 
 from nlp_transfer.commands.naming import name_options
+from nlp_transfer.commands.options import Artifact, BatchSize, Delimiter, Sheet, Text, TextB
 from nlp_transfer.terminal import name_reader, open_data, quiet_libraries, show_progress
 
 __all__ = ["predict"]
 
 
 def predict(
-    artifact: Annotated[str, typer.Argument(help="The model/ folder of a run, the run's folder, or a Hub id.")],
+    artifact: Artifact,
     table: Annotated[
         str,
         typer.Argument(metavar="INPUT", help="csv, xlsx, jsonl, parquet, ...; - reads lines, csv or jsonl from stdin."),
     ] = "-",
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="csv, tsv, jsonl or parquet; csv to stdout where absent.")
+        Path | None,
+        typer.Option("--out", "-o", help="File to write: csv, tsv, jsonl or parquet; by default csv to stdout."),
     ] = None,
-    text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
-    text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
+    text: Text = None,
+    text_b: TextB = None,
     encoding: Annotated[
         str, typer.Option(help="Character encoding of stdin and of csv, tsv, txt and jsonl files.")
     ] = "utf-8",
-    delimiter: Annotated[
-        str | None, typer.Option(help="Character between cells, or tab; told from the rows where absent.")
-    ] = None,
-    sheet: Annotated[str | None, typer.Option(help="Sheet of an Excel workbook; the first where absent.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts in one forward pass.")] = 64,
+    delimiter: Delimiter = None,
+    sheet: Sheet = None,
+    batch_size: BatchSize = 64,
     precision: Annotated[
-        str, typer.Option(help="Number format: auto, fp32 or bf16; labels are those of fp32.")
+        str, typer.Option(help="Number format: auto, fp32 or bf16; labels are the same as in fp32.")
     ] = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is there.")] = False,
-    ood: Annotated[str | None, typer.Option(help="Add how far out of scope: energy or mahalanobis.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
+    ood: Annotated[str | None, typer.Option(help="Add an out-of-scope score: energy or mahalanobis.")] = None,
     abstain_below: Annotated[
-        float | None, typer.Option(help="Give no label where the likeliest is less probable than this, such as 0.8.")
+        float | None, typer.Option(help="Give no label below this probability, such as 0.8.")
     ] = None,
 ) -> None:
     """Add predicted labels and probabilities to a table."""

@@ -11,14 +11,16 @@ __all__ = ["push"]
 
 def push(
     artifact: Annotated[str, typer.Argument(help="The model/ folder of a run, or the run's folder.")],
-    repo_id: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Repository on the Hub; made if not there.")],
+    repo_id: Annotated[
+        str, typer.Argument(metavar="OWNER/NAME", help="Repository on the Hub; created if it does not exist.")
+    ],
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     adapter_only: Annotated[
         bool, typer.Option("--adapter-only", help="Push the adapter, and refuse anything else.")
     ] = False,
-    merged: Annotated[bool, typer.Option("--merged", help="Fold the adapter in and push the plain model.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would go, and send nothing.")] = False,
-    revision: Annotated[str | None, typer.Option(help="Branch to push to; made if not there.")] = None,
+    merged: Annotated[bool, typer.Option("--merged", help="Merge the adapter and push the plain model.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files, and send nothing.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch to push to; created if it does not exist.")] = None,
 ) -> None:
     """Push a classifier to the Hugging Face Hub, as one commit."""
     quiet_libraries()

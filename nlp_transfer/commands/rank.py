@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from nlp_transfer.commands.naming import add_delimiter
+from nlp_transfer.commands.options import Delimiter
 from nlp_transfer.evidence.rank.options import (
     ALL,
     DEFAULT_ESTIMATOR,
@@ -34,21 +35,21 @@ def rank(
     encoder: Annotated[list[str] | None, typer.Option(help="Alias, folder, Hub id, earlier run; two or more.")] = None,
     estimator: Annotated[list[str] | None, typer.Option(help=_ESTIMATORS)] = None,
     layers: Annotated[
-        str, typer.Option(help="mean of all layers, last, a number, or all: the best one counts.")
+        str, typer.Option(help="mean (of all layers), last, a number, or all (the best layer counts).")
     ] = DEFAULT_LAYERS,
-    limit: Annotated[int, typer.Option(min=2, help="Most train rows that are looked at.")] = DEFAULT_LIMIT,
-    pooling: Annotated[str, typer.Option(help="How tokens become one vector: mean, first or max.")] = "mean",
-    delimiter: Annotated[
-        str | None, typer.Option(help="Character between cells, or tab; told from the rows where absent.")
-    ] = None,
-    verify: Annotated[int, typer.Option(min=0, help="Fine-tune this many of the best, for a short while.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the rows, and of verification.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
+    limit: Annotated[int, typer.Option(min=2, help="Most train rows to read.")] = DEFAULT_LIMIT,
+    pooling: Annotated[str, typer.Option(help="Pooling of token states: mean, first or max.")] = "mean",
+    delimiter: Delimiter = None,
+    verify: Annotated[
+        int, typer.Option(min=0, help="Fine-tune this many of the best briefly, to verify the order.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the rows and of the verification.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for rank.json, report.html and the verifying runs.")
     ] = None,
 ) -> None:
-    """Rank encoders for a table, from one pass of each over some of its rows."""
+    """Rank encoders for a table, from one forward pass of each over some of its rows."""
     # A mistake is told at once, before the libraries are loaded.
     estimators, which = choose_estimators(estimator or []), read_layers_option(layers)
     quiet_libraries()

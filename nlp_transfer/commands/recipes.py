@@ -51,7 +51,7 @@ def copy(
 def validate(
     recipes: Annotated[list[str], typer.Argument(help="Shipped names or files.")],
 ) -> None:
-    """Check recipes without running them; every problem of every file is shown."""
+    """Check recipes without running them, and show every problem of every file."""
     from nlp_transfer.errors import RecipeError
     from nlp_transfer.recipe.load import load_recipe
 

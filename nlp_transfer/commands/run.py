@@ -15,7 +15,10 @@ def run(
     recipe: Annotated[str, typer.Argument(help="Shipped name, such as sentiment/lora, or a file.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Dotted keys: training.epochs=2 data.path=DIR")] = None,
     guard: Annotated[
-        bool, typer.Option("--guard", help="Train the control, and keep the better model where transfer does harm.")
+        bool,
+        typer.Option(
+            "--guard", help="Also train the no-transfer control, and keep the better model if transfer did harm."
+        ),
     ] = False,
 ) -> None:
     """Run a recipe: train, score, report, save."""

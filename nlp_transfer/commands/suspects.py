@@ -1,4 +1,4 @@
-"""``nlp-transfer suspects``: labels to look at again."""
+"""``nlp-transfer suspects``: labels that are probably wrong."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from nlp_transfer.commands.naming import name_options, tell_notes
+from nlp_transfer.commands.options import Delimiter, Encoding, Label, Sheet, Text, TextB
 from nlp_transfer.terminal import quiet_libraries, say, say_json, show, show_progress
 
 if TYPE_CHECKING:
@@ -30,16 +31,14 @@ def suspects(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="csv, tsv, jsonl or parquet for all rows listed.")
     ] = None,
-    text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
-    text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
-    label: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
+    text: Text = None,
+    text_b: TextB = None,
+    label: Label = None,
     truth: Annotated[str | None, typer.Option(help="Column of trusted labels, to score the list against.")] = None,
-    encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv, txt and jsonl files.")] = "utf-8",
-    delimiter: Annotated[
-        str | None, typer.Option(help="Character between cells, or tab; told from the rows where absent.")
-    ] = None,
-    sheet: Annotated[str | None, typer.Option(help="Sheet of an Excel workbook; the first where absent.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Look at this many rows of train only.")] = None,
+    encoding: Encoding = "utf-8",
+    delimiter: Delimiter = None,
+    sheet: Sheet = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Read this many rows of train only.")] = None,
     drop_invalid: Annotated[
         bool, typer.Option("--drop-invalid", help="Leave out rows without a text or a label.")
     ] = False,

@@ -233,7 +233,7 @@ def _train(
 
 
 def _run_fast(setup: LoopSetup, loaded: LoadedEncoder, *, is_half: bool, reads_tokens: bool) -> RunLog:
-    """Run the loop with every way to make a step cheaper that suits the model and the device."""
+    """Run the loop with every fast path that suits the model and the device."""
     model, training = setup.model, setup.training
     # A strategy that reads the encoder in another way than its own head has left that class behind.
     has_own_head = any(module is loaded.model for module in model.modules()) and not reads_tokens
@@ -256,7 +256,7 @@ def _run_fast(setup: LoopSetup, loaded: LoadedEncoder, *, is_half: bool, reads_t
 
 @contextlib.contextmanager
 def _beside(model: nn.Module, modules: Mapping[str, nn.Module], device: torch.device) -> Iterator[None]:
-    """Hang modules into a model for the time of a training: they are trained, and saved in checkpoints, with it."""
+    """Attach modules to a model during training, so that they are trained and saved in checkpoints with it."""
     for name, module in modules.items():
         assert not hasattr(model, name), f"the model has a {name} of its own"
         model.add_module(name, module.to(device))
@@ -276,7 +276,7 @@ def _make_setup(
     accelerator: Accelerator,
     cache: PrefixCache | None,
 ) -> LoopSetup:
-    """Put together what the loop is given."""
+    """Build the setup of the loop."""
     return LoopSetup(
         model=adapted.model,
         feeder=_make_feeder(prepared, "train", accelerator, cache),
@@ -303,7 +303,7 @@ def _make_setup(
 
 
 def _make_feeder(prepared: Prepared, split: str, accelerator: Accelerator, cache: PrefixCache | None = None) -> Feeder:
-    """Feed the rows of a split to the device, in widths that its matrix products are fast at."""
+    """Build the feeder of a split; on a GPU, lengths are padded to multiples of 8."""
     multiple = 8 if accelerator.device.type == "cuda" else None
     return Feeder(prepared, split, accelerator.device, pad_to_multiple_of=multiple, cache=cache)
 
@@ -407,7 +407,7 @@ def _make_evaluation(
 
 @contextmanager
 def use_fast_path(model: nn.Module, headed: PreTrainedModel | None) -> Iterator[None]:
-    """Let a model train faster for a while; what it computes stays the same but for the masks that dropout draws.
+    """Train faster inside this context; results stay the same except for the dropout masks.
 
     Args:
         model: What is trained.

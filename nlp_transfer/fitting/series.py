@@ -1,4 +1,4 @@
-"""The fits of one run or method, each by its name: one that was broken off goes on, one that is done is read back."""
+"""The fits of one run or method, each by its name: an interrupted fit resumes, a finished one is read back."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -58,7 +58,7 @@ class Fits:
         changes: Sequence[Change] = (),
         keep_weights: bool = False,
     ) -> Fitted:
-        """Train a model; the same call after a kill goes on where it was, and ends in the same bits.
+        """Train a model; the same call after a kill resumes, and ends in the same weights bit for bit.
 
         Its checkpoints lie in a folder of its name. One whose last update is behind is not trained again: the loop
         finds that in its last checkpoint.

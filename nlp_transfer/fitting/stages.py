@@ -1,4 +1,4 @@
-"""What comes before the training itself: the frozen bottom run once, and a head fitted on what the encoder gives."""
+"""What comes before the training: states of frozen lower layers are cached, and the head is fitted."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""The guard: what a transfer gained over the same run without it, and what is kept where it did harm."""
+"""The guard: compares a transfer with the same run without it, and keeps the better model if it did harm."""
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -80,7 +80,7 @@ class Verdict:
 def judge_transfer(
     recipe: Recipe, space: Workspace, results: Sequence[SeedResult], control: Control, chain: Chain
 ) -> Verdict:
-    """Hold the transfer against the same run without it, and each link of a chain against the run without the link.
+    """Compare the transfer with the same run without it, and each link of a chain with the run without the link.
 
     Whether there is harm is read from test, or from validation where test has no labels. Which model is kept, if the
     guard is on and there is harm, validation alone decides.

@@ -1,4 +1,4 @@
-"""Whose folder is it: a run resumes its own, starts beside a finished one, and touches nobody else's."""
+"""Ownership of the output folder: a run resumes its own, starts beside a finished one, and touches no other."""
 
 import json
 import os
@@ -117,7 +117,7 @@ def claim_folder(recipe: Recipe) -> Iterator[RunFolder]:
 
 
 def _choose_folder(wanted: Path, recipe: Recipe) -> Path:
-    """The folder itself, or the first sibling that is ours or nobody's and holds no finished run."""
+    """Choose the folder itself, or the first sibling that is empty or ours and holds no finished run."""
     for number in range(1, MOST_SIBLINGS):
         path = _name_sibling(wanted, number)
         try:

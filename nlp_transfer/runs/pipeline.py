@@ -101,7 +101,7 @@ def override_recipe(
     data: object | None,
     output_dir: str | Path | None,
 ) -> tuple[Recipe, list[str]]:
-    """Load a recipe with everything that was said beside it, all at once; also say what that pushed out of it.
+    """Load a recipe with its overrides and arguments, all at once; also list the settings that these drop.
 
     Args:
         recipe: As for ``run``.
@@ -170,7 +170,7 @@ def _claim(recipe: Recipe, state: PartialState) -> Iterator[RunFolder]:
 def _run_in(
     folder: RunFolder, source: object | None, state: PartialState, console: Console, watch: HookMaker | None
 ) -> Report:
-    """Do the run in a folder that is ours."""
+    """Run in a folder that this process owns."""
     recipe = folder.recipe
     seeds = recipe.training.seeds or [recipe.training.seed]
     with state.main_process_first():
@@ -257,7 +257,7 @@ def prepare(recipe: Recipe, seeds: Sequence[int], source: object | None, console
 
 
 def _announce(splits: Splits, console: Console) -> None:
-    """Say what was loaded and what the user may want to know of it."""
+    """Print what was loaded, with notes and warnings."""
     facts = splits.facts
     rows = ", ".join(f"{count:,} {name}" for name, count in facts.rows.items())
     labels = ", ".join(splits.labels.names[:8]) + (", ..." if len(splits.labels.names) > 8 else "")

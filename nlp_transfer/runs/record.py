@@ -209,7 +209,7 @@ def build_record(
     encoder: dict[str, Any],
     max_length: int,
 ) -> dict[str, Any]:
-    """Lay out the report.
+    """Build the report.
 
     Args:
         recipe: Resolved.

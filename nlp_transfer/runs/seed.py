@@ -100,7 +100,7 @@ class Workspace:
 
 
 def choose_length(recipe: Recipe, opened: OpenedEncoder, wanted: int) -> int:
-    """Choose how many tokens of a text an encoder is given, the places of prompts left out.
+    """Choose how many tokens of a text an encoder reads, without the positions of prompts.
 
     Args:
         recipe: The strategy, which may need places for itself.
@@ -122,7 +122,7 @@ def choose_length(recipe: Recipe, opened: OpenedEncoder, wanted: int) -> int:
 
 
 def count_reserved(recipe: Recipe) -> int:
-    """Tokens of what the encoder reads that a strategy needs for itself."""
+    """Count the tokens of the encoder's input that a strategy reserves."""
     key = find_facts(recipe.strategy).reserves
     return int(getattr(recipe.strategy, key)) if key else 0
 
@@ -157,7 +157,7 @@ class SeedResult:
 
 
 def check_machine(recipe: Recipe) -> tuple[str, Precision]:
-    """Refuse what this machine does not have, before anything is loaded.
+    """Refuse a device or precision that this machine does not have, before anything is loaded.
 
     Args:
         recipe: Device, precision and trackers.
@@ -419,7 +419,7 @@ def build_predictions(
     with_text: bool = True,
     thresholds: Sequence[float | None] | None = None,
 ) -> pd.DataFrame:
-    """Lay out predictions as a table.
+    """Build the table of predictions.
 
     Args:
         splits: Texts, ids and labels.

@@ -1,4 +1,4 @@
-"""How far the texts without labels lie from the labelled rows."""
+"""How far unlabelled texts are from the labelled rows."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -23,7 +23,7 @@ FEWEST = 4
 
 
 def compare_words(source: Iterable[str], target: Iterable[str]) -> dict[str, Any]:
-    """Count the words of two sides, in lower case, and how many of the one the other never shows.
+    """Count the words of two domains, in lower case, and the share of target words that the source never shows.
 
     Args:
         source: Labelled texts.
@@ -43,7 +43,7 @@ def compare_words(source: Iterable[str], target: Iterable[str]) -> dict[str, Any
 
 
 def measure_transfer(recipe: Recipe, space: Workspace) -> dict[str, Any]:
-    """Measure how far the texts without labels lie from train: rows, labels, words, and the encoder's vectors.
+    """Measure how far unlabelled texts are from train: rows, labels, words, and the encoder's vectors.
 
     Args:
         recipe: The encoder.

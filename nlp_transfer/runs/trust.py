@@ -22,7 +22,7 @@ CALIBRATION_METRICS = ("accuracy", "ece", "brier", "log_loss")
 
 
 def check_trust(recipe: Recipe, splits: Splits) -> None:
-    """Refuse what could not be measured, before anything is trained.
+    """Refuse settings that could not be measured, before anything is trained.
 
     Args:
         recipe: Calibration and slices.

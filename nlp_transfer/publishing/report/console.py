@@ -55,7 +55,7 @@ def show_path(path: Path) -> str:
 
 
 def scores_table(record: Mapping[str, Any]) -> Table:
-    """Lay out every score with its interval and n, baselines beside.
+    """Build the table of all scores with intervals and n, baselines beside.
 
     Args:
         record: The report.

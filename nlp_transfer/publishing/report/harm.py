@@ -51,7 +51,7 @@ def describe_comparison(record: Mapping[str, Any], comparison: Mapping[str, Any]
 
 
 def describe_outcome(record: Mapping[str, Any]) -> tuple[str, str]:
-    """Say in plain words whether transfer helped, with the guard's own word on harm where it looked.
+    """Say in plain words whether transfer helped, with the verdict of the guard if it ran.
 
     Args:
         record: The report.

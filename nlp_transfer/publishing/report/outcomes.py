@@ -133,7 +133,7 @@ def count_label_outcomes(labelled: pd.DataFrame, names: Sequence[str]) -> list[t
 
 
 def find_worst_errors(labelled: pd.DataFrame, names: Sequence[str], kind: TaskKind, limit: int) -> list[WorstError]:
-    """Find the mistakes the model was surest of.
+    """Find the mistakes with the highest confidence.
 
     Args:
         labelled: Rows with labels and predictions.
@@ -142,7 +142,7 @@ def find_worst_errors(labelled: pd.DataFrame, names: Sequence[str], kind: TaskKi
         limit: Most mistakes returned.
 
     Returns:
-        Mistakes, the surest first; ties in the order of the rows.
+        Mistakes, the most confident first; ties in the order of the rows.
     """
     if not len(labelled) or limit <= 0:
         return []

@@ -18,7 +18,8 @@ class RDropConfig(TechniqueSection):
 
     kind: Literal["r_drop"]
     alpha: Annotated[float, Field(ge=0)] = Field(
-        1.0, description="Weight of the divergence between the two predictions; 0 is off. Wu et al. use 0.1 to 1 on GLUE."
+        1.0,
+        description="Weight of the divergence between the two predictions; 0 is off. Wu et al. use 0.1 to 1 on GLUE.",
     )
 
 

@@ -25,7 +25,9 @@ class SelfTrainingConfig(TechniqueSection):
     min_confidence: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
         0.6, description="Calibrated probability below which no text is added. Chosen."
     )
-    balance: bool = Field(True, description="Add texts of each class in proportion to its share of train (Zou et al. 2018).")
+    balance: bool = Field(
+        True, description="Add texts of each class in proportion to its share of train (Zou et al. 2018)."
+    )
     targets: Literal["hard", "soft"] = Field(
         "hard", description="hard: the most probable label. soft: the calibrated probabilities."
     )

@@ -233,7 +233,7 @@ def _warn_rare(train: Part, classes: Sequence[int], space: LabelSpace, facts: Da
     what = f"{len(classes)} classes have one text each" if len(classes) > 1 else "a class has one text only"
     facts.warnings.append(
         f"{train.where}: {what}, which stays in train: {', '.join(shown)}{more}. It can hardly be learned, and no "
-        "score tells of it. Correct the label, or add rows."
+        "score shows it. Correct the label, or add rows."
     )
 
 
@@ -262,7 +262,7 @@ def _warn_leaks(facts: DataFacts) -> None:
         first, second = pair.split("/")
         way_out = "data.leaks=drop removes them from train" if first == "train" else f"Remove them from {first}"
         facts.warnings.append(
-            f"{counts['exact'] + counts['near']:,} of the rows of {second} also stand in {first}: {counts['exact']:,} "
+            f"{counts['exact'] + counts['near']:,} of the rows of {second} are also in {first}: {counts['exact']:,} "
             f"word for word, {counts['near']:,} but for case, punctuation and spacing. {way_out}."
         )
 

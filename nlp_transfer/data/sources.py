@@ -154,7 +154,7 @@ def _open_shadowing(data: DataConfig, path: Path, split: str | None) -> Source:
     try:
         found = _open_local(data, path, split)
     except DataError as error:
-        raise DataError(f"{error} Note that {shadowing}. {bundled}; to use yours, mend it.") from error
+        raise DataError(f"{error} Note that {shadowing}. {bundled}; to use yours, repair it.") from error
     found.findings.notes.append(f"data.path: {shadowing}. {bundled}; to say that yours is meant, write ./{data.path}.")
     return found
 
@@ -390,7 +390,7 @@ def _open_saved(data: DataConfig, folder: Path, name: str) -> Source:
         saved = datasets.load_from_disk(str(folder))
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise DataError(
-            f"{name}: expected a data set saved by datasets, came a broken one: {name_cause(error)}. Save it anew."
+            f"{name}: expected a data set saved by datasets, came a broken one: {name_cause(error)}. Save it again."
         ) from None
     return _open_memory(data, saved, name=name)
 

@@ -404,7 +404,7 @@ def _read_binary(path: Path, suffix: str) -> pa.Table:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise DataError(
-            f"{path}: expected a whole {kind} file, came another: {name_cause(error)}. Write it anew."
+            f"{path}: expected a whole {kind} file, came another: {name_cause(error)}. Write it again."
         ) from None
 
 

@@ -188,7 +188,7 @@ def _read_chunk(file: BinaryIO, path: Path, compression: str) -> bytes:
             raise
         raise DataError(
             f"{path}: expected a whole file of {COMPRESSIONS[compression]}, came a damaged one or another: "
-            f"{str(error).rstrip('.')}. Fetch or pack it anew; where it is not compressed at all, take {compression} "
+            f"{str(error).rstrip('.')}. Download or compress it again; if it is not compressed, take {compression} "
             "off its name."
         ) from None
 

@@ -63,7 +63,7 @@ def read_workbook(path: Path, *, sheet: str | None = None, findings: Findings) -
         reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise DataError(
             f"{path}: expected a whole Excel workbook, came a broken one: {reason}. Open it in a spreadsheet program, "
-            "and save it anew."
+            "and save it again."
         ) from None
     return _build_table(f"{path}, sheet {chosen.title}", rows, findings)
 
@@ -82,7 +82,7 @@ def _check_archive(path: Path) -> None:
             size = sum(entry.file_size for entry in archive.infolist())
     except zipfile.BadZipFile:
         raise DataError(
-            f"{path}: expected a whole Excel workbook, came a cut one or another file. Save it anew, or give it the "
+            f"{path}: expected a whole Excel workbook, came a cut one or another file. Save it again, or give it the "
             "ending of its format."
         ) from None
     if size > get_size_limit(path):

@@ -183,4 +183,4 @@ def _check_labels(labels: np.ndarray, space: LabelSpace) -> None:
     if space.kind != "regression" and not (np.isin(labels, np.arange(top + 1)).all()):
         raise LabelError(f"labels: expected whole numbers from 0 to {top}, got {labels.min()} to {labels.max()}.")
     if not np.isfinite(labels).all():
-        raise LabelError("labels: expected finite numbers, got NaN or infinity; drop or mend those rows.")
+        raise LabelError("labels: expected finite numbers, got NaN or infinity; drop or fix those rows.")

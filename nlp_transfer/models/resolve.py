@@ -144,7 +144,7 @@ def _resolve_shadowing(name: str, folder: Path) -> EncoderSource:
     try:
         found = _resolve_folder(name, folder)
     except EncoderError as error:
-        raise EncoderError(f"{error} Note that {shadowing}. {bundled}; to use yours, mend it.") from error
+        raise EncoderError(f"{error} Note that {shadowing}. {bundled}; to use yours, repair it.") from error
     said = f"encoder.name: {shadowing}. {bundled}; to say that yours is meant, write ./{name}."
     return replace(found, notes=(*found.notes, said))
 

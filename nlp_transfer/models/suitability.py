@@ -103,7 +103,7 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, settings: PretrainedCon
     # Not the length, which some families count with gaps between their special tokens.
     if set(vocabulary.values()) <= set(tokenizer.all_special_ids):
         raise EncoderError(
-            f"{where}: expected a tokenizer, came none: no tokenizer.json or vocabulary lies there. "
+            f"{where}: expected a tokenizer, came none: there is no tokenizer.json or vocabulary. "
             "Save the tokenizer into the same folder with save_pretrained."
         )
     num_known = getattr(settings, "vocab_size", None)

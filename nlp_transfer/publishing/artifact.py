@@ -209,7 +209,7 @@ def copy_artifact(source: Path, target: Path) -> Path:
         StorageError: The disk is full or failing.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise OutputError(f"{target}: holds something already. Name a new folder; nothing there was touched.")
+        raise OutputError(f"{target}: is not empty. Name a new folder; nothing there was touched.")
     # A folder that is there may be a mount or the current one: it is filled, not replaced.
     is_there = target.exists()
     stage = target / ".writing" if is_there else target.with_name(f".{target.name}.writing")

@@ -335,7 +335,7 @@ def _list_limits(record: Mapping[str, Any], kind: TaskKind) -> list[str]:
         limits.append(f"The {split} split was drawn from train: it says nothing about texts from elsewhere.")
     leaked = sum(sum(kinds.values()) for kinds in find_section(data, "leaked").values())
     if leaked:
-        limits.append(f"Rows that also stand in another split: {leaked}. They can make the scores too good.")
+        limits.append(f"Rows that are also in another split: {leaked}. They can make the scores too good.")
     if "no_transfer" not in baselines:
         limits.append("The no-transfer control (same encoder, random weights) was not trained.")
     if "tfidf" not in baselines:
@@ -442,7 +442,7 @@ def list_data_facts(record: Mapping[str, Any]) -> list[str]:
             f"{format_count(data['alike'])}."
         )
     if data.get("conflicting"):
-        facts.append(f"Rows whose text also stands under another label: {format_count(data['conflicting'])}.")
+        facts.append(f"Rows whose text also occurs with another label: {format_count(data['conflicting'])}.")
     return facts
 
 

@@ -86,7 +86,7 @@ def _check_labels(recipe: Recipe) -> Iterator[str]:
     if kind == "regression" and len(names) != 1:
         yield f"task.labels: expected one name for task.kind regression, that of its target, got {len(names)}."
     if repeated := _find_repeated(names):
-        yield f"task.labels: {join_choices(repeated)} stands there more than once. Keep one."
+        yield f"task.labels: {join_choices(repeated)} is listed more than once. Keep one."
     if not all(name.strip() for name in names):
         yield "task.labels: expected names, got an empty text."
 
@@ -113,7 +113,7 @@ def _check_columns(recipe: Recipe) -> Iterator[str]:
         if not labels:
             yield "data.label: expected at least one column, got an empty list. Remove it to find the column by name."
         if repeated := _find_repeated(labels):
-            yield f"data.label: {join_choices(repeated)} stands there more than once. Keep one."
+            yield f"data.label: {join_choices(repeated)} is listed more than once. Keep one."
     if data.text is not None and data.text == data.text_b:
         yield f'data.text_b: expected another column than data.text, got "{data.text}" for both.'
     for key, column in (("text", data.text), ("text_b", data.text_b)):
@@ -250,7 +250,7 @@ def _check_methods(recipe: Recipe) -> Iterator[str]:
     """Methods suit the strategy, the task, the data, and each other."""
     kinds = [method.kind for method in recipe.methods]
     if repeated := _find_repeated(kinds):
-        yield f"methods: {join_choices(repeated)} stands there more than once. Keep one."
+        yield f"methods: {join_choices(repeated)} is listed more than once. Keep one."
     active = list_active(recipe.methods)
     strategy = find_facts(recipe.strategy)
     for method in active:
@@ -346,9 +346,9 @@ def _check_batches(recipe: Recipe) -> Iterator[str]:
     if training.precision == "fp16" and training.device == "cpu":
         yield "training.precision: fp16 does not train on training.device cpu. Use auto, bf16 or fp32."
     if repeated := _find_repeated(training.seeds or []):
-        yield f"training.seeds: {join_choices(repeated)} stands there more than once. Keep one."
+        yield f"training.seeds: {join_choices(repeated)} is listed more than once. Keep one."
     if repeated := _find_repeated(training.trackers):
-        yield f"training.trackers: {join_choices(repeated)} stands there more than once. Keep one."
+        yield f"training.trackers: {join_choices(repeated)} is listed more than once. Keep one."
 
 
 def _check_metrics(recipe: Recipe) -> Iterator[str]:
@@ -366,7 +366,7 @@ def _check_metrics(recipe: Recipe) -> Iterator[str]:
             nearest = suggest_nearest(name, known) or f" Known: {', '.join(known)}."
             yield f'evaluation.metrics: "{name}" is not a metric of task.kind {kind}.{nearest}'
     if repeated := _find_repeated(metrics):
-        yield f"evaluation.metrics: {join_choices(repeated)} stands there more than once. Keep one."
+        yield f"evaluation.metrics: {join_choices(repeated)} is listed more than once. Keep one."
 
 
 def _check_trust(recipe: Recipe) -> Iterator[str]:
@@ -387,4 +387,4 @@ def _check_trust(recipe: Recipe) -> Iterator[str]:
     if evaluation.threshold_goal == "none" and evaluation.threshold_label is not None:
         yield "evaluation.threshold_label: has no effect with evaluation.threshold_goal none. Set a goal or remove it."
     if repeated := _find_repeated(evaluation.slices):
-        yield f"evaluation.slices: {join_choices(repeated)} stands there more than once. Keep one."
+        yield f"evaluation.slices: {join_choices(repeated)} is listed more than once. Keep one."

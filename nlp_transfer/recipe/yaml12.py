@@ -109,7 +109,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, Hashable):
                 raise ConstructorError(None, None, "a key must be a single value", key_node.start_mark)
             if key in found:
-                raise ConstructorError(None, None, f'the key "{key}" stands here twice', key_node.start_mark)
+                raise ConstructorError(None, None, f'the key "{key}" occurs twice here', key_node.start_mark)
             found[key] = self.construct_object(value_node, deep=True)
         return found
 

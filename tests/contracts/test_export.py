@@ -270,7 +270,7 @@ def test_arguments_that_cannot_work_are_refused_before_anything_is_loaded(tmp_pa
         ({"to": "tflite"}, "expected one of onnx, openvino"),
         ({"to": "onnx", "tolerance": 0.0}, "tolerance: expected a number above 0"),
         ({"to": "onnx", "agreement": 98.5}, "agreement: expected a share"),
-        ({"to": "onnx", "output_dir": tmp_path / "full"}, "holds something already"),
+        ({"to": "onnx", "output_dir": tmp_path / "full"}, "is not empty"),
     ]:
         with pytest.raises(OutputError, match=message):
             export_artifact("no/such/model", **{"output_dir": tmp_path / "out", **arguments})

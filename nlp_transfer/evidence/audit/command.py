@@ -86,7 +86,7 @@ def audit(
         encoding: Character encoding of csv, tsv, txt and jsonl files.
         delimiter: What stands between cells of csv, tsv and txt files; told from their rows where absent.
         sheet: Sheet of an Excel workbook; the first where absent.
-        positive: The label whose rates are looked at; of two classes the second, or the one that is not a negation.
+        positive: The label whose rates are compared; of two classes the second, or the one that is not a negation.
         threshold: Probability of the positive label from which it is said; as the classifier decides where absent.
         rename: Labels of the data to the classifier's, where they go by other names.
         split: Which split of a folder or Hub id.
@@ -164,7 +164,7 @@ def _compare(members: Mapping[str, np.ndarray], decisions: Decisions, settings: 
 
 
 def find_positive(space: LabelSpace, wanted: str | None) -> int:
-    """Find the label whose rates are looked at.
+    """Find the label whose rates are compared.
 
     Args:
         space: The label contract.
@@ -190,7 +190,7 @@ def find_positive(space: LabelSpace, wanted: str | None) -> int:
             raise DataError(f"--positive: expected one of the labels {shown}, got {wanted!r}. Name one of them.")
         return space.names.index(wanted)
     if len(space.names) != 2 or space.kind != "classification":
-        raise DataError(f"--positive: expected the label whose rates are looked at, of {shown}. Name one.")
+        raise DataError(f"--positive: expected the label whose rates are compared, of {shown}. Name one.")
     first, second = (name.casefold() for name in space.names)
     is_negated = any(second.startswith(mark) and second[len(mark) :].strip(" -_") == first for mark in NEGATIONS)
     return 0 if is_negated else 1

@@ -106,7 +106,7 @@ def tune(
             kept = min(max(FINISH_SECONDS, FINISH_SHARE * seconds), seconds / 10)
             runner.deadline = started + seconds - book.sum_seconds() - kept
         if book.release_lost():
-            console.print("a search was broken off here; going on with it.", highlight=False, soft_wrap=True)
+            console.print("an interrupted search was found here and goes on.", highlight=False, soft_wrap=True)
         if jobs > 1:
             run_workers(runner, jobs, seed)
         else:

@@ -69,7 +69,7 @@ def run_workers(runner: Runner, jobs: int, seed: int) -> None:
             if worker.poll():
                 said = log.read_text(encoding="utf-8", errors="replace").strip()[-MOST_LETTERS:]
                 raise TransferError(
-                    f"--jobs: a process of the search ended with status {worker.returncode}: {said or 'no word'}. "
+                    f"--jobs: a process of the search ended with status {worker.returncode}: {said or 'no message'}. "
                     "Give the same command to go on, with fewer --jobs where memory was short."
                 )
     finally:

@@ -199,7 +199,7 @@ def _refuse_arguments(to: str, folder: Path, tolerance: float, agreement: float)
     if not 0 <= agreement <= 1:
         raise OutputError(f"agreement: expected a share from 0 to 1, came {agreement}.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(f"{folder}: holds something already. Name a new folder; nothing there was touched.")
+        raise OutputError(f"{folder}: is not empty. Name a new folder; nothing there was touched.")
     check_new_folder(folder, where=str(folder))
 
 

@@ -105,7 +105,7 @@ def test_leaks_are_counted_and_dropped_when_asked():
     assert dropped.facts.leaked == {"validation/test": {"exact": 1, "near": 0}}, "what is left, not what was there"
     assert dropped.facts.dropped == {"leaked": 2}
     assert dropped.facts.warnings == [
-        "1 of the rows of test also stand in validation: 1 word for word, 0 but for case, punctuation and spacing. "
+        "1 of the rows of test are also in validation: 1 word for word, 0 but for case, punctuation and spacing. "
         "Remove them from validation."
     ]
     assert {"3", "4"}.isdisjoint(dropped.tables["train"]["id"])
@@ -429,7 +429,7 @@ def test_classes_of_one_text_are_named_with_their_rows(tmp_path):
     splits = load(frame)
     assert [warning for warning in splits.facts.warnings if "one text" in warning] == [
         'data, train: 2 classes have one text each, which stays in train: "odd" (1 row: row 8), "rare" (2 rows from '
-        "row 10). It can hardly be learned, and no score tells of it. Correct the label, or add rows."
+        "row 10). It can hardly be learned, and no score shows it. Correct the label, or add rows."
     ]
     given = load({"train": frame, "validation": make_frame(4, 100), "test": make_frame(4, 200)})
     assert len([warning for warning in given.facts.warnings if '"odd" (1 row: row 8).' in warning]) == 1

@@ -106,7 +106,7 @@ def test_a_damaged_or_cut_archive_is_named(tmp_path, ending):
     damaged = [] if ending == ".zst" else [bytes(flipped)]
     for content in (whole[: len(whole) // 2], whole[:7], LINES, *damaged):
         path.write_bytes(content)
-        with pytest.raises(DataError, match=rf"a\.jsonl\{ending}: expected a whole file of .*anew") as caught:
+        with pytest.raises(DataError, match=rf"a\.jsonl\{ending}: expected a whole .*compress it again") as caught:
             read_json_lines(path)
         assert ".." not in str(caught.value)
 

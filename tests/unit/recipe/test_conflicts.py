@@ -15,7 +15,7 @@ CASES = [
         {"task": {"kind": "ordinal", "labels": []}},
         "task.labels: expected at least two names for task.kind ordinal, got 0",
     ),
-    ({"task": {"labels": ["a", "b", "a"]}}, 'task.labels: "a" stands there more than once'),
+    ({"task": {"labels": ["a", "b", "a"]}}, 'task.labels: "a" is listed more than once'),
     ({"task": {"labels": ["a", " "]}}, "task.labels: expected names, got an empty text"),
     ({"task": {"kind": "regression", "labels": ["a", "b"]}}, "task.labels: expected one name"),
     ({"task": {"kind": "multi_label", "labels": []}}, "task.labels: expected names for task.kind multi_label"),
@@ -23,7 +23,7 @@ CASES = [
     ({"encoder": {"init": "random"}, "strategy": {"kind": "lora"}}, "Use strategy.kind=full"),
     ({"data": {"label": ["a", "b"]}}, "data.label: a list of columns needs task.kind multi_label"),
     ({"data": {"label": []}, "task": {"kind": "multi_label"}}, "data.label: expected at least one column"),
-    ({"data": {"label": ["a", "a"]}, "task": {"kind": "multi_label"}}, 'data.label: "a" stands there more than once'),
+    ({"data": {"label": ["a", "a"]}, "task": {"kind": "multi_label"}}, 'data.label: "a" is listed more than once'),
     ({"data": {"text": "a", "text_b": "a"}}, 'data.text_b: expected another column than data.text, got "a"'),
     ({"data": {"text": "a", "label": "a"}}, "data.label: expected another column than data.text"),
     ({"data": {"text_b": "a", "label": "a"}}, "data.label: expected another column than data.text_b"),
@@ -85,8 +85,8 @@ CASES = [
     ),
     ({"training": {"batch_size": 8, "microbatch_size": 9}}, "training.microbatch_size: expected at most"),
     ({"training": {"precision": "fp16", "device": "cpu"}}, "training.precision: fp16 does not train"),
-    ({"training": {"seeds": [0, 1, 0]}}, 'training.seeds: "0" stands there more than once'),
-    ({"training": {"trackers": ["wandb", "wandb"]}}, 'training.trackers: "wandb" stands there more than once'),
+    ({"training": {"seeds": [0, 1, 0]}}, 'training.seeds: "0" is listed more than once'),
+    ({"training": {"trackers": ["wandb", "wandb"]}}, 'training.trackers: "wandb" is listed more than once'),
     (
         {"training": {"select_by": "acuracy"}},
         'training.select_by: "acuracy" is not a metric of task.kind classification. Did',
@@ -98,7 +98,7 @@ CASES = [
         'evaluation.metrics: "accurcy" is not a metric of task.kind classification. Did',
     ),
     ({"evaluation": {"metrics": ["mse"]}}, 'evaluation.metrics: "mse" is not a metric of task.kind classification.'),
-    ({"evaluation": {"metrics": ["mcc", "mcc"]}}, 'evaluation.metrics: "mcc" stands there more than once'),
+    ({"evaluation": {"metrics": ["mcc", "mcc"]}}, 'evaluation.metrics: "mcc" is listed more than once'),
 ]
 
 

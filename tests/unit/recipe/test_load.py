@@ -163,7 +163,7 @@ BAD_FILES = [
     ("a: 1".encode("utf-16"), "line 1: expected UTF-8 text, got the byte 0xff"),
     (b"a: \x00", "line 1, column 4: a null byte"),
     (b"a: [1\nb: 2", "line 2, column 2"),
-    (b"training: {epochs: 1, epochs: 2}", 'the key "epochs" stands here twice'),
+    (b"training: {epochs: 1, epochs: 2}", 'the key "epochs" occurs twice here'),
     (b"data: !!python/name:os.system {}", "the tag"),
     (b"a" * 4_100_000, "Is this a data file?"),
 ]

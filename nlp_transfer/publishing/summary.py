@@ -179,8 +179,8 @@ def describe_pretraining(record: Mapping[str, Any]) -> str:
     if not found:
         return ""
     before, after = (found["perplexity"][name] for name in ("before", "after"))
-    start = f"from {format_number(before)} to" if before is not None else "ends at"
-    after = "an unknown number" if after is None else format_number(after)
+    start = f"from {before:,.1f} to" if before is not None else "ends at"
+    after = "an unknown number" if after is None else f"{after:,.1f}"
     texts, held_out = format_count(found["texts"]), format_count(found["held_out"])
     lead = f"on {texts} texts, perplexity of hidden words in {held_out} others"
     return f"{lead} {start} {after}" + ("" if before is not None else " (the encoder came without a head for it)")

@@ -165,7 +165,7 @@ def _join_logs(logs: list[RunLog], said: dict[str, Any]) -> RunLog:
         peak_memory_bytes=max(log.peak_memory_bytes for log in logs),
         resumed_at=[step for log in logs for step in log.resumed_at],
         damaged_checkpoints=[each for log in logs for each in log.damaged_checkpoints],
-        methods=said,
+        methods={**logs[-1].methods, **said},
     )
 
 

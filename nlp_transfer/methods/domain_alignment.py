@@ -141,19 +141,21 @@ def weigh_by_entropy(probabilities: Tensor) -> Tensor:
     return 1 + torch.exp(-torch.special.entr(probabilities).sum(dim=-1))
 
 
-def compare_covariances(source: Tensor, target: Tensor) -> Tensor:
+def compare_covariances(source: Tensor, target: Tensor, *, relative: bool = False) -> Tensor:
     """Measure how far the covariances of two sides lie apart.
 
     Args:
         source: Float, shape (N, D).
         target: Float, shape (M, D).
+        relative: Whether to divide by the square of the features' mean variance, the mean of both sides'. The distance
+            then does not hang on the scale of the features, and smaller features make it no smaller.
 
     Returns:
         The squared Frobenius norm of the difference over ``4 * D**2``; 0 is none. A side of fewer than two examples has
         no covariance, and the result is 0 without gradient then.
 
     Source:
-        Sun and Saenko 2016, equations 1 to 3, https://arxiv.org/abs/1607.01719. No departures.
+        Sun and Saenko 2016, equations 1 to 3, https://arxiv.org/abs/1607.01719. ``relative`` is a departure.
 
     Example:
         >>> source, target = torch.tensor([[0.0, 0.0], [2.0, 0.0]]), torch.tensor([[0.0, 0.0], [0.0, 4.0]])
@@ -162,8 +164,13 @@ def compare_covariances(source: Tensor, target: Tensor) -> Tensor:
     """
     if min(len(source), len(target)) < 2:
         return 0 * (source.sum() + target.sum())
-    gap_DD = torch.cov(source.T).reshape(source.shape[1], -1) - torch.cov(target.T).reshape(source.shape[1], -1)
-    return gap_DD.square().sum() / (4 * source.shape[1] ** 2)
+    size = source.shape[1]
+    one_DD, other_DD = (torch.cov(side.T).reshape(size, size) for side in (source, target))
+    distance = (one_DD - other_DD).square().sum() / (4 * size**2)
+    if not relative:
+        return distance
+    variance = (one_DD + other_DD).diagonal().mean() / 2
+    return distance / variance.square().clamp_min(torch.finfo(variance.dtype).tiny)
 
 
 def compare_kernels(
@@ -538,8 +545,9 @@ def change_fit(config: DomainAlignmentConfig) -> Change:
             window = align_by_head(layer, modules[HEAD], config, history)
         else:
             history = History(config.loss, 2)
+            by_covariances = partial(compare_covariances, relative=config.relative)
             by_kernels = partial(compare_kernels, kernel=config.kernel)
-            distance = compare_covariances if config.loss == "coral" else by_kernels
+            distance = by_covariances if config.loss == "coral" else by_kernels
             window = DistanceWindow(layer, distance, config, history, training.seed)
         return replace(
             stage,

@@ -192,7 +192,7 @@ APART, CHANCE, LESS = 0.95, 0.55, 0.05
 """Accuracy of a domain head that tells domains apart, and of one that guesses; and how much less says something. All
 chosen; chance is 0.5."""
 
-AS_CHANCE, NEARER = 1.2, 0.9
+AS_CHANCE, NEARER = 1.1, 0.9
 """Distance of two domains in that of random halves, up to which they are not apart; and the share of the first tenth's
 at which they have come nearer. Chosen."""
 

@@ -50,8 +50,8 @@ SETTINGS: dict[str, dict[str, object]] = {
     },
     "domain_alignment": {"weight": 0.3, "hidden": 8},
     "domain_alignment-cdan": {"loss": "cdan", "weight": 0.3, "hidden": 8, "entropy": True},
-    "domain_alignment-coral": {"loss": "coral", "weight": 30.0},
-    "domain_alignment-mmd": {"loss": "mmd", "weight": 0.3},
+    "domain_alignment-coral": {"loss": "coral", "weight": 3.0},
+    "domain_alignment-mmd": {"loss": "mmd", "weight": 3.0},
 }
 """What each method is tried with: every kind by its name, and further settings of some."""
 

@@ -12,10 +12,10 @@ from nlp_transfer.recipe.strategies.facts import Knob
 
 __all__ = ["FACTS", "DomainAlignmentConfig"]
 
-WEIGHTS = {"dann": 0.1, "cdan": 0.1, "coral": 100.0, "mmd": 1.0}
-"""Weight of each loss where none is given. Of the two with a head: chosen. coral: chosen, because its distance between
-the pooled states of sentence encoders is around a hundredth of the task's loss, and Sun and Saenko 2016, section 3.3,
-let the two weigh about alike. mmd: within the range that Long et al. 2015, section 4.1, search, 0.1 to 2."""
+WEIGHTS = {"dann": 0.1, "cdan": 0.1, "coral": 10.0, "mmd": 1.0}
+"""Weight of each loss where none is given. Of the two with a head: chosen. coral: chosen; the relative distance is near
+0.02 for sentence encoders and 32 examples a side, and Sun and Saenko 2016 want a weight by which it ends about as large
+as the task's loss. mmd: within the range that Long et al. 2015 search, 0.1 to 2."""
 
 
 class DomainAlignmentConfig(TechniqueSection):
@@ -33,7 +33,7 @@ class DomainAlignmentConfig(TechniqueSection):
     weight: Annotated[float, Field(ge=0)] = Field(
         default_factory=lambda data: WEIGHTS[data.get("loss", "dann")],
         description="Most that the alignment counts; it grows from 0 over the training. 0 is off. Where absent: dann "
-        "and cdan 0.1, coral 100, mmd 1.",
+        "and cdan 0.1, coral 10, mmd 1.",
     )
     steepness: Annotated[float, Field(gt=0)] = Field(
         10.0, description="How early the weight has grown (Ganin et al. 2016, section 5.2.2)."
@@ -44,12 +44,17 @@ class DomainAlignmentConfig(TechniqueSection):
     entropy: bool = Field(
         False, description="cdan: examples whose prediction is sure count up to twice (Long et al. 2018, equation 8)."
     )
+    relative: bool = Field(
+        True,
+        description="coral: in the square of the features' mean variance, so that a weight suits every encoder; false: "
+        "the distance as Sun and Saenko 2016 have it.",
+    )
     kernel: Literal["gaussian", "laplace"] = Field(
         "gaussian", description="mmd: gaussian falls with the squared distance of two examples, laplace with it."
     )
 
 
-READERS = {"hidden": ("dann", "cdan"), "entropy": ("cdan",), "kernel": ("mmd",)}
+READERS = {"hidden": ("dann", "cdan"), "entropy": ("cdan",), "relative": ("coral",), "kernel": ("mmd",)}
 """Losses that read a key."""
 
 

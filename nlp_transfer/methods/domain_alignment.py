@@ -112,12 +112,14 @@ class ConditionalHead(nn.Module):
         """
         if not self.is_random:
             return (probabilities[:, :, None] * features[:, None, :]).flatten(1)
-        mapped = (features @ self.get_buffer("of_features")) * (probabilities @ self.get_buffer("of_classes"))
+        # They stay in float32 where what is trained computes in bf16.
+        of_features, of_classes = self.get_buffer("of_features"), self.get_buffer("of_classes")
+        mapped = (features.to(of_features) @ of_features) * (probabilities.to(of_classes) @ of_classes)
         return mapped / math.sqrt(RANDOM_WIDTH)
 
     def forward(self, features: Tensor, probabilities: Tensor) -> Tensor:
         """Give one logit an example, shape (B, 1): positive for the target domain."""
-        found: Tensor = self.layers(self.combine(features, probabilities))
+        found: Tensor = self.layers(self.combine(features, probabilities).to(next(self.layers.parameters()).dtype))
         return found
 
 
@@ -360,15 +362,14 @@ def _sum_domain_loss(
 
     Without conditioning, windows of one text share its weight; with it, they share their features and probabilities.
     """
-    kind = next(head.parameters()).dtype
     owners, num = batch.owners, batch.num_examples
-    is_conditional = isinstance(head, ConditionalHead)
-    if owners is not None and is_conditional:
-        features, owners = join_windows(features.float(), owners, num), None
     probabilities_BC = logits.detach().softmax(dim=-1)
-    reversed_RD: Any = ReverseGradient.apply(features.to(kind), strength)
-    found = head(reversed_RD, probabilities_BC.to(kind)) if is_conditional else head(reversed_RD)
-    logits_R1 = found.float()
+    if isinstance(head, ConditionalHead):
+        reversed_BD: Any = ReverseGradient.apply(_pool(features, batch), strength)
+        logits_R1, owners = head(reversed_BD, probabilities_BC).float(), None
+    else:
+        reversed_RD: Any = ReverseGradient.apply(features.to(next(head.parameters()).dtype), strength)
+        logits_R1 = head(reversed_RD).float()
     truth_R1 = torch.full_like(logits_R1, float(side))
     losses_R1 = functional.binary_cross_entropy_with_logits(logits_R1, truth_R1, reduction="none")
     if owners is not None:

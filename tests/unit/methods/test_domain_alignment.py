@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from nlp_transfer.contracts import RunLog
 from nlp_transfer.engine.predict.forward import Microbatch, join_windows
 from nlp_transfer.engine.train.window import Rows, WindowStep
 from nlp_transfer.errors import RecipeError
@@ -27,6 +28,7 @@ from nlp_transfer.methods.domain_alignment import (
     schedule_strength,
     weigh_by_entropy,
 )
+from nlp_transfer.methods.self_training import _join_logs
 from nlp_transfer.recipe.load import load_recipe
 from nlp_transfer.recipe.methods.domain_alignment import DomainAlignmentConfig
 
@@ -158,6 +160,8 @@ def test_a_conditional_head_reads_products_or_their_random_map() -> None:
     of_features, of_classes = held["of_features"].double().numpy(), held["of_classes"].double().numpy()
     expected = (wide.double().numpy() @ of_features) * (many.double().numpy() @ of_classes) / np.sqrt(1024)
     assert np.abs(mapped.numpy() - expected).max() < 1e-5
+    half = head.to(torch.bfloat16)(wide.bfloat16(), many)
+    assert half.dtype == torch.bfloat16
     # The map keeps inner products in expectation (Long et al. 2018, theorem 1).
     kept, products = mapped @ mapped.T, (wide @ wide.T) * (many @ many.T)
     assert np.corrcoef(kept.flatten().numpy(), products.flatten().numpy())[0, 1] > 0.95
@@ -383,6 +387,11 @@ def test_halves_drawn_at_random_are_a_function_of_seed_and_step_and_leave_the_ge
     assert near.item() == window.compare_halves(3, sides).item() != window.compare_halves(4, sides).item()
     assert near < 0.5 * compare_kernels(*sides)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_self_training_keeps_what_an_alignment_within_it_found() -> None:
+    log = _join_logs([RunLog(methods={"domain_alignment": {"loss": "mmd"}})], {"self_training": {"texts": 3}})
+    assert log.methods == {"domain_alignment": {"loss": "mmd"}, "self_training": {"texts": 3}}
 
 
 def test_sure_examples_count_up_to_twice() -> None:

@@ -385,8 +385,8 @@ class DistanceWindow:
 
     Its loss is the task's on source rows, and the weighted distance. That relates all examples of an update, whatever
     parts it is split into and over whichever processes: the features of all are gathered, and each part gets the
-    distance's gradient by its own. One part of either side runs once. Several run twice, first without gradients and
-    then with the same dropout, so that memory is that of one part.
+    distance's gradient by its own. Where either side is one part, each runs once, and memory is that of both. Several
+    run twice, first without gradients and then with the same dropout, so that memory is that of one part.
 
     Attributes:
         layer: What turns features into logits; its input is compared, windows of one text by their mean.

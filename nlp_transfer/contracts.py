@@ -446,6 +446,10 @@ class Guide(Protocol):
         """Take those tensors back."""
         return
 
+    def report(self) -> dict[str, Any]:
+        """Give what the log keeps of it, by the kind of the method; called once, behind the last update."""
+        return {}
+
 
 class Hook(Protocol):
     """Something that watches the loop; every call is made on every process."""

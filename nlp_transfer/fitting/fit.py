@@ -227,6 +227,8 @@ def _train(
     accelerator.free_memory()
     log.seconds += cache_seconds
     log.precision, log.precision_reason = precision
+    for guide in guides:
+        log.methods |= guide.report()
     if cache is not None:
         cache.prefix.remove()
     return log

@@ -17,6 +17,7 @@ from nlp_transfer.publishing.report.harm import describe_outcome, list_warnings
 from nlp_transfer.publishing.report.scoreboard import collect_class_scores, collect_scores
 from nlp_transfer.publishing.summary import (
     choose_split,
+    describe_methods,
     find_section,
     format_count,
     format_interval,
@@ -181,6 +182,7 @@ def render_card(
         inherited=list_inherited(*_name_encoder(record), _recall(record, "language")),
         label_rows=count_label_rows(record, MAX_CLASSES),
         data_facts=list_data_facts(record),
+        methods=describe_methods(record),
         environment=list_environment(record),
         source=name_place(str(find_section(record, "data").get("source") or "")),
         recipe=_fence(yaml.safe_dump(drop_places(find_section(record, "recipe")), sort_keys=False)),

@@ -6,7 +6,7 @@ the terminal is the business of whoever shows it.
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, get_args
 
@@ -20,7 +20,9 @@ __all__ = [
     "choose_metric",
     "choose_split",
     "count_updates",
+    "describe_alignment",
     "describe_gain",
+    "describe_methods",
     "describe_pretraining",
     "describe_rounds",
     "describe_transfer",
@@ -207,6 +209,84 @@ def describe_rounds(record: Mapping[str, Any]) -> str:
                 f"round {number} would have changed {each['changed']:.1%} of the labels, and none came after it"
             )
     return "; ".join(told)
+
+
+APART, CHANCE, LESS = 0.95, 0.55, 0.05
+"""Accuracy of a domain head that tells domains apart, and of one that guesses; and how much less says something. All
+chosen; chance is 0.5."""
+
+AS_CHANCE, NEARER = 1.1, 0.9
+"""Distance of two domains in that of random halves, up to which they are not apart; and the share of the first tenth's
+at which they have come nearer. Chosen."""
+
+
+def describe_alignment(record: Mapping[str, Any]) -> str:
+    """Say whether domains were aligned, by how well they can be told apart; an empty text where none were to be.
+
+    Args:
+        record: The report.
+
+    Example:
+        >>> found = {"loss": "dann", "accuracy": [0.55, 0.9, 0.62]}
+        >>> describe_alignment({"training": {"methods": {"domain_alignment": found}}}).rpartition(": ")[2]
+        'it tells the domains apart less well than it did'
+        >>> found = {"loss": "coral", "distance": [0.02, 0.0196], "chance": [0.001, 0.001]}
+        >>> describe_alignment({"training": {"methods": {"domain_alignment": found}}}).partition(" (")[0]
+        'coral: the distance of the domains was 20.0 times that of random halves at first and 19.6 times at last'
+    """
+    found = find_section(record, "training", "methods", "domain_alignment")
+    if found.get("accuracy"):
+        return _describe_accuracy(found["loss"], found["accuracy"])
+    if found.get("distance"):
+        return _describe_distance(found["loss"], found["distance"], found["chance"])
+    return ""
+
+
+def _describe_accuracy(loss: str, accuracy: Sequence[float]) -> str:
+    """What the accuracy of a domain head by tenths of the training says."""
+    first, best, last = accuracy[0], max(accuracy), accuracy[-1]
+    if last >= APART:
+        meaning = "it still tells the domains apart, so nothing was aligned"
+    elif best <= CHANCE:
+        meaning = "it guessed from the start, so nothing was aligned"
+    elif last <= best - LESS:
+        meaning = "it tells the domains apart less well than it did"
+    else:
+        meaning = "it tells the domains apart as well as ever, so little was aligned"
+    return (
+        f"{loss}: the domain head placed {first:.0%} of the texts right at first, {best:.0%} at its best and "
+        f"{last:.0%} at last (chance: 50%): {meaning}"
+    )
+
+
+def _describe_distance(loss: str, distances: Sequence[float], chances: Sequence[float]) -> str:
+    """What the distance of two domains by tenths of the training says, in that of random halves of the same texts."""
+    first, last = (distances[at] / chances[at] if chances[at] else 0.0 for at in (0, -1))
+    if max(first, last) <= AS_CHANCE:
+        meaning = "from the start they were no further apart than chance, so nothing was aligned"
+    elif last <= max(first * NEARER, AS_CHANCE):
+        meaning = "they came nearer"
+    else:
+        meaning = "they came no nearer, so nothing was aligned"
+    return (
+        f"{loss}: the distance of the domains was {first:.1f} times that of random halves at first and {last:.1f} "
+        f"times at last ({distances[0]:.2g} and {distances[-1]:.2g}): {meaning}"
+    )
+
+
+def describe_methods(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Say what methods found out on the way, as (name, sentence); what a run has not is left out.
+
+    Args:
+        record: The report.
+    """
+    told = (
+        ("Transfer", describe_transfer(record)),
+        ("Masked-language pretraining", describe_pretraining(record)),
+        ("Self-training", describe_rounds(record)),
+        ("Domain alignment", describe_alignment(record)),
+    )
+    return [(name, said) for name, said in told if said]
 
 
 def name_metric(key: str) -> str:

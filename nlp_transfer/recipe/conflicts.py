@@ -267,6 +267,8 @@ def _check_methods(recipe: Recipe) -> Iterator[str]:
             yield from _check_soft(where, recipe)
         if recipe.task.kind not in facts.tasks:
             yield f"{where} does not go with task.kind {recipe.task.kind}, only with {join_choices(facts.tasks)}."
+        if facts.find_conflicts is not None:
+            yield from facts.find_conflicts(method, recipe.task.kind)
         if facts.needs_texts and recipe.data.unlabelled is None and recipe.data.domain is None:
             yield (
                 f"{where} reads texts without labels, and there are none. Name some with data.unlabelled, or the "

@@ -49,6 +49,9 @@ SETTINGS: dict[str, dict[str, object]] = {
         "teacher": "mean",
     },
     "domain_alignment": {"weight": 0.3, "hidden": 8},
+    "domain_alignment-cdan": {"loss": "cdan", "weight": 0.3, "hidden": 8, "entropy": True},
+    "domain_alignment-coral": {"loss": "coral", "weight": 3.0},
+    "domain_alignment-mmd": {"loss": "mmd", "weight": 3.0},
     "domain_mlm": {"epochs": 1.0, "learning_rate": 1e-3, "masked_share": 0.3},
     "mixed_mlm": {"weight": 0.4, "masked_share": 0.3},
 }
@@ -165,7 +168,7 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 
 def test_every_method_is_tried_and_has_a_recipe() -> None:
     assert {name.partition("-")[0] for name in SETTINGS} == set(TABLE) == set(METHODS) == set(OFF)
-    assert len(CELLS) == 76
+    assert len(CELLS) == 112
     shipped = list_shipped()
     for kind, facts in TABLE.items():
         assert facts.recipe in shipped, kind
@@ -196,6 +199,7 @@ def test_a_method_goes_on_after_a_kill_reloads_and_leaves_nothing_of_its_own(
         again = train(case, place)
         assert again.log.resumed_at
         assert_same(read_weights(again), expected)
+        assert again.log.methods == whole.log.methods
     plain = train(make_case(tiny_encoder(family), name, strategy, **OFF[name.partition("-")[0]]), tmp_path / "plain")
     assert read_weights(plain).keys() == expected.keys(), "what a method adds stays behind"
     assert any(not torch.equal(tensor, expected[key]) for key, tensor in read_weights(plain).items())

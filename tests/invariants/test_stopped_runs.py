@@ -174,7 +174,7 @@ def read_outcome(folder: Path) -> tuple[dict[str, torch.Tensor], pd.DataFrame, d
         for name, tensor in load_file(path).items()
     }
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    kept = {"losses": report["training"]["losses"], "scores": report["scores"]}
+    kept = {key: report["training"].get(key) for key in ("losses", "methods")} | {"scores": report["scores"]}
     return tensors, pd.read_parquet(folder / "predictions.parquet"), kept
 
 

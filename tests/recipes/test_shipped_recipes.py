@@ -70,7 +70,7 @@ def test_a_recipe_takes_a_local_folder_in_place_of_its_data(name):
 def test_hub_recipes_name_an_owner_and_nothing_runs_foreign_code():
     paths = {name: load_recipe(name).data.path for name in NAMES}
     bundled = [name for name, path in paths.items() if path == "reviews"]
-    domains = [f"domain/{name}" for name in ("dann", "mixed_mlm", "mlm", "self_training")]
+    domains = [f"domain/{name}" for name in ("coral", "dann", "mixed_mlm", "mlm", "self_training")]
     assert bundled == [*domains, "quickstart", "sentiment/r_drop", "sentiment/reviews"]
     assert all(path.count("/") == 1 for name, path in paths.items() if name not in bundled)
     assert not any(load_recipe(name).encoder.trust_remote_code for name in NAMES)

@@ -15,9 +15,7 @@ from nlp_transfer.publishing.report.harm import describe_outcome, list_warnings
 from nlp_transfer.publishing.report.scoreboard import collect_scores
 from nlp_transfer.publishing.summary import (
     count_updates,
-    describe_pretraining,
-    describe_rounds,
-    describe_transfer,
+    describe_methods,
     find_section,
     format_bytes,
     format_count,
@@ -119,12 +117,7 @@ def facts_lines(record: Mapping[str, Any]) -> list[str]:
         parts += [f"{speed:,.0f} examples/s"] if speed else []
         parts += [f"peak {format_bytes(training['peak_memory_bytes'])}"] if training.get("peak_memory_bytes") else []
         lines.append(f"Training: {', '.join(parts)}")
-    for name, said in (
-        ("Transfer", describe_transfer(record)),
-        ("Masked-language pretraining", describe_pretraining(record)),
-        ("Self-training", describe_rounds(record)),
-    ):
-        lines += [f"{name}: {said}"] if said else []
+    lines += [f"{name}: {said}" for name, said in describe_methods(record)]
     lines += _list_trust_lines(record)
     if training.get("collapsed"):
         lines.append("Note: the model gives one class to every validation example: it learned nothing.")

@@ -1,6 +1,6 @@
 """What is known of a method beside its settings: everything that lists methods derives from it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ class MethodFacts:
         replaces_window: Whether it decides how an update's examples become gradients: two such do not go together.
         space: What a search may change.
         is_off: Whether settings leave the fit as it is: strength 0.
+        find_conflicts: Given settings and the kind of the task, a sentence for everything that does not go together.
         technique: Module that does it; of the name of the kind where empty.
     """
 
@@ -37,6 +38,7 @@ class MethodFacts:
     space: tuple[Knob, ...] = ()
     needs_texts: bool = False
     replaces_window: bool = False
+    find_conflicts: Callable[[Any, TaskKind], Iterable[str]] | None = None
     technique: str = ""
 
     @property

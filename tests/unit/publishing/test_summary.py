@@ -2,9 +2,14 @@
 
 import pytest
 
+from nlp_transfer.publishing.card import render_card
+from nlp_transfer.publishing.report.console import facts_lines
+from nlp_transfer.publishing.report.page import render_page
 from nlp_transfer.publishing.summary import (
     choose_split,
+    describe_alignment,
     describe_gain,
+    describe_methods,
     list_class_scores,
     list_metrics,
     name_baseline,
@@ -86,6 +91,39 @@ def test_baselines_of_a_regression_are_called_what_they_are():
     assert name_baseline(regression, "tfidf") == "TF-IDF + ridge regression"
     assert name_baseline(regression, "majority") == "Mean of train"
     assert name_baseline({}, "majority") == "Majority class"
+
+
+ALIGNED = [
+    ({"accuracy": [0.7, 0.99, 1.0]}, "it still tells the domains apart, so nothing was aligned"),
+    ({"accuracy": [0.5, 0.54, 0.52]}, "it guessed from the start, so nothing was aligned"),
+    ({"accuracy": [0.6, 0.9, 0.7]}, "it tells the domains apart less well than it did"),
+    ({"accuracy": [0.6, 0.72, 0.7]}, "it tells the domains apart as well as ever, so little was aligned"),
+    ({"distance": [0.2, 0.3], "chance": [0.19, 0.28]}, "no further apart than chance, so nothing was aligned"),
+    (
+        {"distance": [0.2, 0.05], "chance": [0.1, 0.04]},
+        "2.0 times that of random halves at first and 1.2 times at last",
+    ),
+    ({"distance": [0.2, 0.05], "chance": [0.1, 0.04]}, "(0.2 and 0.05): they came nearer"),
+    ({"distance": [0.2, 0.08], "chance": [0.1, 0.04]}, "they came no nearer, so nothing was aligned"),
+    ({"distance": [0.0], "chance": [0.0]}, "no further apart than chance, so nothing was aligned"),
+]
+
+
+@pytest.mark.parametrize(("found", "said"), ALIGNED)
+def test_what_an_alignment_came_to_is_said_in_one_sentence(found, said):
+    record = {"training": {"methods": {"domain_alignment": {"loss": "mmd", **found}}}}
+    assert said in describe_alignment(record)
+    assert describe_methods(record) == [("Domain alignment", describe_alignment(record))]
+    assert describe_alignment({"training": {}}) == ""
+
+
+def test_terminal_page_and_card_say_what_an_alignment_came_to(make):
+    record, predictions = make()
+    record["training"]["methods"] = {"domain_alignment": {"loss": "dann", "accuracy": [0.6, 0.9, 0.7]}}
+    said = "it tells the domains apart less well than it did"
+    card = render_card(record, format="transformers", kind="classification", labels=["negative", "positive"])
+    shown = [*facts_lines(record), card, render_page(record, predictions)]
+    assert sum(said in each for each in shown) == 3
 
 
 @pytest.mark.parametrize(

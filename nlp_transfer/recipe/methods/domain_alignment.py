@@ -1,4 +1,4 @@
-"""Settings of the alignment of domains."""
+"""Settings of domain alignment."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -11,19 +11,19 @@ __all__ = ["FACTS", "DomainAlignmentConfig"]
 
 
 class DomainAlignmentConfig(TechniqueSection):
-    """Learn features by which the labelled domain cannot be told from the other (Ganin et al. 2016)."""
+    """Learn features that do not reveal whether a text is from the source or target domain (Ganin et al. 2016)."""
 
-    use_when: ClassVar[str] = "labels of one domain, texts of another, and features that tell the two apart"
+    use_when: ClassVar[str] = "labels of one domain, texts of another, and features that reveal the domain"
 
     kind: Literal["domain_alignment"]
     loss: Literal["dann"] = Field(
-        "dann", description="dann: a head tells the domains apart, and the encoder gets its gradient reversed."
+        "dann", description="dann: a head classifies the domain, and the encoder gets the head's gradient reversed."
     )
     weight: Annotated[float, Field(ge=0)] = Field(
-        0.1, description="Most that the reversed gradient counts; it grows from 0 over the training. 0 is off. Chosen."
+        0.1, description="Final weight of the reversed gradient, which grows from 0 over training; 0 is off. Chosen."
     )
     steepness: Annotated[float, Field(gt=0)] = Field(
-        10.0, description="How early the weight has grown (Ganin et al. 2016, section 5.2.2)."
+        10.0, description="How fast the weight grows (gamma of Ganin et al. 2016, section 5.2.2)."
     )
     hidden: PositiveInt = Field(100, description="Width of the head's hidden layer (Ganin et al. 2016).")
 

@@ -1,4 +1,4 @@
-"""What is known of a method beside its settings: everything that lists methods derives from it."""
+"""The facts about a method beside its settings; everything that lists methods derives from them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,13 +17,15 @@ class MethodFacts:
     Attributes:
         section: Its settings; ``kind`` is its name, the docstring says what it does, ``use_when`` when to choose it.
         recipe: Shipped recipe.
-        phase: Whether it changes a fit (other windows, streams, losses), or goes around one or several.
-        trains: Kinds of strategies it goes with, by what these move; see `StrategyFacts.trains`.
+        phase: ``change`` for a method that changes one fit (its windows, streams or losses), ``around`` for a method
+            that runs one or several fits.
+        trains: Strategies it goes with, by the weights that they train; see `StrategyFacts.trains`.
         tasks: Kinds of tasks.
-        needs_texts: Whether it reads texts without labels.
-        replaces_window: Whether it decides how an update's examples become gradients: two such do not go together.
-        is_off: Whether settings leave the fit as it is: strength 0.
-        technique: Module that does it; of the name of the kind where empty.
+        needs_texts: Whether it needs unlabelled texts.
+        replaces_window: Whether it decides how the examples of a step become gradients; only one such method can be
+            active.
+        is_off: Says whether settings turn the method off, such as a weight of 0.
+        technique: Module that implements it; named like ``kind`` where empty.
     """
 
     section: type[TechniqueSection]

@@ -11,13 +11,13 @@ __all__ = ["FACTS", "RDropConfig"]
 
 
 class RDropConfig(TechniqueSection):
-    """Run every example twice under different dropout and hold the two answers together (Wu et al. 2021)."""
+    """Run every example twice under different dropout and penalize different outputs (Wu et al. 2021)."""
 
     use_when: ClassVar[str] = "a little more accuracy for twice the time, above all with few rows"
 
     kind: Literal["r_drop"]
     alpha: Annotated[float, Field(ge=0)] = Field(
-        1.0, description="Weight of the divergence between the two answers; 0 is off. Wu et al. use 0.1 to 1 on GLUE."
+        1.0, description="Weight of the divergence between the two outputs; 0 is off. Wu et al. use 0.1 to 1 on GLUE."
     )
 
 

@@ -1,4 +1,4 @@
-"""The table of methods: a row each, and what recipes derive from it."""
+"""The table of methods, one row for each, and what recipes derive from it."""
 
 from collections.abc import Sequence
 from types import ModuleType
@@ -10,20 +10,20 @@ from nlp_transfer.recipe.section import TechniqueSection
 __all__ = ["METHODS", "list_active"]
 
 MODULES: tuple[ModuleType, ...] = (r_drop, self_training, domain_alignment)
-"""Every method's settings, in the order of lists."""
+"""The module of every method, in the order in which lists show them."""
 
 METHODS: dict[str, MethodFacts] = {module.FACTS.kind: module.FACTS for module in MODULES}
 """Every method by its name in recipes."""
 
 
 def list_active(methods: Sequence[TechniqueSection]) -> list[TechniqueSection]:
-    """Give the methods that do something: those of strength 0 leave a run as it is.
+    """List the methods that are not turned off by their settings.
 
     Args:
-        methods: Of a recipe.
+        methods: The methods of a recipe.
 
     Returns:
-        What changes a fit before what goes around it, however they were listed.
+        Methods that change a fit, then methods around fits, whatever their order in the recipe.
 
     Example:
         >>> list_active([r_drop.RDropConfig(kind="r_drop", alpha=0)])

@@ -63,7 +63,7 @@ def test_a_recipe_for_a_hub_set_runs_on_a_local_copy():
 def test_a_table_in_place_of_a_recipe_is_told(tmp_path):
     table = tmp_path / "mine.csv"
     table.write_text("text,label\na: b,c\n")
-    with pytest.raises(RecipeError, match=r"this is a table\. Name a recipe, and this as data\.path="):
+    with pytest.raises(RecipeError, match=r"got a table\. Name a recipe, and pass the table as data\.path="):
         load_recipe(str(table))
 
 
@@ -163,7 +163,7 @@ BAD_FILES = [
     ("a: 1".encode("utf-16"), "line 1: expected UTF-8 text, got the byte 0xff"),
     (b"a: \x00", "line 1, column 4: a null byte"),
     (b"a: [1\nb: 2", "line 2, column 2"),
-    (b"training: {epochs: 1, epochs: 2}", 'the key "epochs" stands here twice'),
+    (b"training: {epochs: 1, epochs: 2}", 'the key "epochs" occurs twice'),
     (b"data: !!python/name:os.system {}", "the tag"),
     (b"a" * 4_100_000, "Is this a data file?"),
 ]

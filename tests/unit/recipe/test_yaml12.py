@@ -52,8 +52,8 @@ REFUSED = [
     ("a: ! 1", "the tag ! is not allowed"),
     ("a: &anchor 1", "anchors and aliases are not allowed"),
     ("a: *anchor", "anchors and aliases are not allowed"),
-    ("a: 1\nb: 2\na: 3", 'line 3, column 1: the key "a" stands here twice'),
-    ("a: {b: 1, b: 2}", 'line 1, column 11: the key "b" stands here twice'),
+    ("a: 1\nb: 2\na: 3", 'line 3, column 1: the key "a" occurs twice'),
+    ("a: {b: 1, b: 2}", 'line 1, column 11: the key "b" occurs twice'),
     ("? [1]\n: 2", "a key must be a single value"),
     ("a: [1", "line 1, column 6"),
     ("a: 'x", "line 1, column 6"),
@@ -155,7 +155,7 @@ def test_what_dump_writes_parse_reads_back_equal(mapping):
 def test_a_tab_is_named_where_it_stands(text, place):
     with pytest.raises(RecipeError) as caught:
         parse_yaml(text, source="my.yaml")
-    assert str(caught.value).startswith(f"my.yaml: {place}: expected spaces, came a tab")
+    assert str(caught.value).startswith(f"my.yaml: {place}: expected spaces, got a tab")
     assert "Replace it by spaces" in str(caught.value)
     assert parse_yaml(text.replace("\t\t", "\t").replace("\t", "  "))
 

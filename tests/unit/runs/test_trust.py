@@ -133,7 +133,7 @@ def test_what_cannot_be_measured_is_refused_before_training(tables, tiny_encoder
         run_tiny(small, encoder, tmp_path / "c", evaluation__calibration="isotonic")
     with pytest.raises(RecipeError, match="temperature does not apply to task"):
         run_tiny(tables, encoder, tmp_path / "d", evaluation__calibration="temperature", task__kind="regression")
-    with pytest.raises(RecipeError, match="stands there more than once"):
+    with pytest.raises(RecipeError, match="is listed more than once"):
         run_tiny(tables, encoder, tmp_path / "e", evaluation__slices=["shop", "shop"])
     assert not list(tmp_path.glob("*/model"))
 

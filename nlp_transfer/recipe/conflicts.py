@@ -1,4 +1,4 @@
-"""Checks that span keys and sections: values that are right alone and wrong together."""
+"""Checks that span keys and sections: values that are valid alone and contradict each other together."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -21,7 +21,7 @@ from nlp_transfer.recipe.strategies.table import STRATEGIES, find_facts
 
 __all__ = ["find_conflicts"]
 
-_MIN_SPLIT_LENGTH = 16  # chosen: below it, head + tail and windows hold hardly more than the special tokens
+_MIN_SPLIT_LENGTH = 16  # chosen: a shorter split is hardly more than its special tokens
 
 _LORA = ("lora", "dora", "adalora", "vera")
 
@@ -29,7 +29,7 @@ LORA_READERS = {
     "rank": (*_LORA, "oft", "loha", "lokr", "miss"),
     "alpha": (*_LORA, "loha", "lokr"),
     "dropout": (*_LORA, "miss"),
-    # vera does not read it either, and is told why.
+    # vera does not read rate_ratio either; _list_clashes refuses it with the reason.
     "rate_ratio": _LORA,
     "frequencies": ("fourierft",),
     "rank_stabilized": ("lora", "dora"),
@@ -44,19 +44,19 @@ ZERO_SHOT_READERS = {
     "descriptions": ("label_embedding", "entailment"),
     "mapping": ("reuse",),
 }
-"""Variants or methods that read a key of their strategy."""
+"""For each key of a strategy, the variants or methods that read it."""
 
 
 def find_conflicts(recipe: Recipe) -> list[str]:
-    """Find what contradicts itself in a recipe whose values are valid one by one.
+    """Find contradictions between the values of a recipe, each of which is valid alone.
 
-    A sentence names every key that it depends on, so that one about a value still unknown can be told from the rest.
+    Every sentence names all keys that it depends on, so that a caller can leave out the sentences about invalid keys.
 
     Args:
         recipe: A recipe that pydantic accepted.
 
     Returns:
-        One sentence a problem, in the order of the recipe; empty where all is well.
+        One sentence for each problem, in the order of the recipe; empty where there is none.
 
     Example:
         >>> find_conflicts(Recipe.model_validate({"training": {"batch_size": 8, "microbatch_size": 16}}))
@@ -70,21 +70,21 @@ def find_conflicts(recipe: Recipe) -> list[str]:
 
 
 def _find_repeated(values: Sequence[object]) -> list[object]:
-    """List the values that stand in a list more than once, each once."""
+    """List the values that a list repeats, each once."""
     return list(dict.fromkeys(value for index, value in enumerate(values) if value in values[:index]))
 
 
 def _check_labels(recipe: Recipe) -> Iterator[str]:
-    """Label names must make a label contract."""
+    """Label names must suit the task and be unique."""
     names, kind = recipe.task.labels, recipe.task.kind
     if names is None:
         return
     if kind in ("classification", "ordinal") and len(names) < 2:
         yield f"task.labels: expected at least two names for task.kind {kind}, got {len(names)}."
     if kind == "multi_label" and not names:
-        yield "task.labels: expected names for task.kind multi_label, got an empty list. Remove it to read the data's."
+        yield "task.labels: expected names for task.kind multi_label, got an empty list. Remove the line."
     if kind == "regression" and len(names) != 1:
-        yield f"task.labels: expected one name for task.kind regression, that of its target, got {len(names)}."
+        yield f"task.labels: expected one name for task.kind regression, the name of the target, got {len(names)}."
     if repeated := _find_repeated(names):
         yield f"task.labels: {join_choices(repeated)} is listed more than once. Keep one."
     if not all(name.strip() for name in names):
@@ -92,17 +92,17 @@ def _check_labels(recipe: Recipe) -> Iterator[str]:
 
 
 def _check_encoder(recipe: Recipe) -> Iterator[str]:
-    """Weights that were never trained are of no use frozen."""
+    """A strategy that freezes weights needs pretrained ones."""
     kind = recipe.strategy.kind
     if recipe.encoder.init == "random" and find_facts(recipe.strategy).needs_pretraining:
         yield (
-            f'encoder.init: random weights stay frozen noise under strategy.kind "{kind}". '
+            f'encoder.init: strategy.kind "{kind}" freezes weights, and random ones carry no information. '
             "Use strategy.kind=full for a control without transfer."
         )
 
 
 def _check_columns(recipe: Recipe) -> Iterator[str]:
-    """Every column plays one part."""
+    """Every column has one role."""
     data = recipe.data
     labels = [data.label] if isinstance(data.label, str) else data.label or []
     if isinstance(data.label, list):
@@ -122,26 +122,27 @@ def _check_columns(recipe: Recipe) -> Iterator[str]:
 
 
 def _check_rows(recipe: Recipe) -> Iterator[str]:
-    """Rows must be drawn in a way that the task and the splits allow."""
+    """Options that select or add rows must suit the task and each other."""
     data = recipe.data
     if data.splits and (repeated := _find_repeated(list(data.splits.values()))):
         yield f"data.splits: {join_choices(repeated)} is named for more than one split."
     if data.validation_share + data.test_share >= 1:
         total = data.validation_share + data.test_share
-        yield f"data.test_share: expected below 1 together with data.validation_share, got {total:g}. Lower one."
+        yield f"data.test_share: expected a sum below 1 with data.validation_share, got {total:g}. Lower one."
     if data.shots is not None and recipe.task.kind in ("multi_label", "regression"):
         kind = recipe.task.kind
         yield f"data.shots: rows of every class cannot be drawn for task.kind {kind}. Use data.limit instead."
     if data.balance is not None and recipe.task.kind in ("multi_label", "regression"):
-        yield f"data.balance: task.kind {recipe.task.kind} has not one class a row to balance. Remove it."
+        yield f"data.balance: needs one class per row, which task.kind {recipe.task.kind} does not have. Remove it."
     if data.balance is not None and data.balance in (data.text, data.text_b, data.label, data.id):
-        yield f'data.balance: expected a column of groups, got "{data.balance}", which plays another part.'
+        yield f'data.balance: expected a column of groups, got "{data.balance}", which has another role. Name another.'
     if data.augment == "none" and data.swap_copies != type(data).model_fields["swap_copies"].default:
         yield "data.swap_copies: has no effect with data.augment none. Remove it."
     if data.swap_sentences is not None and data.augment == "none":
         yield "data.swap_sentences: has no effect with data.augment none. Remove it."
     if data.swap_sentences is not None and recipe.task.kind in ("multi_label", "regression"):
-        yield f"data.swap_sentences: task.kind {recipe.task.kind} has not one class a row. Remove it."
+        kind = recipe.task.kind
+        yield f"data.swap_sentences: needs one class per row, which task.kind {kind} does not have. Remove it."
     if data.long_text != "truncate" and data.max_length < _MIN_SPLIT_LENGTH:
         yield (
             f"data.max_length: expected at least {_MIN_SPLIT_LENGTH} with data.long_text {data.long_text}, "
@@ -150,24 +151,24 @@ def _check_rows(recipe: Recipe) -> Iterator[str]:
 
 
 def _check_strategy(recipe: Recipe) -> Iterator[str]:
-    """An adapter must adapt something, and options must belong to its variant."""
+    """Pull towards pretrained weights needs pretrained weights; LoRA needs targets and options of its variant."""
     strategy = recipe.strategy
     if isinstance(strategy, FullConfig) and recipe.encoder.init == "random":
         for key, is_off in (("l2_sp", strategy.l2_sp == 0), ("mixout", strategy.mixout == 0)):
             if not is_off:
-                yield f"strategy.{key}: holds weights near those of encoder.init random, which say nothing. Use 0."
+                yield f"strategy.{key}: would keep weights near the random ones of encoder.init random. Use 0."
         if strategy.head_init == "probe":
-            yield "strategy.head_init: a probe of encoder.init random learns from noise. Use head_init=random."
+            yield "strategy.head_init: a probe learns nothing from encoder.init random. Use head_init=random."
     if not isinstance(strategy, LoraConfig):
         return
     if strategy.targets == []:
-        yield "strategy.targets: expected names of layers, got an empty list. Remove it for the variant's own choice."
+        yield "strategy.targets: expected names of layers, got an empty list. Remove it to use the variant's default."
     yield from _list_unread(strategy, "variant", LORA_READERS)
     yield from _list_clashes(strategy, recipe.training)
 
 
 def _list_clashes(strategy: LoraConfig, training: TrainingConfig) -> Iterator[str]:
-    """Options of LoRA that cannot stand together."""
+    """Options of LoRA that exclude each other."""
     if strategy.init == "pissa":
         with_init = {
             "strategy.rank_stabilized": strategy.variant in LORA_READERS["init"] and strategy.rank_stabilized,
@@ -182,7 +183,7 @@ def _list_clashes(strategy: LoraConfig, training: TrainingConfig) -> Iterator[st
     if strategy.variant == "vera" and strategy.rate_ratio != 1:
         yield "strategy.rate_ratio: does not apply to strategy.variant vera, which trains no matrices. Remove it."
     if strategy.variant == "adalora" and training.ema_share:
-        yield "training.ema_share: does not go with strategy.variant adalora, which drops ranks on the way. Use 0."
+        yield "training.ema_share: does not go with strategy.variant adalora, which drops ranks during training. Use 0."
 
 
 def _list_unread(strategy: Section, selector: str, readers: Mapping[str, Sequence[str]]) -> Iterator[str]:
@@ -195,7 +196,7 @@ def _list_unread(strategy: Section, selector: str, readers: Mapping[str, Sequenc
 
 
 def _check_prompts(recipe: Recipe) -> Iterator[str]:
-    """Options of prompts must belong to their variant; keys and values from outside cannot be computed again."""
+    """Options of prompts must belong to their variant; checkpointing cannot recompute the prefix's keys and values."""
     strategy = recipe.strategy
     if not isinstance(strategy, PromptsConfig):
         return
@@ -205,7 +206,7 @@ def _check_prompts(recipe: Recipe) -> Iterator[str]:
 
 
 def _check_zero_shot(recipe: Recipe) -> Iterator[str]:
-    """Words belong to methods that read words, a template has one place for them, a mapping belongs to reuse."""
+    """Options must belong to their method, and a template needs one placeholder."""
     strategy = recipe.strategy
     if not isinstance(strategy, ZeroShotConfig):
         return
@@ -219,7 +220,7 @@ def _check_zero_shot(recipe: Recipe) -> Iterator[str]:
 
 
 def _check_distill(recipe: Recipe) -> Iterator[str]:
-    """Layers are named once, from the bottom up."""
+    """Layers must be listed once each, from the bottom up."""
     strategy = recipe.strategy
     if not isinstance(strategy, DistillConfig) or not isinstance(strategy.keep_layers, list):
         return
@@ -228,22 +229,22 @@ def _check_distill(recipe: Recipe) -> Iterator[str]:
 
 
 def _check_domains(recipe: Recipe) -> Iterator[str]:
-    """Source and target are values of a column, and differ."""
+    """Source and target domains need a column and must differ."""
     data = recipe.data
     source, target = data.source_domains, data.target_domains
     if data.domain is None:
         for key, named in (("source", source), ("target", target)):
             if named:
-                yield f"data.{key}: names values of a column of domains, and data.domain names none. Add data.domain."
+                yield f"data.{key}: names domains, but data.domain names no column of domains. Add data.domain."
         return
     if not target:
         yield "data.target: missing. Name the domain to transfer to, a value of the column data.domain."
     if both := [each for each in source if each in target]:
         yield f"data.source: {join_choices(both)} is also in data.target. Keep it in one of the two."
     if data.domain in (data.text, data.text_b, data.label, data.id):
-        yield f'data.domain: expected a column of domains, got "{data.domain}", which plays another part.'
+        yield f'data.domain: expected a column of domains, got "{data.domain}", which has another role. Name another.'
     if data.unlabelled is not None:
-        yield "data.unlabelled: the texts without labels are those of data.target. Remove one of the two."
+        yield "data.unlabelled: does not go with data.target, whose training rows are the unlabelled texts. Remove one."
 
 
 def _check_methods(recipe: Recipe) -> Iterator[str]:
@@ -283,14 +284,17 @@ def _check_methods(recipe: Recipe) -> Iterator[str]:
 
 
 def _check_soft(where: str, recipe: Recipe) -> Iterator[str]:
-    """Soft targets and weights of rows are read by a loss; a head that is fitted apart has none."""
+    """Soft targets and row weights need a training loss; a head that is fitted separately has none."""
     facts = find_facts(recipe.strategy)
     if facts.learning_rate is None or facts.trains == "pairs":
-        yield f"{where}: targets soft, or a weight, need a loss, and strategy.kind {facts.kind} fits its head apart."
+        yield (
+            f"{where}: targets soft, or a weight, need a training loss; strategy.kind {facts.kind} fits its head "
+            "without one."
+        )
     if recipe.training.focal_gamma:
         yield f"{where}: targets soft, or a weight, do not go with training.focal_gamma. Remove one."
     if recipe.task.kind == "ordinal":
-        yield f"{where}: targets soft, or a weight, are for task.kind classification."
+        yield f"{where}: targets soft, or a weight, need task.kind classification, got ordinal."
 
 
 TRAINED = {
@@ -317,7 +321,7 @@ def _check_loss(recipe: Recipe) -> Iterator[str]:
 
 
 def _check_class_weights(recipe: Recipe) -> Iterator[str]:
-    """Class weights must be positive and name the classes there are."""
+    """Class weights must be positive and name every class of task.labels."""
     weights, kind, names = recipe.training.class_weights, recipe.task.kind, recipe.task.labels
     if weights is None:
         return
@@ -359,7 +363,7 @@ def _check_metrics(recipe: Recipe) -> Iterator[str]:
     known = METRICS[kind]
     single = [name for name in known if not name.endswith("_per_class")]
     if chosen is not None and chosen not in single:
-        why = "has a value a class and cannot select" if chosen in known else f"is not a metric of task.kind {kind}"
+        why = "has one value per class and cannot select" if chosen in known else f"is not a metric of task.kind {kind}"
         nearest = suggest_nearest(chosen, single) or f" Choose one such as {SELECTION_METRICS[kind]}."
         yield f'training.select_by: "{chosen}" {why}.{nearest}'
     metrics = recipe.evaluation.metrics or []
@@ -372,7 +376,7 @@ def _check_metrics(recipe: Recipe) -> Iterator[str]:
 
 
 def _check_trust(recipe: Recipe) -> Iterator[str]:
-    """Calibration is of exclusive classes, a threshold has a label, and every slice is named once."""
+    """Calibration needs exclusive classes, a threshold needs a label, and slices must be unique."""
     evaluation, kind = recipe.evaluation, recipe.task.kind
     if evaluation.calibration != "none" and kind not in ("classification", "ordinal"):
         yield (

@@ -1,4 +1,4 @@
-"""What the schema holds, derived from its models: sections, keys, and what a key takes."""
+"""What the schema contains, derived from its models: sections, keys, and the types of a key."""
 
 import difflib
 import types
@@ -49,7 +49,7 @@ def split_union(annotation: Any) -> tuple[Any, ...]:
 
 
 def _list_models(section: str) -> list[type[BaseModel]]:
-    """The models that may stand under a key of the recipe; none where the key holds a plain value."""
+    """The models of a section of the recipe; empty for a top-level key with a plain value."""
     info = Recipe.model_fields.get(section)
     members = split_union(info.annotation) if info else ()
     return [member for member in members if isinstance(member, type) and issubclass(member, BaseModel)]
@@ -83,7 +83,7 @@ def list_keys(section: str, kind: Any = None) -> list[str]:
 
     Args:
         section: Name of a section, or ``""``.
-        kind: Where the section has kinds, the one whose keys are wanted; those of all kinds where it is unknown.
+        kind: The kind whose keys are wanted, for a section with kinds; where it is unknown, the keys of all kinds.
     """
     if not section:
         return list(Recipe.model_fields)
@@ -94,7 +94,7 @@ def list_keys(section: str, kind: Any = None) -> list[str]:
 
 
 def get_annotation(section: str, key: str) -> Any:
-    """Look up what a key takes; None where there is no such key."""
+    """Look up the type annotation of a key; None where there is no such key."""
     for model in _list_models(section):
         if key in model.model_fields:
             return model.model_fields[key].annotation
@@ -106,8 +106,8 @@ def get_default(section: str, key: str, kind: Any = None) -> Any:
 
     Args:
         section: Name of a section.
-        key: Name of a key; the value is None where the section has none of that name.
-        kind: Where the section has kinds, the one that the recipe names.
+        key: Name of a key; the value is None where the section has no such key.
+        kind: The kind that the recipe names, for a section with kinds.
 
     Example:
         >>> get_default("data", "path"), get_default("strategy", "kind"), get_default("strategy", "variant", "lora")
@@ -121,7 +121,7 @@ def get_default(section: str, key: str, kind: Any = None) -> Any:
 
 
 def describe_type(annotation: Any) -> str:
-    """Say in words what a key takes; that null may clear it goes without saying.
+    """Say in words which values a key takes; null is not mentioned.
 
     Example:
         >>> describe_type(float | None), describe_type(str | list[str])
@@ -132,7 +132,7 @@ def describe_type(annotation: Any) -> str:
 
 
 def _describe_member(member: Any) -> str:
-    """Say in words what one alternative takes."""
+    """Say in words which values one alternative of a union takes."""
     origin = get_origin(member)
     if origin is Literal:
         choices = get_args(member)
@@ -151,7 +151,7 @@ def join_choices(choices: Iterable[object]) -> str:
 
 
 def suggest_nearest(word: object, choices: Iterable[str]) -> str:
-    """Name the choice that a word was probably meant to be, as a sentence with a space before it.
+    """Suggest the choice nearest to a word, as a sentence with a space before it.
 
     Returns:
         The sentence, or ``""`` where nothing is near.
@@ -165,7 +165,7 @@ def suggest_nearest(word: object, choices: Iterable[str]) -> str:
 
 
 def guess_names(word: object) -> list[str]:
-    """Name the section or key that a word is, or those that it was probably meant to be.
+    """Give a word that is a section or key as it is, or the sections and keys nearest to it.
 
     Example:
         >>> guess_names("batch_size"), guess_names("epochz")

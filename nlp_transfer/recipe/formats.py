@@ -1,4 +1,4 @@
-"""Which files are tables, by the end of their names: the one list that reading, writing and messages derive from."""
+"""Which files are tables, by file suffix: the one list that reading, writing and messages derive from."""
 
 import re
 from dataclasses import dataclass
@@ -34,20 +34,20 @@ TABLE_KINDS: dict[str, TableKind] = {
     ".xlsx": "workbook",
     ".xlsm": "workbook",
 }
-"""Every ending that is read, and how. ``lines`` is a table with a header, or one text a line."""
+"""Every suffix that is read, and its kind. ``lines`` is a table with a header, or one text a line."""
 
 TABLE_SUFFIXES = tuple(TABLE_KINDS)
 
 DELIMITED_KINDS: tuple[TableKind, ...] = ("delimited", "lines")
-"""Kinds whose cells a character keeps apart."""
+"""Kinds whose cells are separated by a delimiter."""
 
 TEXT_KINDS: tuple[TableKind, ...] = (*DELIMITED_KINDS, "json")
 
 WRITTEN_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
-"""Endings that are written too."""
+"""Suffixes that are also written."""
 
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "Zstandard"}
-"""Endings behind that of a text format, as in ``train.csv.gz``, and what they are called."""
+"""Suffixes after that of a text format, as in ``train.csv.gz``, and the names of the compressions."""
 
 OTHER_WAYS = {
     ".xls": "Save it as .xlsx or .csv in a spreadsheet program.",
@@ -58,7 +58,7 @@ OTHER_WAYS = {
     ".pkl": "A pickle runs code when it is read: load it where you trust it, and write it as .parquet or .csv.",
     ".pickle": "A pickle runs code when it is read: load it where you trust it, and write it as .parquet or .csv.",
 }
-"""Endings of tables that are not read, and the way out."""
+"""Suffixes of tables that are not read, and what the user can do instead."""
 
 DELIMITER_NAMES = {"\t": "a tab", " ": "a space", "\x01": "U+0001", "\x1f": "U+001F"}
 
@@ -67,12 +67,12 @@ ESCAPE = re.compile(r"\\x([0-9a-fA-F]{2})|\\u([0-9a-fA-F]{4})")
 
 @dataclass(frozen=True)
 class TableName:
-    """A file's name in its parts.
+    """The parts of a file's name.
 
     Attributes:
-        stem: The name without its endings.
-        suffix: The ending that tells the format, in lower case, empty where there is none.
-        compression: The ending that tells how it is compressed, in lower case, empty where it is not.
+        stem: The name without its suffixes.
+        suffix: The suffix of the format, in lower case; empty where there is none.
+        compression: The suffix of the compression, in lower case; empty where the file is not compressed.
     """
 
     stem: str
@@ -81,13 +81,13 @@ class TableName:
 
     @property
     def kind(self) -> TableKind | None:
-        """How the file is read; None where it is not."""
+        """How the file is read; None for a file that is not read."""
         kind = TABLE_KINDS.get(self.suffix)
         return kind if not self.compression or kind in TEXT_KINDS else None
 
 
 def split_table_name(path: str | PurePath) -> TableName:
-    """Take a file's name apart.
+    """Split a file's name into stem, suffix and compression.
 
     Example:
         >>> split_table_name("data/train.csv.gz")
@@ -103,7 +103,7 @@ def split_table_name(path: str | PurePath) -> TableName:
 
 
 def is_table_name(path: str | PurePath) -> bool:
-    """Say whether a name ends as a table's does, be it one that is read or one that has to be converted first.
+    """Say whether a name has the suffix of a table, including formats that have to be converted first.
 
     Example:
         >>> is_table_name("a.csv.gz"), is_table_name("a.xls"), is_table_name("my.yaml")
@@ -114,16 +114,16 @@ def is_table_name(path: str | PurePath) -> bool:
 
 
 def read_delimiter(text: str) -> str:
-    r"""Read the character that stands between cells as a person writes it.
+    r"""Read a delimiter as a user writes it.
 
     Args:
-        text: One character, ``tab`` or ``\t``, or an escape such as ``\x1f`` for what a keyboard lacks.
+        text: One character, ``tab`` or ``\t``, or an escape such as ``\x1f`` for a character that no keyboard has.
 
     Returns:
         The character.
 
     Raises:
-        ValueError: It is not one character, or one that no cell could be told by.
+        ValueError: The text is not one character, or a character that cannot separate cells.
 
     Example:
         >>> read_delimiter(";"), read_delimiter("tab"), read_delimiter(r"\x1f")
@@ -139,7 +139,7 @@ def read_delimiter(text: str) -> str:
 
 
 def name_delimiter(delimiter: str) -> str:
-    r"""Say a delimiter in words that a terminal can show.
+    r"""Name a delimiter in a form that a terminal can show.
 
     Example:
         >>> name_delimiter(";"), name_delimiter("\t")

@@ -33,8 +33,8 @@ def load_recipe(
 
     Where the recipe names no ``report.output_dir``, it becomes ``runs/`` and the shipped name with ``-`` for ``/``,
     or the file's stem. Overriding ``data.path``, ``encoder.name``, ``strategy.kind``, ``strategy.variant`` or
-    ``task.kind`` with another value also drops what the recipe said for the old one (columns, revisions, rates,
-    metrics), unless overridden too; ``list_dropped`` says what.
+    ``task.kind`` with another value also drops the keys that the recipe set for the old value (columns, revisions,
+    rates, metrics), unless they are overridden too; ``list_dropped`` lists them.
 
     Args:
         source: A shipped name (``sentiment/lora``, with or without ``.yaml``), a file, a mapping, or a recipe.
@@ -44,7 +44,7 @@ def load_recipe(
         The recipe with every default filled in.
 
     Raises:
-        RecipeError: Something does not fit; the error carries every problem found.
+        RecipeError: The recipe or an override is invalid; the error lists every problem found.
         StorageError: The disk failed while the file was read.
 
     Example:
@@ -75,17 +75,17 @@ def load_recipe(
 def list_dropped(
     source: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[str] | Mapping[str, Any]
 ) -> list[str]:
-    """Say what ``load_recipe`` drops from a recipe because an override makes it stale.
+    """List the keys that ``load_recipe`` drops from a recipe because an override makes them stale.
 
     Args:
         source: As for ``load_recipe``.
         overrides: As for ``load_recipe``.
 
     Returns:
-        One sentence for each override that takes something along; empty where nothing is lost.
+        One sentence for each override that drops keys; empty where no key is dropped.
 
     Raises:
-        RecipeError: There is no such recipe, or it is no YAML.
+        RecipeError: There is no such recipe, or the file is not YAML.
         StorageError: The disk failed while the file was read.
 
     Example:
@@ -97,7 +97,7 @@ def list_dropped(
 
 
 def _find_other_conflicts(error: ValidationError, data: Mapping[str, Any]) -> list[str]:
-    """Find what contradicts itself among the values that pydantic did accept."""
+    """Find contradictions among the values that pydantic accepted."""
     rest: dict[Any, Any] = copy_plain(data)
     doubtful: set[str] = set()
     for section, *keys in locate_errors(error, data):
@@ -108,12 +108,12 @@ def _find_other_conflicts(error: ValidationError, data: Mapping[str, Any]) -> li
         found = find_conflicts(Recipe.model_validate(rest))
     except ValidationError:
         return []
-    # A sentence names every key it depends on; where the value of one is not known, it may be wrong.
+    # A sentence names every key it depends on; where the value of one key is invalid, the sentence may be wrong.
     return [line for line in found if doubtful.isdisjoint(sum(re.findall(r"\b(\w+)\.(\w+)", line), ()))]
 
 
 def _read_source(source: str | Path | Mapping[str, Any] | Recipe) -> tuple[Any, str, str]:
-    """Read a source into plain values, the name of its runs, and its name in messages."""
+    """Read a source: its plain values, the name of its output folder, and its name in messages."""
     if isinstance(source, (Recipe, Mapping)):
         return copy_plain(source), "", ""
     if not isinstance(source, (str, Path)):
@@ -129,14 +129,16 @@ def _read_source(source: str | Path | Mapping[str, Any] | Recipe) -> tuple[Any, 
             raise RecipeError(explain_unknown_name(source))
     file = expand_path(source)
     if is_table_name(file):
-        problem = f"expected a recipe, a YAML file; this is a table. Name a recipe, and this as data.path={source}."
+        problem = (
+            f"expected a recipe (a YAML file), got a table. Name a recipe, and pass the table as data.path={source}."
+        )
         raise RecipeError(f"{problem} See nlp-transfer copy quickstart my.yaml.", source=str(source))
     content = parse_yaml(read_recipe_file(file), source=str(source))
     return content, (find_shipped_name(file) or file.stem).replace("/", "-"), str(source)
 
 
 def _is_file(text: str) -> bool:
-    """Whether a text names a file that is there."""
+    """Whether a text names an existing file."""
     try:
         return expand_path(text).is_file()
     except OSError:
@@ -152,7 +154,7 @@ def _is_path(text: str) -> bool:
 
 
 def _name_output(data: dict[str, Any], run_name: str) -> None:
-    """Give the run a folder of its own where the recipe names none."""
+    """Set the output folder where the recipe names none."""
     report = data.setdefault("report", {})
     if isinstance(report, dict):
         report.setdefault("output_dir", f"runs/{run_name}")

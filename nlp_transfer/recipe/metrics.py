@@ -1,7 +1,7 @@
-"""The table of metrics: a row each, and what recipes and reports derive from it.
+"""The table of metrics, one row for each, and the lists that recipes and reports derive from it.
 
-What computes a metric stands under its key in `nlp_transfer.evaluation.metrics.registry`, which is too heavy to be
-imported where a recipe is only read.
+The function that computes a metric is registered under its key in `nlp_transfer.evaluation.metrics.registry`, which
+is too heavy to import where a recipe is only read.
 """
 
 from collections.abc import Mapping
@@ -31,12 +31,11 @@ class Metric:
     Attributes:
         key: Its name in reports.
         tasks: Kinds of tasks that it suits.
-        heading: As a table has it; made from the key where empty.
+        heading: Column heading in tables; made from the key where empty.
         lower_is_better: Whether the smallest value is the best.
-        is_share: Whether it lies in [0, 1] or [-1, 1], so that a bar can show it.
-        hub: Id of the ``evaluate`` module that gives the same from class ids, as the Hub names it; empty where none
-            does.
-        arguments: What that module is given beside predictions and references.
+        is_share: Whether its values lie in [0, 1] or [-1, 1], so that a bar can show them.
+        hub: Hub id of the ``evaluate`` module that computes the same value from class ids; empty where there is none.
+        arguments: Further arguments of that module, beside predictions and references.
     """
 
     key: str
@@ -49,7 +48,7 @@ class Metric:
 
 
 def _average(name: str, tasks: tuple[TaskKind, ...]) -> tuple[Metric, ...]:
-    """The averages of a score of single classes, and the scores themselves."""
+    """The averages of a per-class score, and the per-class score itself."""
     means = [
         Metric(f"{name}_{average}", tasks, hub=name, arguments={"average": average})
         for average in ("macro", "micro", "weighted")
@@ -81,7 +80,7 @@ TABLE: dict[str, Metric] = {
         Metric("spearman", NUMBERS, "Spearman's rho"),
     )
 }
-"""Every metric by its report key, in the order of lists."""
+"""Every metric by its report key, in the order in which lists show them."""
 
 METRICS: dict[str, tuple[str, ...]] = {
     kind: tuple(metric.key for metric in TABLE.values() if kind in metric.tasks)
@@ -90,7 +89,7 @@ METRICS: dict[str, tuple[str, ...]] = {
 """Metrics that suit each task, by their report key."""
 
 LOWER_IS_BETTER = frozenset(metric.key for metric in TABLE.values() if metric.lower_is_better)
-"""Metrics of which the smallest value is the best."""
+"""Metrics whose smallest value is the best."""
 
 DEFAULT_METRICS: dict[str, tuple[str, ...]] = {
     "classification": ("accuracy", "f1_macro", "mcc", "log_loss", "ece"),
@@ -98,7 +97,7 @@ DEFAULT_METRICS: dict[str, tuple[str, ...]] = {
     "multi_label": ("f1_micro", "f1_macro", "accuracy", "average_precision"),
     "regression": ("mse", "mae", "r2", "pearson", "spearman"),
 }
-"""What is reported where a recipe names no metrics."""
+"""Metrics that are reported where a recipe names none."""
 
 SELECTION_METRICS: dict[str, str] = {
     "classification": "accuracy",
@@ -106,4 +105,4 @@ SELECTION_METRICS: dict[str, str] = {
     "multi_label": "f1_micro",
     "regression": "mse",
 }
-"""What the best epoch is chosen by where a recipe names no metric."""
+"""Metric that selects the best weights where a recipe names none."""

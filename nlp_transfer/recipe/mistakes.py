@@ -1,4 +1,4 @@
-"""Turns what pydantic finds into sentences a user can act on."""
+"""Turn pydantic's errors into sentences that a user can act on."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ Path = tuple[str | int, ...]
 
 
 def describe_value(value: Any) -> str:
-    """Say in words what stands where something else was expected.
+    """Say in words which value came instead of the expected one.
 
     Example:
         >>> describe_value("two"), describe_value(None), describe_value([1])
@@ -52,7 +52,7 @@ def describe_value(value: Any) -> str:
 
 
 def explain_errors(error: ValidationError, data: Mapping[str, Any]) -> list[str]:
-    """Turn pydantic's errors into one sentence a problem, in the order of the recipe.
+    """Turn pydantic's errors into one sentence for each problem, in the order of the recipe.
 
     Args:
         error: What ``Recipe.model_validate`` raised.
@@ -64,7 +64,7 @@ def explain_errors(error: ValidationError, data: Mapping[str, Any]) -> list[str]
     fields: dict[Path, list[tuple[Path, ErrorDetails]]] = {}
     for details in error.errors(include_url=False):
         path = _resolve_path(details["loc"], data)
-        # Beyond the field the alternatives of a union each report; they are one problem.
+        # Each alternative of a union reports its own error for a field; together they are one problem.
         fields.setdefault(path[:2], []).append((path, details))
     problems = [line for found in fields.values() for line in _explain_field(found, data)]
     return list(dict.fromkeys(problems))
@@ -78,14 +78,14 @@ def locate_errors(error: ValidationError, data: Mapping[str, Any]) -> list[tuple
         data: The mapping that was validated.
 
     Returns:
-        Paths of one part (a section, or a key at the top) or two (a key of a section).
+        Paths of one part (a section, or a top-level key) or two (a key of a section).
     """
     found = [_resolve_path(details["loc"], data)[:2] for details in error.errors(include_url=False)]
     return [path for path in dict.fromkeys(found) if path]
 
 
 def _resolve_path(loc: tuple[int | str, ...], data: Any) -> Path:
-    """Drop from pydantic's location what is no key of the recipe: names of types and of union members."""
+    """Keep the keys of the recipe in pydantic's location; drop the names of types and union members."""
     path: list[str | int] = []
     for part in loc:
         in_mapping = isinstance(data, Mapping) and part in data
@@ -104,10 +104,10 @@ def _format_path(path: Path) -> str:
 
 
 def _explain_field(found: list[tuple[Path, ErrorDetails]], data: Mapping[str, Any]) -> list[str]:
-    """Sum up the errors of one field: those inside it where there are any, else one for the whole."""
+    """Sum up the errors of one field: the errors inside its value where there are any, else one for the field."""
     depth = max(len(path) for path, _ in found)
     if depth > 2:
-        # One alternative fits the value's shape; only what it finds inside the value matters.
+        # One alternative fits the value's type; only its errors inside the value matter.
         return [_explain(path, details, data) for path, details in found if len(path) > 2]
     if len(found) == 1 or len(found[0][0]) < 2:
         return [_explain(path, details, data) for path, details in found]
@@ -142,7 +142,7 @@ def _explain(path: Path, details: ErrorDetails, data: Mapping[str, Any]) -> str:
 
 
 def _explain_method(path: Path, details: ErrorDetails, data: Mapping[str, Any]) -> str:
-    """Explain what no section has in common with the list of methods; an empty text where a section's words do."""
+    """Explain errors that only the list of methods can have; empty where the general explanation applies."""
     where, value, kinds = _format_path(path), details["input"], list(METHODS)
     if len(path) == 1:
         return f"{where}: expected a list of methods, got {describe_value(value)}. Write [{{kind: {kinds[0]}}}]."
@@ -174,7 +174,7 @@ def _explain_unknown(path: Path, data: Mapping[str, Any]) -> str:
 
 
 def _explain_key(where: str, value: Any, details: ErrorDetails) -> str:
-    """Explain a key that is no text, or none of the keys a mapping may have."""
+    """Explain a key that is not text, or is not one of the allowed keys of a mapping."""
     if isinstance(value, str):
         expected = str(details.get("ctx", {}).get("expected", "another key"))
         choices = expected.replace("'", '"')
@@ -193,7 +193,7 @@ def _explain_kind(section: str, value: Any) -> str:
 
 
 def _explain_section(section: str, value: Any) -> str:
-    """Explain a section that holds no keys."""
+    """Explain a section that is not a mapping of keys."""
     keys = list_keys(section)
     if isinstance(value, str) and value in list_kinds(section):
         return f"{section}: expected keys, got {describe_value(value)}. Write {section}.kind: {value} instead."
@@ -202,7 +202,7 @@ def _explain_section(section: str, value: Any) -> str:
 
 
 def _find_annotation(path: Path) -> Any:
-    """Look up what a key takes, or the items of the list or mapping it holds."""
+    """Look up the annotation of a key, or of the items of its list or mapping."""
     annotation = get_annotation(str(path[0]), str(path[1])) if len(path) > 1 else str
     if len(path) < 3:
         return annotation
@@ -214,14 +214,14 @@ def _find_annotation(path: Path) -> Any:
 
 
 def _explain_type(path: Path, value: Any, annotation: Any) -> str:
-    """Explain a value of the wrong type, or none of the words a key takes."""
+    """Explain a value of the wrong type, or a word that is not one of the choices."""
     members = split_union(annotation)
     hint = _hint_at_value(value, members)
     return f"{_format_path(path)}: expected {describe_type(annotation)}, got {describe_value(value)}.{hint}"
 
 
 def _hint_at_value(value: Any, members: tuple[Any, ...]) -> str:
-    """Say how the value would have to be written, where that can be guessed."""
+    """Suggest how to write the value, where that can be guessed."""
     words = [word for member in members if get_origin(member) is Literal for word in get_args(member)]
     numeric = int in members or float in members
     if value is None:
@@ -237,7 +237,7 @@ def _hint_at_value(value: Any, members: tuple[Any, ...]) -> str:
 
 
 def _hint_at_text(value: str, members: tuple[Any, ...], words: list[str]) -> str:
-    """Say what a text was probably meant to be."""
+    """Suggest what a text was probably meant to be."""
     numeric = int in members or float in members
     if numeric and isinstance(parse_scalar(value), (int, float)) and not isinstance(parse_scalar(value), bool):
         return " Remove the quotes."
@@ -256,9 +256,9 @@ def _format_bound(bound: float) -> str:
 
 
 def _describe_length(context: Mapping[str, Any]) -> str:
-    """Say how long a list may be at most."""
+    """Say how many items a list may have."""
     most = context["max_length"]
-    return f"expected at most {most} items" if most else "none is available yet, expected an empty list"
+    return f"expected at most {most} items" if most else "expected an empty list"
 
 
 _BOUNDS: dict[str, Callable[[Mapping[str, Any]], str]] = {

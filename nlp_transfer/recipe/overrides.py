@@ -42,7 +42,7 @@ _BOUND_KEYS: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {
     ("strategy", "variant"): (("training", "learning_rate"), ("training", "head_learning_rate")),
     ("task", "kind"): (("evaluation", "metrics"), ("training", "select_by")),
 }
-"""What a recipe said for one value of a key, and what therefore goes when that key is overridden."""
+"""For each key, the keys that depend on its value and are dropped when it is overridden."""
 
 _BOUND_TO: dict[tuple[str, str], str] = {
     ("data", "path"): "other data",
@@ -51,24 +51,24 @@ _BOUND_TO: dict[tuple[str, str], str] = {
     ("strategy", "variant"): "another variant",
     ("task", "kind"): "another task",
 }
-"""What the bound keys were written for, as a note says it."""
+"""What the dependent keys were written for, in the words of the note."""
 
 
 def check_sections(
     overrides: Sequence[str] | Mapping[str, Any], sections: Sequence[str], *, where: str
 ) -> dict[str, Any]:
-    """Read overrides of some sections of a recipe, and refuse those of others.
+    """Read overrides of some sections of a recipe, and refuse overrides of the other sections.
 
     Args:
         overrides: As for `read_changes`.
-        sections: Names of sections.
-        where: What takes no others, for the message.
+        sections: Names of the sections that may be overridden.
+        where: The command, for the message.
 
     Returns:
         Values by dotted key.
 
     Raises:
-        RecipeError: One cannot be read, or is of another section.
+        RecipeError: An override cannot be read, or belongs to another section.
 
     Example:
         >>> check_sections(["data.invalid=drop"], ["data"], where="advise")
@@ -77,7 +77,7 @@ def check_sections(
     changes, problems = read_changes(overrides)
     keys = ", ".join(f"{section}.*" for section in sections)
     problems += [
-        f"{'.'.join(path)}: {where} takes keys of {keys} only, and settles the rest itself."
+        f"{'.'.join(path)}: {where} takes keys of {keys} only, and chooses all others itself."
         for path, _ in changes
         if path[0] not in sections or len(path) < 2
     ]
@@ -90,8 +90,8 @@ def read_changes(overrides: Sequence[str] | Mapping[str, Any]) -> tuple[list[Cha
     """Read overrides into paths and values.
 
     Args:
-        overrides: Texts ``training.epochs=2``, or a mapping of dotted keys to values. A text is read as YAML 1.2;
-            where the key takes text it stays as it is, and ``null`` clears it.
+        overrides: Texts ``training.epochs=2``, or a mapping of dotted keys to values. The value in a text is read as
+            YAML 1.2; where the key takes text, the value is kept as written, and ``null`` clears the key.
 
     Returns:
         The changes in their order, and a sentence for each override that cannot be read.
@@ -122,7 +122,7 @@ def read_changes(overrides: Sequence[str] | Mapping[str, Any]) -> tuple[list[Cha
 
 
 def _add_change(key: str, value: Any, changes: list[Change], problems: list[str]) -> None:
-    """Check one override and file it under changes or problems."""
+    """Check one override and add it to changes or problems."""
     path = _split_path(key)
     if path is None:
         problems.append(f'override "{key}": expected a dotted key, such as training.epochs.')
@@ -133,15 +133,15 @@ def _add_change(key: str, value: Any, changes: list[Change], problems: list[str]
 
 
 def _split_path(key: str) -> tuple[str, ...] | None:
-    """Split a dotted key; names below a key are one part, because label names may hold dots."""
+    """Split a dotted key; everything after the second dot is one part, because label names may contain dots."""
     parts = [part.strip() for part in key.split(".", 2)]
     return tuple(parts) if all(parts) else None
 
 
 def _read_value(path: tuple[str, ...], text: str) -> Any:
-    """Read the text behind ``=`` as the key takes it."""
+    """Read the text after ``=`` as the type of the key requires."""
     if path == ("data", "delimiter") and text not in ("", "null"):
-        # YAML's null is a tilde, and strip() takes tabs away: here each is a character like any other.
+        # YAML reads a tilde as null, and strip() removes tabs: as delimiters both are ordinary characters.
         return text[1] if len(text) == 3 and text[0] == text[2] and text[0] in "'\"" else text
     members = _list_members(path)
     stripped = text.strip()
@@ -162,12 +162,12 @@ def _read_value(path: tuple[str, ...], text: str) -> Any:
 
 
 def _read_mapping(text: str) -> dict[str, Any]:
-    """Read ``{key: value}``; keys are always text, such as label names that look like numbers."""
+    """Read ``{key: value}``; keys stay text, even label names that look like numbers."""
     return dict(zip(parse_yaml(text, as_text=True), parse_yaml(text).values(), strict=True))
 
 
 def _list_members(path: tuple[str, ...]) -> tuple[Any, ...]:
-    """List the types that a path takes; none where the path is unknown."""
+    """List the types that the key at a path takes; empty where the path is unknown."""
     if path == ("description",):
         return (str,)
     if path[0] == "methods" and len(path) == 3 and path[1] in METHODS:
@@ -180,7 +180,7 @@ def _list_members(path: tuple[str, ...]) -> tuple[Any, ...]:
 
 
 def _place(path: tuple[str, ...], value: Any) -> tuple[list[Change], list[str]]:
-    """Check that a path can hold a value; a mapping for a whole section becomes one change a key."""
+    """Check that a path can take a value; a mapping for a whole section becomes one change for each key."""
     section = path[0]
     name = ".".join(path)
     if len(path) == 1 and section in list_sections():
@@ -231,13 +231,13 @@ def copy_plain(value: Any) -> Any:
 def apply_changes(base: Mapping[str, Any], changes: Sequence[Change]) -> dict[str, Any]:
     """Put changes into a recipe's mapping; the mapping itself stays as it is.
 
-    When ``data.path``, ``encoder.name``, ``strategy.kind``, ``strategy.variant`` or ``task.kind`` changes, what the
-    recipe said for the old value goes: columns, splits and versions; the encoder's revision; keys of the old strategy
-    and learning rates; metrics. Overrides of those keys themselves hold.
+    When ``data.path``, ``encoder.name``, ``strategy.kind``, ``strategy.variant`` or ``task.kind`` changes, the keys
+    that the recipe set for the old value are dropped: columns, splits and versions; the encoder's revision; keys of
+    the old strategy and learning rates; metrics. Overrides of those keys themselves are kept.
 
     Args:
         base: The recipe as it was read.
-        changes: Paths and values, later ones over earlier ones.
+        changes: Paths and values; a later change of the same key wins.
 
     Returns:
         A new mapping.
@@ -258,16 +258,16 @@ def apply_changes(base: Mapping[str, Any], changes: Sequence[Change]) -> dict[st
 
 
 def describe_dropped(base: Mapping[str, Any], changes: Sequence[Change]) -> list[str]:
-    """Say what ``apply_changes`` takes out of a recipe although it could have stayed.
+    """Say which keys ``apply_changes`` drops from a recipe although the new value would allow them.
 
-    Values that equal the default lose nothing, and keys that the new strategy does not have could not stay.
+    Keys with their default value are not mentioned, nor are keys that the new strategy does not have.
 
     Args:
         base: The recipe as it was read.
         changes: Paths and values, as for ``apply_changes``.
 
     Returns:
-        One sentence for each override that takes something along.
+        One sentence for each override that drops keys.
 
     Example:
         >>> describe_dropped({"data": {"path": "a.csv", "id": "key"}}, [(("data", "path"), "b.csv")])[0][:40]
@@ -295,11 +295,11 @@ def describe_dropped(base: Mapping[str, Any], changes: Sequence[Change]) -> list
 
 
 def _list_switches(base: dict[str, Any], changes: Sequence[Change]) -> list[tuple[str, str, Any]]:
-    """List the keys that others are bound to and whose value changes: section, key, new value."""
+    """List the keys with dependent keys whose value changes: section, key, new value."""
     found: list[tuple[str, str, Any]] = []
     for section, key in _BOUND_KEYS:
         values = [value for path, value in changes if path == (section, key)]
-        # Another strategy takes along whatever its variant would.
+        # A change of strategy.kind drops everything that a change of strategy.variant would drop.
         is_covered = any(earlier == section for earlier, _, _ in found)
         if values and not is_covered and values[-1] != _get(base, section, key):
             found.append((section, key, values[-1]))
@@ -307,7 +307,7 @@ def _list_switches(base: dict[str, Any], changes: Sequence[Change]) -> list[tupl
 
 
 def _resolve_defaults(base: dict[str, Any], section: str, key: str) -> Recipe:
-    """The recipe that names a section's kind and one key as the given one does, all else at its defaults."""
+    """A recipe of defaults, except for the kind of a section and one key, which are those of the given recipe."""
     held = _get_section(base, section)
     try:
         return Recipe.model_validate({section: {each: held[each] for each in ("kind", key) if each in held}})
@@ -316,12 +316,12 @@ def _resolve_defaults(base: dict[str, Any], section: str, key: str) -> Recipe:
 
 
 def _write_value(value: Any) -> str:
-    """Write a value as an override has it: text bare, all else as JSON, which YAML reads alike."""
+    """Write a value as in an override: text without quotes, everything else as JSON, which is valid YAML."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _get_section(data: dict[str, Any], section: str) -> dict[str, Any]:
-    """The section's own mapping, or an empty one where it has none."""
+    """The mapping of a section; a new empty one where the section is missing or no mapping."""
     held = data.get(section)
     return held if isinstance(held, dict) else {}
 
@@ -344,7 +344,7 @@ def _drop_foreign_keys(data: dict[str, Any], section: str, kind: Any) -> None:
 
 
 def _set(data: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
-    """Set one value; a section or mapping on the way that is missing is made."""
+    """Set one value; create its section or mapping where missing."""
     if len(path) == 1:
         data[path[0]] = value
         return

@@ -1,8 +1,8 @@
 """The recipe as typed models: the only home of a default.
 
 Every section refuses unknown keys and wrong types. Values that depend on other values (a learning rate on the
-strategy, metrics on the task) are filled in when the recipe is loaded, so that the recipe a run leaves behind holds
-every figure it used.
+strategy, metrics on the task) are filled in when the recipe is loaded, so that the recipe that a run saves contains
+every value it used.
 """
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -60,7 +60,7 @@ else:
     StrategyConfig = join_sections(STRATEGY_CONFIGS.values())
 
 BY_TERMS = "shipped_terms"
-"""What `data.balance` says in place of a column, to group rows by the shipped list of terms."""
+"""Value of `data.balance` that groups rows by the shipped list of terms instead of a column."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 OpenShare = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -84,7 +84,7 @@ class EncoderConfig(Section):
     name: str = Field("minilm-l6", min_length=1, description="Alias, folder, earlier artefact, or Hub id.")
     revision: str | None = Field(None, description="Branch, tag or commit of a Hub id.")
     init: Literal["pretrained", "random"] = Field(
-        "pretrained", description="random: the same architecture without any transfer."
+        "pretrained", description="random: the same architecture with random weights, without any transfer."
     )
     dropout: OpenShare | None = Field(None, description="Overrides every dropout rate of the encoder and its head.")
     trust_remote_code: bool = Field(False, description="Run code from the encoder's repository. Leave it off.")
@@ -106,14 +106,13 @@ class DataConfig(Section):
     encoding: str = Field("utf-8", description="Character encoding of csv, tsv, txt and jsonl files.")
     delimiter: Delimiter | None = Field(
         None,
-        description="Character between the cells of csv, tsv and txt files, or tab; told from their rows if absent.",
+        description="Character between the cells of csv, tsv and txt files, or tab; detected from the rows if absent.",
     )
     sheet: str | None = Field(None, min_length=1, description="Sheet of an Excel workbook; the first one where absent.")
     label_separator: str = Field(",", min_length=1, description="Splits a text cell that holds several labels.")
     permute_labels: bool = Field(
         False,
-        description="Permute the labels of train with data.seed: makes an encoder that a guard must refuse, and "
-        "nothing of use.",
+        description="Permute the labels of train with data.seed, only to make an encoder that a guard must refuse.",
     )
     invalid: Literal["error", "drop"] = Field(
         "error", description="What happens to rows with an empty text or a missing label; drops are counted."
@@ -124,16 +123,16 @@ class DataConfig(Section):
     unlabelled: str | None = Field(
         None,
         min_length=1,
-        description="Texts without labels, for methods that read some: bundled name, file, folder, or Hub id.",
+        description="Unlabelled texts for the methods that need them: bundled name, file, folder, or Hub id.",
     )
     domain: str | None = Field(
         None,
         min_length=1,
-        description="Column of domains: train and validation keep rows of data.source, test those of data.target, and "
-        "the target's rows of train become texts without labels.",
+        description="Column of domains: train and validation keep the rows of data.source, test keeps the rows of "
+        "data.target, and the train rows of data.target become unlabelled texts.",
     )
     source: list[str] | str | None = Field(
-        None, min_length=1, description="Domains with labels; all others than the target where absent."
+        None, min_length=1, description="Domains with labels; all domains except the target where absent."
     )
     target: list[str] | str | None = Field(None, min_length=1, description="Domain, or several, to transfer to.")
     validation_share: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
@@ -147,39 +146,39 @@ class DataConfig(Section):
     shots: PositiveInt | None = Field(None, description="K rows of every class, drawn with training.seed.")
     augment: Literal["none", "identity_swap", "identity_mix"] = Field(
         "none",
-        description="identity_swap: train also gets copies that name other people, by the shipped list of terms. "
-        "identity_mix: of any kind, such as a religion for a nationality.",
+        description="identity_swap: adds copies of train rows with identity terms replaced by others of their kind, "
+        "from the shipped list. identity_mix: by terms of any kind, such as a nationality by a religion.",
     )
-    swap_copies: PositiveInt = Field(2, description="Copies that data.augment makes of each row at most. Chosen.")
+    swap_copies: PositiveInt = Field(2, description="Most copies that data.augment makes of a row. Chosen.")
     swap_sentences: str | None = Field(
         None,
         min_length=1,
-        description="A label that, where it holds for a text, holds for its parts, such as nontoxic: data.augment also "
-        "makes copies of the sentences alone that name people.",
+        description="A label that is true of every part of its texts, such as nontoxic: for it data.augment also "
+        "copies single sentences that name people.",
     )
     balance: str | None = Field(
         None,
         min_length=1,
-        description="A column of groups, or shipped_terms: rows of train are repeated until the label does not follow "
-        "from the group.",
+        description="A column of groups, or shipped_terms: train rows are repeated until the group does not predict "
+        "the label.",
     )
     max_length: Annotated[int, Field(ge=4)] = Field(128, description="Tokens the encoder reads, special ones included.")
     long_text: Literal["truncate", "head_tail", "windows"] = Field(
         "truncate", description="Keep the start, keep both ends, or read overlapping windows and pool their logits."
     )
-    window_overlap: OpenShare = Field(0.25, description="Share of a window that repeats the one before; chosen.")
+    window_overlap: OpenShare = Field(0.25, description="Share of a window that repeats the previous window; chosen.")
     max_windows: PositiveInt = Field(
-        64, description="Most windows of one text; what lies behind them is cut, and counted. Chosen."
+        64, description="Most windows of one text; the rest of the text is cut, and the cut is counted. Chosen."
     )
 
     @property
     def source_domains(self) -> list[str]:
-        """The domains of ``source``; empty where none is named."""
+        """The domains of ``source``; empty where no domain is named."""
         return [self.source] if isinstance(self.source, str) else self.source or []
 
     @property
     def target_domains(self) -> list[str]:
-        """The domains of ``target``, whether one is named or several."""
+        """The domains of ``target`` as a list; empty where no domain is named."""
         return [self.target] if isinstance(self.target, str) else self.target or []
 
 
@@ -212,43 +211,45 @@ class TrainingConfig(Section):
     )
     label_smoothing: OpenShare = Field(0.0, description="Share of each target spread over all classes.")
     class_weights: Literal["balanced"] | dict[str, float] | None = Field(
-        None, description="Weight of each class in the loss; balanced: inverse to its frequency in train."
+        None, description="Weight of each class in the loss. balanced: inverse to the frequency of the class in train."
     )
     focal_gamma: Annotated[float, Field(ge=0)] = Field(0.0, description="Focal loss (Lin et al. 2017); 0 is off.")
-    group_by_length: bool = Field(True, description="Batches of similar length: less padding, same gradients.")
+    group_by_length: bool = Field(True, description="Batches of texts of similar length, for less padding.")
     packing: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="Rows without padding between them. auto: on GPUs, where nothing else changes; on: attention "
-        "dropout is left out for it, on a CPU too.",
+        description="Concatenate rows without padding. auto: on GPUs, where the results stay the same. on: always, on "
+        "CPUs too, and without attention dropout.",
     )
     compile: Literal["auto", "on", "off"] = Field(
-        "off", description="Compile the encoder's layers with torch; auto: on GPUs. The first steps take longer."
+        "off", description="Compile the encoder's layers with torch. auto: on GPUs. The first steps take longer."
     )
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, more time.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="Number format of training.")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to train.")
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="Head, order and dropout.")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="Seed of head, order and dropout.")
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] | None = Field(
-        None, min_length=1, description="Run all of these and report mean and spread; overrides seed."
+        None, min_length=1, description="Run with each of these seeds and report mean and spread; overrides seed."
     )
     evaluate_every: PositiveInt | None = Field(
-        None, description="Steps between evaluations on validation; epochs if absent."
+        None, description="Steps between evaluations on validation; one each epoch if absent."
     )
     select_by: str | None = Field(None, description="Validation metric that chooses the best weights.")
-    restore_best: bool = Field(True, description="End with the weights that did best on validation.")
-    early_stopping: PositiveInt | None = Field(None, description="Looks without improvement before training stops.")
+    restore_best: bool = Field(True, description="Keep the weights that did best on validation instead of the last.")
+    early_stopping: PositiveInt | None = Field(
+        None, description="Evaluations without improvement before training stops."
+    )
     checkpoint_every: PositiveInt | None = Field(
-        None, description="Steps between checkpoints; one an epoch where absent."
+        None, description="Steps between checkpoints; one each epoch where absent."
     )
     checkpoint_minutes: Annotated[float, Field(ge=0)] | None = Field(
         10.0,
-        description="Minutes after which a checkpoint is written besides, so that long epochs are not lost; "
-        "null or 0 for never.",
+        description="Minutes after which an additional checkpoint is written, so that little of a long epoch can be "
+        "lost; null or 0 for never.",
     )
     keep_checkpoints: PositiveInt = Field(2, description="How many checkpoints stay on disk besides the best.")
-    log_every: PositiveInt = Field(10, description="Steps between two readings of the loss for display.")
+    log_every: PositiveInt = Field(10, description="Steps between two displays of the loss.")
     trackers: list[Literal["tensorboard", "trackio", "wandb", "mlflow"]] = Field(
-        default_factory=list, description="Where figures are sent, through accelerate."
+        default_factory=list, description="Experiment trackers that get losses and metrics, through accelerate."
     )
 
 
@@ -265,42 +266,44 @@ class EvaluationConfig(Section):
     tfidf: bool = Field(True, description="Score TF-IDF with logistic regression on the same splits.")
     control: bool = Field(
         False,
-        description="Train the no-transfer control: same encoder, random weights. Of an earlier artefact also the same "
-        "run from the encoder that it started from.",
+        description="Train the no-transfer control: the same encoder with random weights. If encoder.name is an "
+        "earlier artefact, also repeat the run from the encoder that the artefact started from.",
     )
     guard: bool = Field(
-        False, description="Keep the better model where the transfer does harm; trains the control for it."
+        False, description="Keep the control where it is better than the transferred model; sets control."
     )
     control_learning_rates: list[Annotated[float, Field(gt=0)]] = Field(
         default_factory=lambda: [1e-4, 3e-4, 1e-3],
         min_length=1,
-        description="Rates the control is tried with; validation chooses. Chosen: what random encoders need.",
+        description="Learning rates to try for the control; validation selects one. Chosen: random encoders need them.",
     )
     calibration: Literal["none", "temperature", "isotonic"] = Field(
-        "none", description="Map on probabilities, fitted on validation and kept with the model; no decision changes."
+        "none",
+        description="Calibrate the probabilities on validation; the map is saved with the model and changes no "
+        "prediction.",
     )
     threshold_goal: Literal["none", "f1", "precision_at_recall", "recall_at_precision"] = Field(
-        "none", description="Choose the probability from which a label is given, on validation, for this goal."
+        "none", description="Choose the decision threshold of a label on validation, for this goal."
     )
     threshold_at: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        0.9, description="The recall, or precision, that threshold_goal holds. Chosen."
+        0.9, description="The recall, or precision, that threshold_goal must reach. Chosen."
     )
     threshold_label: str | None = Field(
         None, description="The class that gets the threshold; every label of multi_label where absent."
     )
     coverages: list[Annotated[float, Field(gt=0.0, le=1.0)]] = Field(
         default_factory=lambda: [0.5, 0.7, 0.8, 0.9, 0.95, 1.0],
-        description="Shares of the rows, the surest, whose accuracy the report shows; [] for none. Chosen.",
+        description="Shares of the most confident rows whose accuracy the report shows; [] for none. Chosen.",
     )
     slices: list[str] = Field(
         default_factory=list,
-        description="Columns of the data whose groups are scored one by one; length (words) and label need no column.",
+        description="Columns whose groups are scored separately; length (in words) and label need no column.",
     )
     worst_errors: Annotated[int, Field(ge=0)] = Field(20, description="Most confident mistakes shown in the report.")
 
 
 class ReportConfig(Section):
-    """What a run leaves and where."""
+    """What a run writes, and where."""
 
     output_dir: str = Field("runs/run", min_length=1, description="Folder of the run.")
     title: str | None = Field(None, description="Heading of the report and the model card.")
@@ -309,7 +312,7 @@ class ReportConfig(Section):
 
 
 def _name_kinds(entries: Any) -> Any:
-    """Let a method go by its bare name, where its settings stay as they are."""
+    """Turn the bare name of a method into its section with default settings."""
     if not isinstance(entries, list):
         return entries
     return [{"kind": entry} if isinstance(entry, str) else entry for entry in entries]
@@ -331,7 +334,7 @@ class Recipe(Section):
     strategy: StrategyConfig = Field(default_factory=lambda: FullConfig(kind="full"))
     methods: Annotated[list[MethodConfig], BeforeValidator(_name_kinds)] = Field(
         default_factory=list,
-        description="What wraps the strategy: other data, another loss, or several fits. Their order does not matter.",
+        description="Methods around the strategy: other data, another loss, or several fits. Their order is ignored.",
     )
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
@@ -339,7 +342,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _resolve(self) -> Self:
-        """Fill in what depends on other sections, then check what spans sections."""
+        """Fill in the values that depend on other sections."""
         kind = self.task.kind
         training: dict[str, Any] = {}
         if self.training.learning_rate is None:
@@ -352,7 +355,7 @@ class Recipe(Section):
         if self.evaluation.metrics is None:
             evaluation["metrics"] = list(DEFAULT_METRICS[kind])
         if self.evaluation.guard and not self.evaluation.control:
-            # There is nothing to fall back on without it.
+            # The guard falls back on the control.
             evaluation["control"] = True
         if evaluation:
             object.__setattr__(self, "evaluation", self.evaluation.model_copy(update=evaluation))

@@ -23,33 +23,33 @@ OpenShare = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class Section(BaseModel):
-    """What every section has in common: unknown keys and wrong types are refused, values do not change."""
+    """Base of every section: refuses unknown keys and wrong types, and is immutable."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class TechniqueSection(Section):
-    """What the settings of every strategy and every method have in common."""
+    """Base of the settings of every strategy and every method."""
 
     use_when: ClassVar[str] = ""
-    """When to choose it, in one line."""
+    """When to choose the technique, in one line."""
 
     kind: str
 
 
 def read_kind(section: type[BaseModel]) -> str:
-    """The name that a section of several kinds goes by, from its only choice.
+    """Read the name of a technique from its ``kind``.
 
     Args:
-        section: Its ``kind`` is a literal.
+        section: A section whose ``kind`` is a literal of one choice.
     """
     return str(get_args(section.model_fields["kind"].annotation)[0])
 
 
 def join_sections(sections: Iterable[type[TechniqueSection]]) -> Any:
-    """The type of a place where any of some sections may stand, told apart by ``kind``.
+    """Make the union type of several sections, with ``kind`` as the discriminator.
 
     Args:
-        sections: At least two.
+        sections: At least two sections.
     """
     return Annotated[reduce(operator.or_, sections), Field(discriminator="kind")]

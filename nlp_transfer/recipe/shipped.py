@@ -25,7 +25,7 @@ MAX_BYTES = 4 * MAX_CHARACTERS
 """Largest recipe file that is read: UTF-8 has at most four bytes a character."""
 
 SUITES = "benchmarks/"
-"""Folder of what is no recipe but names some."""
+"""Folder of the benchmark suites, which are not recipes but name some."""
 
 _MAX_SHOWN = 60  # chosen: characters of a name shown in a message
 
@@ -34,7 +34,7 @@ def locate_shipped() -> Path:
     """Find the folder of the shipped recipes: beside the package in a checkout, inside it in a wheel.
 
     Raises:
-        RecipeError: Neither is there; the installation is incomplete.
+        RecipeError: Neither folder exists; the installation is incomplete.
     """
     package = Path(__file__).resolve().parents[1]
     beside = package.parent / "recipes"
@@ -47,7 +47,7 @@ def locate_shipped() -> Path:
 
 
 def _index_shipped() -> dict[str, Path]:
-    """Map every shipped name to its file, sorted; links that lead out of the folder do not count."""
+    """Map every shipped name to its file, sorted; links that lead out of the folder are ignored."""
     root = locate_shipped().resolve()
     files = [path for path in root.rglob("*.yaml") if path.is_file() and path.resolve().is_relative_to(root)]
     names = {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(files)}
@@ -74,7 +74,7 @@ def list_shipped() -> dict[str, str]:
 
 
 def find_shipped(name: str) -> Path | None:
-    """Find the file of a shipped recipe; only names that ``list_shipped`` gives are found, so no other file is.
+    """Find the file of a shipped recipe; None for any name that ``list_shipped`` does not list.
 
     Example:
         >>> find_shipped("quickstart.yaml").name, find_shipped("../pyproject")
@@ -84,11 +84,11 @@ def find_shipped(name: str) -> Path | None:
 
 
 def find_shipped_name(path: Path) -> str | None:
-    """Name the shipped recipe that a file is, or None where it is none."""
+    """Give the name of the shipped recipe in a file; None for any other file."""
     try:
         resolved, shipped = path.resolve(), _index_shipped()
     except (RecipeError, OSError, RuntimeError):
-        return None  # a user's own file loads even where the shipped ones are gone
+        return None  # a user's own recipe loads even where the shipped recipes are missing
     return next((name for name, file in shipped.items() if file.resolve() == resolved), None)
 
 
@@ -112,7 +112,7 @@ def read_shipped(name: str) -> str:
 
 
 def explain_unknown_name(name: str) -> str:
-    """Say that no recipe has a name, and which one was probably meant."""
+    """Say that no recipe has the given name, and suggest the nearest one."""
     names = list_shipped_names()
     shown = name if len(name) <= _MAX_SHOWN else name[:_MAX_SHOWN] + "..."
     wanted = name.removesuffix(".yaml").strip("/")
@@ -152,7 +152,7 @@ def read_recipe_file(path: Path) -> str:
 
 
 def expand_path(path: str | Path) -> Path:
-    """Put the home folder in for a leading ``~``; a user that is not known leaves the path as it is."""
+    """Replace a leading ``~`` by the home folder; for an unknown user the path stays unchanged."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -160,7 +160,7 @@ def expand_path(path: str | Path) -> Path:
 
 
 def _explain_failure(path: Path, error: OSError | ValueError) -> TransferError:
-    """Tell the user's mistakes from the machine's troubles."""
+    """Make a `RecipeError` of the user's mistakes and a `StorageError` of failures of the machine."""
     if isinstance(error, OSError) and (obstacle := find_obstacle(path)) and not isinstance(error, PermissionError):
         return RecipeError(f"cannot be opened: {obstacle}. Check the path.", source=str(path))
     if isinstance(error, FileNotFoundError):
@@ -177,7 +177,7 @@ def copy_shipped(name: str, dest: str | Path) -> Path:
 
     Args:
         name: Such as ``sentiment/lora``.
-        dest: A file to write, or a folder that exists; there the file is called ``sentiment-lora.yaml``.
+        dest: A file to write, or an existing folder, in which the file becomes ``sentiment-lora.yaml``.
 
     Returns:
         The file that was written.

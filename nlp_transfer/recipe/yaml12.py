@@ -1,7 +1,7 @@
 """YAML as version 1.2 reads it: ``2e-5`` is a number, ``no`` is text, and nothing can run code.
 
-PyYAML follows version 1.1, where ``2e-5`` is text, ``no`` is false, ``010`` is 8 and ``1:30`` is 90. Here the
-core schema of version 1.2 decides, and what a recipe never needs is refused: tags, anchors, aliases, repeated keys.
+PyYAML follows version 1.1, where ``2e-5`` is text, ``no`` is false, ``010`` is 8 and ``1:30`` is 90. This module
+follows the core schema of version 1.2, and refuses what a recipe never needs: tags, anchors, aliases, repeated keys.
 """
 
 import math
@@ -47,10 +47,10 @@ def parse_scalar(text: str) -> Any:
     """Read one unquoted value by the core schema of YAML 1.2.
 
     Args:
-        text: The value as it stands after ``key:`` or ``key=``; surrounding spaces do not count.
+        text: The value after ``key:`` or ``key=``; surrounding spaces are ignored.
 
     Returns:
-        None, a bool, an int, a float, or the text itself where it is none of them.
+        None, a bool, an int, a float, or the text itself.
 
     Source:
         https://yaml.org/spec/1.2.2/#103-core-schema. Numbers of more than 400 digits stay text.
@@ -69,7 +69,7 @@ def parse_scalar(text: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """Builds plain values only; every scalar goes through ``parse_scalar``."""
+    """Loader that builds plain values only; every scalar goes through ``parse_scalar``."""
 
     # Without resolvers every plain scalar arrives as text, merge keys and timestamps included.
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own name
@@ -78,7 +78,7 @@ class _Loader(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Refuse what a recipe never needs, and nesting deep enough to exhaust the stack."""
+        """Refuse anchors, aliases and tags, and nesting deep enough to exhaust the stack."""
         event = self.peek_event()
         mark = event.start_mark
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
@@ -115,7 +115,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _TextLoader(_Loader):
-    """Keeps every scalar as the text it is."""
+    """Loader that keeps every scalar as text."""
 
     read_scalars = False
 
@@ -137,7 +137,7 @@ def parse_yaml(text: str, *, source: str = "", as_text: bool = False) -> Any:
         Nested dicts and lists of None, bool, int, float and str; None for an empty document.
 
     Raises:
-        RecipeError: The text is no YAML, is too long or too deep, repeats a key, or holds a tag, anchor or alias;
+        RecipeError: The text is not YAML, is too long or too deep, repeats a key, or has a tag, anchor or alias;
             the message names line and column, both counted from 1.
 
     Example:
@@ -158,7 +158,7 @@ def parse_yaml(text: str, *, source: str = "", as_text: bool = False) -> Any:
         mark = error.problem_mark or error.context_mark
         if mark and (tab := _find_tab(text, mark)):
             raise RecipeError(
-                f"line {tab[0]}, column {tab[1]}: expected spaces, came a tab, which YAML does not take for "
+                f"line {tab[0]}, column {tab[1]}: expected spaces, got a tab, which YAML does not allow in "
                 "indentation. Replace it by spaces.",
                 source=source,
             ) from None
@@ -170,9 +170,9 @@ def parse_yaml(text: str, *, source: str = "", as_text: bool = False) -> Any:
 
 
 def _find_tab(text: str, mark: yaml.Mark) -> tuple[int, int] | None:
-    """Find the tab that a parser stumbled over, where it was one: line and column, from 1.
+    """Find the tab that stopped the parser, as line and column from 1; None where no tab did.
 
-    It stands where the parser stopped, or in the indentation of that line or of one shortly before it.
+    The tab is where the parser stopped, or in the indentation of that line or of one of the three before it.
     """
     lines = text.splitlines()
     for number in range(mark.line, max(mark.line - 3, -1), -1):
@@ -186,7 +186,7 @@ def _find_tab(text: str, mark: yaml.Mark) -> tuple[int, int] | None:
 
 
 def _describe_character(text: str, error: yaml.reader.ReaderError) -> str:
-    """Say where a character stands that YAML does not allow."""
+    """Say which character YAML does not allow, with its line and column."""
     before = text[: error.position]
     line = before.count("\n") + 1
     column = error.position - (before.rfind("\n") + 1) + 1
@@ -196,17 +196,17 @@ def _describe_character(text: str, error: yaml.reader.ReaderError) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what versions 1.1 and 1.2 both read back as the same values."""
+    """Dumper whose output versions 1.1 and 1.2 both read back as the same values."""
 
     def ignore_aliases(self, _data: Any) -> bool:
-        """Write a value out wherever it occurs; anchors would be refused on reading."""
+        """Write a repeated value in full each time; the loader refuses anchors."""
         return True
 
     def represent_text(self, value: str) -> yaml.ScalarNode:
-        """Quote text that version 1.2 would read as something else; PyYAML does so for version 1.1."""
+        """Quote text that version 1.2 would not read as text; PyYAML does the same for version 1.1."""
         style = None if parse_scalar(value) == value else "'"
         if not value.isprintable():
-            style = '"'  # elsewhere PyYAML writes rare line breaks such as U+0085 bare, and folds them on reading
+            style = '"'  # in other styles PyYAML writes rare line breaks such as U+0085 bare, and folds them on reading
         return self.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
     def represent_sequence_by_content(self, value: list[Any]) -> yaml.SequenceNode:

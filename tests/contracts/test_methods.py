@@ -329,7 +329,7 @@ def test_no_label_of_the_target_is_ever_seen(name: str, tiny_encoder: Any, tmp_p
     ("settings", "said"),
     [
         ({"methods": ["self_training"]}, "reads texts without labels, and there are none"),
-        ({"methods": ["r_drop"], "strategy": {"kind": "features"}}, "which strategy.kind features has not"),
+        ({"methods": ["r_drop"], "strategy": {"kind": "features"}}, "which strategy.kind features does not do"),
         ({"methods": ["r_drop"], "strategy": {"kind": "zero_shot"}}, "which trains nothing"),
         ({"methods": ["r_drop", "r_drop"]}, '"r_drop" is listed more than once'),
         (

@@ -39,7 +39,7 @@ HELD: list[FileLock] = []
 CASES = [
     # What YAML cannot be.
     recipe_case("broken yaml", "task: {kind: regression\n", ("line 2, column 1", "expected")),
-    recipe_case("a tab for indentation", "task:\n\tkind: regression\n", ("line 2, column 1", "came a tab")),
+    recipe_case("a tab for indentation", "task:\n\tkind: regression\n", ("line 2, column 1", "got a tab")),
     recipe_case("a tag", "task: !!python/object:os.system {}\n", ("line 1, column 7", "write the plain value")),
     recipe_case("an anchor", "task: &a {kind: regression}\n", ("line 1, column 7", "write the value out")),
     recipe_case("a key twice", "training: {epochs: 1, epochs: 2}\n", ("line 1, column 23", '"epochs"', "twice")),

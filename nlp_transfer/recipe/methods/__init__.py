@@ -1,1 +1,1 @@
-"""The methods of a recipe: a module a method, which is the only home of its defaults, and their table."""
+"""The methods of a recipe: one module for each, the only home of its defaults, and their table."""

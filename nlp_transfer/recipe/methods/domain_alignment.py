@@ -1,4 +1,4 @@
-"""Settings of the alignment of domains."""
+"""Settings of domain alignment."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
@@ -36,7 +36,7 @@ class DomainAlignmentConfig(TechniqueSection):
         "and cdan 0.1, coral 10, mmd 1.",
     )
     steepness: Annotated[float, Field(gt=0)] = Field(
-        10.0, description="How early the weight has grown (Ganin et al. 2016, section 5.2.2)."
+        10.0, description="How fast the weight grows (gamma of Ganin et al. 2016, section 5.2.2)."
     )
     hidden: PositiveInt = Field(
         100, description="Width of the hidden layer of the head of dann and cdan (Ganin et al. 2016)."

@@ -1,4 +1,4 @@
-"""What is known of a method beside its settings: everything that lists methods derives from it."""
+"""The facts about a method beside its settings; everything that lists methods derives from them."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

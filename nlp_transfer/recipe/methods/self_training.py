@@ -14,7 +14,7 @@ __all__ = ["FACTS", "SelfTrainingConfig"]
 class SelfTrainingConfig(TechniqueSection):
     """Train a model, predict unlabelled texts, and train again on both, in rounds (Scudder 1965)."""
 
-    use_when: ClassVar[str] = "many texts without labels, of this domain or of one that you have no labels of"
+    use_when: ClassVar[str] = "many unlabelled texts, of this domain or of a domain that you have no labels for"
 
     kind: Literal["self_training"]
     rounds: Annotated[int, Field(ge=0)] = Field(3, description="Rounds after the first fit; 0 is off. Chosen.")

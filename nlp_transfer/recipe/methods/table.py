@@ -1,4 +1,4 @@
-"""The table of methods: a row each, and what recipes derive from it."""
+"""The table of methods, one row for each, and what recipes derive from it."""
 
 from collections.abc import Sequence
 from types import ModuleType
@@ -19,10 +19,10 @@ METHODS: dict[str, MethodFacts] = {module.FACTS.kind: module.FACTS for module in
 
 
 def list_active(methods: Sequence[TechniqueSection]) -> list[TechniqueSection]:
-    """Give the methods that do something: those of strength 0 leave a run as it is.
+    """List the methods that are not turned off by their settings.
 
     Args:
-        methods: Of a recipe.
+        methods: The methods of a recipe.
 
     Returns:
         What comes before the fits, then what changes them, then what goes around them, however they were listed.

@@ -1,1 +1,1 @@
-"""The strategy section of a recipe: a module a strategy, which is the only home of its defaults, and their table."""
+"""The strategies of a recipe: one module for each, the only home of its defaults, and their table."""

@@ -13,7 +13,7 @@ __all__ = ["FACTS", "AdaptersConfig"]
 class AdaptersConfig(TechniqueSection):
     """Train small bottleneck networks inside the layers, and the head (Houlsby et al. 2019)."""
 
-    use_when: ClassVar[str] = "many tasks on one encoder that stays as it is, each with a small file of its own"
+    use_when: ClassVar[str] = "many tasks on one unchanged encoder, each with a small file of its own"
 
     kind: Literal["adapters"]
     variant: Literal["houlsby", "pfeiffer", "parallel"] = Field(
@@ -21,15 +21,15 @@ class AdaptersConfig(TechniqueSection):
         description="houlsby: after attention and feed-forward. pfeiffer: after the feed-forward (Pfeiffer et al. "
         "2021). parallel: beside the feed-forward (He et al. 2022).",
     )
-    reduction: PositiveInt = Field(16, description="Width of the encoder over that of the bottleneck.")
+    reduction: PositiveInt = Field(16, description="Width of the encoder divided by the width of the bottleneck.")
     activation: Literal["relu", "gelu", "silu"] = Field("relu", description="Between the projections down and up.")
     dropout: OpenShare = Field(0.0, description="Dropout inside the bottleneck.")
     scale: Annotated[float, Field(gt=0)] = Field(
-        1.0, description="Factor on what the adapters give; He et al. 2022 use 4 with parallel."
+        1.0, description="Factor on the outputs of the adapters; He et al. 2022 use 4 with parallel."
     )
     input_norm: bool = Field(
         False,
-        description="A layer norm of its own on what each adapter reads: sublayers of small encoders give little.",
+        description="Add a layer norm to the input of each adapter, as sublayer outputs of small encoders are small.",
     )
     norms: bool = Field(False, description="Train the encoder's layer norms too, as Houlsby et al. 2019 do.")
 

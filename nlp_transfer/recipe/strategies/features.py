@@ -27,7 +27,7 @@ class FeaturesConfig(TechniqueSection):
     normalize: bool = Field(True, description="Scale every vector to length 1, as sentence encoders are trained.")
     penalties: Annotated[list[PositiveFloat], Field(min_length=1)] = Field(
         default_factory=lambda: [1.0, 4.0, 16.0, 64.0],
-        description="Inverse strengths C of the penalty that cross-validation chooses from (logistic and svm); chosen.",
+        description="Inverse penalty strengths C for cross-validation to choose from (logistic and svm); chosen.",
     )
     folds: Annotated[int, Field(ge=2)] = Field(3, description="Folds of that cross-validation; chosen.")
     neighbors: PositiveInt = Field(10, description="How many neighbors vote (knn); chosen.")
@@ -46,7 +46,7 @@ FACTS = StrategyFacts(
         Knob("strategy.layers", choices=([-1], [-2], [-1, -2], [-1, -2, -3, -4])),
         Knob("strategy.combine", choices=("mean", "concat")),
         Knob("strategy.normalize", choices=(True, False)),
-        # The first token's vectors hardly differ from text to text, which only a weak penalty can use.
+        # The first token's vectors hardly differ between texts; only a weak penalty can use such small differences.
         Knob("strategy.penalties", choices=([1.0, 4.0, 16.0, 64.0], [1e2, 1e3, 1e4, 1e5])),
     ),
     once=1.0,

@@ -18,26 +18,27 @@ class FewShotConfig(TechniqueSection):
     kind: Literal["few_shot"]
     method: Literal["contrastive", "cloze", "prototypes"] = Field(
         "contrastive",
-        description="contrastive: pull a class together, then fit a head (after SetFit, Tunstall et al. 2022). cloze: "
-        "score words in a gap (Schick and Schutze 2021). prototypes: nearest class mean (Snell et al. 2017).",
+        description="contrastive: pull the vectors of a class together, then fit a head (after SetFit, Tunstall et al. "
+        "2022). cloze: score words at a mask (Schick and Schutze 2021). prototypes: nearest class mean (Snell et al. "
+        "2017).",
     )
     pooling: Literal["mean", "first", "max"] = Field("mean", description="How a text's tokens become one vector.")
     temperature: PositiveFloat = Field(
         0.2,
-        description="Contrastive: the lower, the more the hardest pairs count (Khosla et al. 2020); chosen on the "
-        "validation of three sets.",
+        description="Contrastive: a lower value gives the hardest pairs more weight (Khosla et al. 2020); chosen on "
+        "the validation splits of three data sets.",
     )
     examples_per_class: Annotated[int, Field(ge=2)] = Field(
-        4, description="Contrastive: examples of one class that stand together in a window; chosen."
+        4, description="Contrastive: examples of one class that come together in a batch; chosen."
     )
     penalty: PositiveFloat = Field(
         1.0,
-        description="Inverse strength C of the logistic head's penalty for two classes; grows with their count, as the "
-        "examples of each become a smaller share of all; chosen.",
+        description="Inverse penalty strength C of the logistic head for two classes; it grows with the number of "
+        "classes, as each has a smaller share of the examples; chosen.",
     )
-    pattern: str = Field("{text} It was {mask}.", description="Cloze: where the text and the gap stand.")
+    pattern: str = Field("{text} It was {mask}.", description="Cloze: template with the places of text and mask.")
     verbalizers: dict[str, str] | None = Field(
-        None, description="Cloze: the word of each label, a single token; the label's own name where absent."
+        None, description="Cloze: the word of each label, a single token; the label's name where absent."
     )
 
 

@@ -11,7 +11,7 @@ __all__ = ["FACTS", "FrozenConfig"]
 
 
 class FrozenConfig(TechniqueSection):
-    """Train the head only; the encoder stays as it was pretrained."""
+    """Train the head only; the encoder is frozen."""
 
     use_when: ClassVar[str] = "few rows, little time, or one encoder that serves several tasks"
 

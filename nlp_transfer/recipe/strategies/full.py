@@ -17,7 +17,7 @@ class FullConfig(TechniqueSection):
 
     kind: Literal["full"]
     l2_sp: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="Pull towards the pretrained weights (L2-SP, Li et al. 2018); 0 is off."
+        0.0, description="Weight of the pull towards the pretrained weights (L2-SP, Li et al. 2018); 0 is off."
     )
     mixout: OpenShare = Field(
         0.0, description="Share of weights swapped for the pretrained ones in each step (Lee et al. 2020); 0 is off."

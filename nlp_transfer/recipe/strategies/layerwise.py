@@ -11,26 +11,26 @@ __all__ = ["FACTS", "LayerwiseConfig"]
 
 
 class LayerwiseConfig(TechniqueSection):
-    """Train some of the layers, or all at rates that fall from the top."""
+    """Train some of the layers, or all of them at rates that fall from the top layer down."""
 
     use_when: ClassVar[str] = "hundreds of rows like the texts of its pretraining, or full is too slow"
 
     kind: Literal["layerwise"]
-    freeze_embeddings: bool = Field(True, description="Leave token and position embeddings as they are.")
+    freeze_embeddings: bool = Field(True, description="Freeze token and position embeddings.")
     freeze_layers: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="Layers from the bottom that stay as they are; half of them where absent."
+        None, description="How many layers to freeze, from the bottom; half of them where absent."
     )
     only: Literal["all", "biases", "norms"] = Field(
-        "all", description="Of the open layers: everything, biases (BitFit, Ben Zaken et al. 2021) or norms."
+        "all", description="What to train of the open layers: all, biases (BitFit, Ben Zaken et al. 2021) or norms."
     )
     unfreeze: Literal["at_once", "gradual"] = Field(
-        "at_once", description="gradual: one layer more an epoch, from the top (Howard and Ruder 2018)."
+        "at_once", description="gradual: one more layer each epoch, from the top (Howard and Ruder 2018)."
     )
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         1.0, description="Factor on the learning rate for each layer further down (Clark et al. 2020)."
     )
     reinit_layers: Annotated[int, Field(ge=0)] = Field(
-        0, description="Layers from the top that are drawn anew (Zhang et al. 2021)."
+        0, description="How many layers to reinitialize, from the top (Zhang et al. 2021)."
     )
     cache_prefix: bool = Field(True, description="Run the frozen layers once over the data, not once an epoch.")
 
@@ -49,7 +49,7 @@ FACTS = StrategyFacts(
         Knob("strategy.layer_decay", choices=(0.7, 0.8, 0.9, 1.0)),
         Knob("strategy.reinit_layers", choices=(0, 1)),
     ),
-    # Half of the layers run once and are cached; of the others a step is forward and backward.
+    # Half of the layers run once and are cached; a step is forward and backward through the other half.
     once=0.5,
     step=1.5,
     rung=4,

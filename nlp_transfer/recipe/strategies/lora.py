@@ -1,4 +1,4 @@
-"""Settings of LoRA and its kin."""
+"""Settings of LoRA and its variants."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -18,12 +18,12 @@ class LoraConfig(TechniqueSection):
     kind: Literal["lora"]
     variant: Literal["lora", "dora", "adalora", "vera", "ia3", "oft", "fourierft", "loha", "lokr", "miss"] = Field(
         "lora",
-        description="dora: magnitude apart from direction (Liu et al. 2024). adalora: ranks are dealt out where they "
-        "count (Zhang et al. 2023). vera: shared random matrices, only scales are trained (Kopiczko et al. 2024). ia3: "
-        "scales of query, value and feed-forward (Liu et al. 2022). oft: rotations of the inputs (Qiu et al. 2023). "
-        "fourierft: a few frequencies (Gao et al. 2024). loha, lokr: products of Hadamard and Kronecker (Hyeon-Woo et "
-        "al. 2022, Yeh et al. 2024). miss: one shared matrix (Kang and "
-        "Yin 2024).",
+        description="dora: separate magnitude and direction (Liu et al. 2024). adalora: more rank for the matrices "
+        "that matter (Zhang et al. 2023). vera: shared random matrices, only scales are trained (Kopiczko "
+        "et al. 2024). ia3: scales of query, value and feed-forward (Liu et al. 2022). oft: rotations of "
+        "the inputs (Qiu et al. 2023). fourierft: a few frequencies (Gao et al. 2024). loha, lokr: "
+        "Hadamard and Kronecker products (Hyeon-Woo et al. 2022, Yeh et al. 2024). miss: one shared "
+        "matrix (Kang and Yin 2024).",
     )
     rank: PositiveInt = Field(
         8, description="Rank of the update; with adalora the mean rank at the end, with oft the width of a rotation."
@@ -32,7 +32,7 @@ class LoraConfig(TechniqueSection):
         16, description="Scale of the update: alpha / rank. Only the variants of LoRA, loha and lokr have it."
     )
     dropout: OpenShare = Field(
-        0.0, description="Dropout on the input of the update; it takes as long as the update itself does."
+        0.0, description="Dropout on the input of the update; it costs as much time as the update itself."
     )
     rank_stabilized: bool = Field(False, description="Scale by alpha / sqrt(rank) (rsLoRA, Kalajdzievski 2023).")
     init: Literal["default", "pissa"] = Field(
@@ -43,16 +43,16 @@ class LoraConfig(TechniqueSection):
     )
     targets: list[str] | None = Field(
         None,
-        description="Names of the linear layers to adapt; where absent all of them (lora, dora, adalora) or the "
-        "attention's query and value (the other variants).",
+        description="Names of the linear layers to adapt; if absent, all (lora, dora, adalora) or the attention's "
+        "query and value (other variants).",
     )
     frequencies: PositiveInt = Field(1000, description="Trained frequencies of each matrix (fourierft).")
     quantize: Literal["none", "4bit", "8bit"] = Field(
         "none",
         description="Hold the frozen matrices in 4 bits (QLoRA, Dettmers et al. 2023) or 8 bits (Dettmers et al. 2022) "
-        "while training, on NVIDIA GPUs; what is saved goes on the encoder as it was published.",
+        "while training, on NVIDIA GPUs; the saved adapter loads on the unquantized encoder.",
     )
-    merge: bool = Field(False, description="Fold the update into the encoder: a plain transformers folder is saved.")
+    merge: bool = Field(False, description="Merge the update into the encoder and save a plain transformers folder.")
 
 
 FACTS = StrategyFacts(
@@ -63,7 +63,7 @@ FACTS = StrategyFacts(
     recipe="sentiment/lora",
     recipe_many="intent/lora",
     learning_rate=1e-3,
-    # Tried on 1,500 rows of TREC, most of them at one rate; that of vera is of the order that its paper has.
+    # Tried on 1,500 rows of TREC, most variants at one rate only; vera's rate has the magnitude of its paper's.
     variant_rates={
         "fourierft": 5e-2,
         "ia3": 1e-2,
@@ -82,7 +82,7 @@ FACTS = StrategyFacts(
         Knob("strategy.rate_ratio", choices=(1.0, 4.0, 16.0)),
         Knob("strategy.frequencies", choices=(500, 1000, 2000)),
     ),
-    step=2.7,  # it spares most of the weights' own gradients and the optimizer
+    step=2.7,  # most weights need no gradient and no optimizer step
     rung=6,
     work=1.0,
     stretch=SLOW_START,

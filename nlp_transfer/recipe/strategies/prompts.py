@@ -11,22 +11,22 @@ __all__ = ["FACTS", "PromptsConfig"]
 
 
 class PromptsConfig(TechniqueSection):
-    """Train vectors that stand in front of every text, and the head (Lester et al. 2021)."""
+    """Train vectors in front of every text, and the head (Lester et al. 2021)."""
 
-    use_when: ClassVar[str] = "the smallest file a task, on a large encoder; LoRA is more accurate on small ones"
+    use_when: ClassVar[str] = "the smallest file for each task, on a large encoder; LoRA is more accurate on small ones"
 
     kind: Literal["prompts"]
     variant: Literal["prefix", "prompt", "p_tuning"] = Field(
         "prompt",
-        description="prompt: word vectors (Lester et al. 2021). p_tuning: word vectors that a network makes (Liu et "
+        description="prompt: word vectors (Lester et al. 2021). p_tuning: word vectors made by a network (Liu et "
         "al. 2021). prefix: keys and values for every layer (Li and Liang 2021), for BERT, RoBERTa, XLM-R and "
         "ELECTRA only; stronger on small encoders.",
     )
-    tokens: PositiveInt = Field(20, description="Prompts in front of a text; the encoder can read that many fewer.")
+    tokens: PositiveInt = Field(20, description="Vectors in front of a text; the encoder reads that many fewer tokens.")
     init: Literal["vocabulary", "random"] = Field(
-        "vocabulary", description="What prompt begins with: the vectors of words that are drawn, or noise."
+        "vocabulary", description="Initial values of prompt: the vectors of randomly drawn words, or noise."
     )
-    project: bool = Field(False, description="Make the keys and values of prefix by a network while training.")
+    project: bool = Field(False, description="Compute the keys and values of prefix with a network during training.")
 
 
 FACTS = StrategyFacts(

@@ -1,4 +1,4 @@
-"""The table of strategies: a row each, and what recipes derive from it."""
+"""The table of strategies, one row for each, and what recipes derive from it."""
 
 import math
 from types import ModuleType
@@ -32,25 +32,25 @@ MODULES: tuple[ModuleType, ...] = (
     prompts,
     distill,
 )
-"""Every strategy's settings, in the order of lists."""
+"""The module of every strategy, in the order in which lists show them."""
 
 STRATEGIES: dict[str, StrategyFacts] = {module.FACTS.kind: module.FACTS for module in MODULES}
 """Every strategy by its name in recipes."""
 
 STRATEGY_CONFIGS: dict[str, type[TechniqueSection]] = {kind: facts.section for kind, facts in STRATEGIES.items()}
-"""Section of each strategy by its kind."""
+"""Settings class of each strategy, by kind."""
 
 LEARNING_RATES: dict[str, float] = {
     kind: facts.learning_rate for kind, facts in STRATEGIES.items() if facts.learning_rate is not None
 }
-"""Peak learning rate of each strategy that has one, where a recipe names none."""
+"""Default peak learning rate of each strategy that trains by gradients."""
 
 PISSA_SLOWER = 4.0
-"""Divides the rate where both matrices start large; chosen."""
+"""Divides the default rate with PiSSA, where both matrices start large; chosen."""
 
 
 def find_facts(strategy: TechniqueSection) -> StrategyFacts:
-    """The row of a strategy.
+    """Look up the row of a strategy.
 
     Args:
         strategy: Its section of a recipe.
@@ -63,13 +63,13 @@ def find_facts(strategy: TechniqueSection) -> StrategyFacts:
 
 
 def find_learning_rate(strategy: TechniqueSection) -> float | None:
-    """Give the peak learning rate of a strategy where a recipe names none.
+    """Give the default peak learning rate of a strategy.
 
     Args:
-        strategy: Its section.
+        strategy: Its section of a recipe.
 
     Returns:
-        The rate of its variant, else that of its kind; None where nothing is trained by gradients.
+        The rate of the variant, else the rate of the kind; None where nothing is trained by gradients.
 
     Example:
         >>> LoraConfig = lora.LoraConfig
@@ -79,7 +79,7 @@ def find_learning_rate(strategy: TechniqueSection) -> float | None:
     facts = find_facts(strategy)
     rate = facts.variant_rates.get(getattr(strategy, "variant", ""), facts.learning_rate)
     if isinstance(strategy, lora.LoraConfig) and rate is not None:
-        # What makes the same step move the product of the two matrices further takes a smaller one.
+        # Each of these options makes the same step change the product of the two matrices more.
         rate /= math.sqrt(strategy.rate_ratio)
         rate /= math.sqrt(strategy.rank) if strategy.rank_stabilized else 1.0
         rate /= PISSA_SLOWER if strategy.init == "pissa" else 1.0

@@ -13,7 +13,7 @@ __all__ = ["FACTS", "ZeroShotConfig"]
 class ZeroShotConfig(TechniqueSection):
     """Train nothing: compare each text with words for the labels, or use the head of an earlier classifier."""
 
-    use_when: ClassVar[str] = "no labelled rows yet, labels that words can describe, or a classifier of like labels"
+    use_when: ClassVar[str] = "no labelled rows yet, labels that words can describe, or a classifier of similar labels"
 
     kind: Literal["zero_shot"]
     method: Literal["label_embedding", "entailment", "reuse"] = Field(
@@ -22,24 +22,24 @@ class ZeroShotConfig(TechniqueSection):
         "language inference (Yin et al. 2019). reuse: encoder.name is a classifier whose labels are mapped.",
     )
     template: str = Field(
-        "This text is about {}.", description="Sentence around a label's words; {} is their place (label_embedding)."
+        "This text is about {}.", description="Sentence around a label's words, which replace {} (label_embedding)."
     )
     hypothesis_template: str = Field(
         "This text is about {}.",
-        description="Hypothesis about a text; {} is the place of a label's words (entailment).",
+        description="Hypothesis about a text; a label's words replace {} (entailment).",
     )
     descriptions: dict[str, str] = Field(
         default_factory=dict, description="Words for a label by its name; the name itself where absent."
     )
     scale: PositiveFloat = Field(
-        20.0, description="Factor on the cosine (label_embedding); what sentence encoders are trained with."
+        20.0, description="Factor on the cosine (label_embedding), as in the training of sentence encoders."
     )
     mapping: dict[str, str] = Field(
         default_factory=dict,
         description="Label of the earlier classifier to label of the data (reuse); equal names where absent.",
     )
     calibrate: Literal["none", "temperature"] = Field(
-        "none", description="temperature: one number, fitted to the labels of validation (Guo et al. 2017)."
+        "none", description="temperature: one number, fitted on the labels of validation (Guo et al. 2017)."
     )
 
 

@@ -181,11 +181,11 @@ def test_texts_without_terms_stay_as_they_are_and_it_is_said(frames):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["data.balance=who", "task.kind=multi_label"], "has not one class a row"),
-        (["data.balance=body", "data.text=body"], "plays another part"),
+        (["data.balance=who", "task.kind=multi_label"], "needs one class per row"),
+        (["data.balance=body", "data.text=body"], "has another role"),
         (["data.swap_copies=3"], "no effect with data.augment none"),
         (["data.swap_sentences=good"], "no effect with data.augment none"),
-        (["data.augment=identity_mix", "data.swap_sentences=1", "task.kind=regression"], "has not one class a row"),
+        (["data.augment=identity_mix", "data.swap_sentences=1", "task.kind=regression"], "needs one class per row"),
     ],
 )
 def test_recipes_that_contradict_themselves_are_refused(overrides, message):

@@ -19,7 +19,10 @@ CASES = [
     ({"task": {"labels": ["a", " "]}}, "task.labels: expected names, got an empty text"),
     ({"task": {"kind": "regression", "labels": ["a", "b"]}}, "task.labels: expected one name"),
     ({"task": {"kind": "multi_label", "labels": []}}, "task.labels: expected names for task.kind multi_label"),
-    ({"encoder": {"init": "random"}, "strategy": {"kind": "frozen"}}, "encoder.init: random weights stay frozen noise"),
+    (
+        {"encoder": {"init": "random"}, "strategy": {"kind": "frozen"}},
+        'encoder.init: strategy.kind "frozen" freezes weights',
+    ),
     ({"encoder": {"init": "random"}, "strategy": {"kind": "lora"}}, "Use strategy.kind=full"),
     ({"data": {"label": ["a", "b"]}}, "data.label: a list of columns needs task.kind multi_label"),
     ({"data": {"label": []}, "task": {"kind": "multi_label"}}, "data.label: expected at least one column"),
@@ -28,7 +31,7 @@ CASES = [
     ({"data": {"text": "a", "label": "a"}}, "data.label: expected another column than data.text"),
     ({"data": {"text_b": "a", "label": "a"}}, "data.label: expected another column than data.text_b"),
     ({"data": {"splits": {"train": "x", "test": "x"}}}, 'data.splits: "x" is named for more than one split'),
-    ({"data": {"validation_share": 0.5, "test_share": 0.5}}, "data.test_share: expected below 1"),
+    ({"data": {"validation_share": 0.5, "test_share": 0.5}}, "data.test_share: expected a sum below 1"),
     ({"data": {"shots": 8}, "task": {"kind": "regression"}}, "data.shots: rows of every class cannot be drawn"),
     ({"data": {"shots": 8}, "task": {"kind": "multi_label"}}, "Use data.limit instead"),
     ({"data": {"long_text": "windows", "max_length": 8}}, "data.max_length: expected at least 16"),
@@ -52,12 +55,18 @@ CASES = [
     ),
     ({"encoder": {"init": "random"}, "strategy": {"kind": "adapters"}}, "Use strategy.kind=full"),
     ({"encoder": {"init": "random"}, "strategy": {"kind": "prompts"}}, "Use strategy.kind=full"),
-    ({"encoder": {"init": "random"}, "strategy": {"kind": "layerwise"}}, "encoder.init: random weights stay frozen"),
-    ({"encoder": {"init": "random"}, "strategy": {"kind": "full", "l2_sp": 0.1}}, "strategy.l2_sp: holds weights"),
-    ({"encoder": {"init": "random"}, "strategy": {"kind": "full", "mixout": 0.1}}, "strategy.mixout: holds weights"),
+    (
+        {"encoder": {"init": "random"}, "strategy": {"kind": "layerwise"}},
+        'encoder.init: strategy.kind "layerwise" freezes weights',
+    ),
+    ({"encoder": {"init": "random"}, "strategy": {"kind": "full", "l2_sp": 0.1}}, "strategy.l2_sp: would keep weights"),
+    (
+        {"encoder": {"init": "random"}, "strategy": {"kind": "full", "mixout": 0.1}},
+        "strategy.mixout: would keep weights",
+    ),
     (
         {"encoder": {"init": "random"}, "strategy": {"kind": "full", "head_init": "probe"}},
-        "strategy.head_init: a probe of encoder.init random",
+        "strategy.head_init: a probe learns nothing from encoder.init random",
     ),
     (
         {"task": {"kind": "regression"}, "training": {"label_smoothing": 0.1}},
@@ -91,7 +100,7 @@ CASES = [
         {"training": {"select_by": "acuracy"}},
         'training.select_by: "acuracy" is not a metric of task.kind classification. Did',
     ),
-    ({"training": {"select_by": "f1_per_class"}}, "has a value a class and cannot select"),
+    ({"training": {"select_by": "f1_per_class"}}, "has one value per class and cannot select"),
     ({"training": {"select_by": "mae"}}, "training.select_by"),
     (
         {"evaluation": {"metrics": ["accurcy"]}},

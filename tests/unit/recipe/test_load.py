@@ -63,7 +63,7 @@ def test_a_recipe_for_a_hub_set_runs_on_a_local_copy():
 def test_a_table_in_place_of_a_recipe_is_told(tmp_path):
     table = tmp_path / "mine.csv"
     table.write_text("text,label\na: b,c\n")
-    with pytest.raises(RecipeError, match=r"this is a table\. Name a recipe, and this as data\.path="):
+    with pytest.raises(RecipeError, match=r"got a table\. Name a recipe, and pass the table as data\.path="):
         load_recipe(str(table))
 
 

@@ -43,11 +43,11 @@ REFUSED = [
     ("training..x=3", 'override "training..x=3": expected key=value, such as training.epochs=2.'),
     (
         "training=5",
-        "training: this is a section and holds no value. Name one of its keys, such as training.epochs=VALUE.",
+        "training: expected a key, got a section. Name one of its keys, such as training.epochs=VALUE.",
     ),
     (
         "strategy=lora",
-        "strategy: this is a section and holds no value. Name one of its keys, such as strategy.kind=lora.",
+        "strategy: expected a key, got a section. Name one of its keys, such as strategy.kind=lora.",
     ),
     ("training.epochs.x=2", "training.epochs.x: training.epochs has no keys. Write training.epochs=... instead."),
     ("description.x=2", "description.x: description has no keys. Write description=... instead."),

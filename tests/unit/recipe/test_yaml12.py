@@ -155,7 +155,7 @@ def test_what_dump_writes_parse_reads_back_equal(mapping):
 def test_a_tab_is_named_where_it_stands(text, place):
     with pytest.raises(RecipeError) as caught:
         parse_yaml(text, source="my.yaml")
-    assert str(caught.value).startswith(f"my.yaml: {place}: expected spaces, came a tab")
+    assert str(caught.value).startswith(f"my.yaml: {place}: expected spaces, got a tab")
     assert "Replace it by spaces" in str(caught.value)
     assert parse_yaml(text.replace("\t\t", "\t").replace("\t", "  "))
 

@@ -290,7 +290,7 @@ def test_keys_of_another_method_and_templates_without_a_place_are_refused():
     ):
         with pytest.raises(RecipeError, match=words):
             load_recipe({"strategy": {"kind": "zero_shot", **settings}})
-    with pytest.raises(RecipeError, match="random weights stay frozen noise"):
+    with pytest.raises(RecipeError, match="random ones carry no information"):
         load_recipe({"strategy": {"kind": "zero_shot"}, "encoder": {"init": "random"}})
 
 

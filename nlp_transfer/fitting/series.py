@@ -1,4 +1,4 @@
-"""The fits of one run or method, each by its name: one that was broken off goes on, one that is done is read back."""
+"""The fits of one run or method, each with a name: an interrupted fit is resumed, a finished fit is read back."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,18 +19,18 @@ __all__ = ["Fits"]
 
 @dataclass(frozen=True)
 class Fits:
-    """Trains models for a method, which decides how many there are and on what.
+    """Trains models for a method, which decides how many to train and on which data.
 
     Attributes:
         recipe: Encoder, strategy and training of every fit.
         splits: Label contract, texts, and facts.
         prepared: Tokenized splits, and texts without labels.
         accelerator: Places and wraps the models.
-        changes: What methods make of every fit.
-        make_hooks: Given the number of updates and a label, the watchers of a loop.
-        checkpoints: Folder of checkpoints, a folder in it for each fit that has a name; None for none.
-        rows: Names the rows of the run.
-        label: What progress bars say.
+        changes: The methods' changes of every fit.
+        make_hooks: Called with the number of updates and a label, returns the hooks of a loop.
+        checkpoints: Folder of checkpoints, with a subfolder for each fit that has a name; None for no checkpoints.
+        rows: Fingerprint of the run's rows.
+        label: Label of progress bars.
         track: Shows work other than training.
         precision: Number format of the training.
     """
@@ -56,18 +56,17 @@ class Fits:
         changes: Sequence[Change] = (),
         keep_weights: bool = False,
     ) -> Fitted:
-        """Train a model; the same call after a kill goes on where it was, and ends in the same bits.
+        """Train a model; the same call after a kill resumes the fit and ends in bit-identical weights.
 
-        Its checkpoints lie in a folder of its name. One whose last update is behind is not trained again: the loop
-        finds that in its last checkpoint.
+        The fit's checkpoints are in a folder of its name. A fit whose last checkpoint is that of the last update is
+        not trained again.
 
         Args:
-            name: Of the fit, as a folder is called; empty for the only one.
-            start: Weights to start from, as ``Fitted.weights`` of an earlier fit holds them; the encoder's own where
-                absent.
-            prepared: Tokenized splits in place of the run's own; the same for the same name.
-            changes: What else is made of this fit, behind the changes of all.
-            keep_weights: Whether ``Fitted.weights`` is filled.
+            name: Name of the fit, valid as a folder name; empty for the only fit.
+            start: Weights to start from: ``Fitted.weights`` of an earlier fit; by default the encoder's own.
+            prepared: Tokenized splits in place of the run's own; must be the same for the same name.
+            changes: Further changes of this fit, applied after the changes of every fit.
+            keep_weights: Whether to fill ``Fitted.weights``.
 
         Returns:
             The trained model.
@@ -89,11 +88,11 @@ class Fits:
         )
 
     def predict(self, fitted: Fitted, encoded: Encoded) -> np.ndarray:
-        """Give the probabilities that a trained model has for further rows.
+        """Give a trained model's probabilities for further rows.
 
         Args:
             fitted: The model, in the form that is saved.
-            encoded: Tokenized as train was.
+            encoded: Rows that were tokenized like train.
 
         Returns:
             Float64, shape (N, C).

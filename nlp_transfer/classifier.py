@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["Classifier"]
 
 FALLBACK_LENGTH = 512
-"""Tokens read by a classifier that another tool saved, where its tokenizer allows; BERT's limit."""
+"""Maximum tokens for a classifier that another tool saved, unless its tokenizer allows fewer; BERT's limit."""
 
 
 class Classifier:
@@ -47,9 +47,9 @@ class Classifier:
     Args:
         artifact: The loaded model with its label contract.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        precision: Number format of predictions: ``auto``, ``fp32`` or ``bf16``, see `choose_prediction`. Labels are
-            those of fp32 either way: what bf16 leaves in doubt goes through fp32. Probabilities in bf16 differ by
-            about a thousandth, so `evaluate` takes bf16 only where it is asked for, and its figures are a report's.
+        precision: Number format of predictions: ``auto``, ``fp32`` or ``bf16``, see `choose_prediction`. All formats
+            give the labels of fp32: texts whose label is uncertain in bf16 are predicted again in fp32. Probabilities
+            in bf16 differ by about 0.001, so `evaluate` uses bf16 only if asked to, and its figures match the report.
 
     Example:
         >>> Classifier.from_pretrained("no/such/folder")
@@ -100,14 +100,14 @@ class Classifier:
             revision: Branch, tag or commit of a Hub id.
             device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
             precision: ``auto``, ``fp32`` or ``bf16``.
-            trust_remote_code: Whether code that the encoder's repository brings may run.
+            trust_remote_code: Whether code from the encoder's repository may run.
 
         Returns:
             A classifier ready to predict.
 
         Raises:
-            ArtifactError: Missing or damaged.
-            EncoderError: An adapter's base is missing.
+            ArtifactError: The artefact is missing or damaged.
+            EncoderError: The base model of an adapter is missing.
         """
         artifact = load_artifact(path, revision=revision, trust_remote_code=trust_remote_code)
         return cls(artifact, device=device, precision=precision)
@@ -119,12 +119,12 @@ class Classifier:
 
     @property
     def artifact(self) -> LoadedArtifact:
-        """What was loaded, and the folder it came from."""
+        """The loaded artefact and the folder it came from."""
         return self._artifact
 
     @property
     def scorer(self) -> TextScorer:
-        """What runs the model over texts and gives logits."""
+        """The scorer that runs the model over texts and gives logits."""
         return self._texts
 
     @property
@@ -146,19 +146,20 @@ class Classifier:
     ) -> np.ndarray:
         """Give the probability of every label.
 
-        A `TransferWarning` says where the encoder knows no token of some texts, or, of twenty texts or more, too few.
+        A `TransferWarning` names texts of which the encoder knows no token; for twenty texts or more it also says
+        if too many of their tokens are unknown.
 
         Args:
             texts: N texts.
-            texts_b: The second texts of N pairs, where the classifier reads pairs.
+            texts_b: The second texts of N pairs, if the classifier reads pairs.
             batch_size: Texts in one forward pass.
             progress: Called with the count of texts done since the last call.
 
         Returns:
-            Float64, shape (N, C), columns as ``labels``; a regression's one column holds its numbers.
+            Float64, shape (N, C), columns as ``labels``; a regression has one column with the predicted numbers.
 
         Raises:
-            DataError: No list of texts, an empty text, or a second text missing or superfluous.
+            DataError: The argument is not a list of texts, a text is empty, or second texts are missing or superfluous.
         """
         columns: dict[str, list[str]] = {"text": check_texts(texts, "texts")}
         if texts_b is not None:
@@ -183,10 +184,10 @@ class Classifier:
             texts: N texts.
             texts_b: The second texts of pairs.
             batch_size: Texts in one forward pass.
-            abstain_below: Probability of the likeliest class under which no label is given, in [0, 1].
+            abstain_below: Give no label if the likeliest class has a lower probability than this; in [0, 1].
 
         Returns:
-            N label names, None where it abstains; lists of names for multi_label; floats for regression.
+            N label names, None for a text without a label; lists of names for multi_label; floats for regression.
         """
         check_abstention(abstain_below, self.space)
         probabilities = self.predict_proba(texts, texts_b, batch_size=batch_size)
@@ -211,15 +212,16 @@ class Classifier:
         Args:
             table: A file (csv, tsv, xlsx, jsonl, parquet, arrow, ...), a `datasets.Dataset`, a pandas or polars frame,
                 an Arrow table, a dictionary of columns, or a list of dictionaries.
-            text: Column of the text; that of the training data, else found by the usual names, where absent.
+            text: Column of the text; by default the training data's column, else one of the usual names.
             text_b: Column of the second text, likewise.
             encoding: Character encoding of text files.
-            delimiter: What stands between cells of a csv, tsv or txt file; told from its rows where absent.
-            sheet: Sheet of an Excel workbook; the first where absent.
+            delimiter: Separator between the cells of a csv, tsv or txt file; found from its rows by default.
+            sheet: Sheet of an Excel workbook; the first by default.
             batch_size: Texts in one forward pass.
             progress: Called with the count of rows done since the last call.
-            where: How messages name the table.
-            abstain_below: Probability of the likeliest class under which ``predicted`` stays empty, in [0, 1].
+            where: Name of the table in messages.
+            abstain_below: Leave ``predicted`` empty if the likeliest class has a lower probability than this; in
+                [0, 1].
 
         Returns:
             The table with ``predicted`` and ``probability_<label>`` added; rows and columns keep their order.
@@ -265,23 +267,23 @@ class Classifier:
 
         Args:
             table: As for `predict_table`.
-            text: Column of the text; that of the training data, else found by the usual names, where absent.
+            text: Column of the text; by default the training data's column, else one of the usual names.
             text_b: Column of the second text, likewise.
             label: Column of the label, or several 0/1 columns, likewise.
-            label_separator: What stands between labels in one text cell; as in the training data where absent.
-            metrics: Report keys; by kind of task where absent.
+            label_separator: Separator between several labels in one text cell; the training data's by default.
+            metrics: Report keys; by default those of the kind of task.
             encoding: Character encoding of text files.
-            delimiter: What stands between cells of a csv, tsv or txt file; told from its rows where absent.
-            sheet: Sheet of an Excel workbook; the first where absent.
+            delimiter: Separator between the cells of a csv, tsv or txt file; found from its rows by default.
+            sheet: Sheet of an Excel workbook; the first by default.
             batch_size: Texts in one forward pass.
             progress: Called with the count of rows done since the last call.
-            where: How messages name the table.
+            where: Name of the table in messages.
 
         Returns:
             Metric to score with its interval and n.
 
         Raises:
-            LabelError: The table has a label that the classifier does not know, or another mapping.
+            LabelError: The table has a label that the classifier does not know, or maps labels in another way.
             DataError: The table cannot be used.
         """
         rows = read_table(table, encoding=encoding, delimiter=delimiter, sheet=sheet)
@@ -324,7 +326,7 @@ class Classifier:
         baseline: "Baseline" = "pad",
         steps: int | None = None,
     ) -> "Explanation":
-        """Say which words spoke for a label, by default the predicted one, and which against; see `explain_text`."""
+        """Say which words count for and against a label, by default the predicted one; see `explain_text`."""
         from nlp_transfer.publishing.explain.command import explain_text
 
         found_1C = self.predict_proba([text], None if text_b is None else [text_b])
@@ -343,16 +345,16 @@ class Classifier:
         )
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Copy the artefact to another folder, whole or not at all.
+        """Copy the artefact to another folder; a copy that fails leaves nothing behind.
 
         Args:
-            folder: Must not exist, or be empty.
+            folder: A folder that does not exist yet or is empty.
 
         Returns:
             The folder.
 
         Raises:
-            OutputError: Something lies there already.
+            OutputError: The folder is not empty.
             StorageError: The disk is full or failing.
         """
         return copy_artifact(self._artifact.folder, Path(folder))
@@ -363,10 +365,10 @@ class Classifier:
         """Push the artefact to the Hub as one commit; see `publishing.hub.push_artifact`.
 
         Args:
-            repo_id: OWNER/NAME; made where it is not there.
-            private: Whether a repository that is made now can be seen by its owner alone.
-            merged: Fold an adapter into its encoder and push the plain model.
-            revision: Branch to push to; made where it is not there.
+            repo_id: OWNER/NAME; created if it does not exist.
+            private: Whether a newly created repository is visible to its owner alone.
+            merged: Merge an adapter into its encoder and push the plain model.
+            revision: Branch to push to; created if it does not exist.
         """
         from nlp_transfer.publishing.hub.push import push_artifact
 
@@ -389,7 +391,7 @@ class Classifier:
         )
 
     def _recall_texts(self, rows: Dataset, text: str | None, text_b: str | None) -> tuple[str | None, str | None]:
-        """The columns of the texts: as named, else as in the training data where the table has them."""
+        """The columns of the texts: as named, else those of the training data if the table has them."""
         if text is not None or text_b is not None:
             return text, text_b
         named = (self._data.text, self._data.text_b if self._reads_pairs(self._data.text_b) else None)
@@ -401,7 +403,7 @@ class Classifier:
         return columns if columns and set(columns) <= set(rows.column_names) else None
 
     def _reads_pairs(self, text_b: str | None) -> bool:
-        """Whether two texts an example are read."""
+        """Whether the classifier reads two texts per example."""
         return text_b is not None if self._is_pair is None else self._is_pair
 
     def _score(
@@ -413,12 +415,12 @@ class Classifier:
         where: str,
         is_exact: bool = False,
     ) -> np.ndarray:
-        """Give the probabilities of a table of texts; warn once of what the encoder does not see of it."""
+        """Give the probabilities of a table of texts; warn once about tokens that the encoder does not know."""
         is_pair = "text_b" in table.column_names
         if self._is_pair is not None and is_pair != self._is_pair:
             reads, got = ("pairs", "single texts") if self._is_pair else ("single texts", "pairs")
             raise DataError(f"texts_b: this classifier reads {reads}, got {got}.")
-        # A label column of its own is no matter of the prediction.
+        # Predictions do not need the table's further columns, such as a label.
         texts = table.select_columns(["text", "text_b"] if is_pair else ["text"])
         most: int = EvaluationConfig.model_fields["max_tokens"].default
         tally = UnseenTally(self._texts.tokenizer)
@@ -426,7 +428,7 @@ class Classifier:
             texts, batch_size=batch_size, max_tokens=most, progress=progress, is_exact=is_exact, notice=tally.add
         )
         found = tally.find()
-        # Of a few texts a large share of unknown tokens says little: one emoji makes it.
+        # In a few short texts a single emoji makes the share of unknown tokens large.
         if found.unseen or found.texts >= FEWEST_ROWS:
             way = "train with it as encoder.name"
             for message in describe_unseen(found, self._texts.tokenizer, where=where, way=way):

@@ -24,13 +24,13 @@ GOES_ON = {
     "benchmark": "with what is missing",
     "push": "where it was broken off",
 }
-"""Where the same command goes on after it was stopped, by command."""
+"""Where the same command continues after it was stopped, by command."""
 
 VERBOSE = ("-v", "--verbose")
 
 
 def _explain_crash(kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:
-    """Say in one line what nobody foresaw."""
+    """Report an unexpected error in one line."""
     if issubclass(kind, KeyboardInterrupt):
         complain("stopped.")
         return
@@ -69,18 +69,18 @@ def _call_app() -> None:
         # Calling the app itself would put typer's own hook in place of ours.
         typer.main.get_command(app)()
     except SystemExit as end:
-        # Before and behind the command itself, typer takes what a signal raises for a failure.
+        # Before and after the command itself, typer turns the exception of a signal into a failure.
         if end.code == 1 and (number := find_request()) is not None:
             raise Interrupted(None) from Stopped(number)
         raise
 
 
 def _say_stopped(stop: Interrupted) -> int:
-    """Say what a signal left, and how it goes on; gives the exit status."""
+    """Say what is saved after a signal and how to continue; returns the exit status."""
     command, cause = stop.args[0], stop.__cause__
     found = cause if isinstance(cause, Stopped) else None
     if found is not None and found.is_done and command == "run":
-        complain("the run was finished when it was to stop.")
+        complain("the run was already finished when it was asked to stop.")
         return 0
     is_saved = found is not None and found.step is not None
     saved = f" at step {found.step:,}, which is saved" if found is not None and is_saved else ""
@@ -91,6 +91,6 @@ def _say_stopped(stop: Interrupted) -> int:
 
 
 def _trace(is_verbose: bool) -> None:
-    """Write the traceback of the error at hand where it is asked for."""
+    """Write the traceback of the current error if ``-v`` was given."""
     if is_verbose:
         traceback.print_exc()

@@ -38,7 +38,7 @@ __all__ = [
 TaskKind = Literal["classification", "multi_label", "regression", "ordinal"]
 
 Loader = Literal["transformers", "peft", "nlp_transfer"]
-"""What loads an artefact."""
+"""The library that loads an artefact."""
 
 SPLITS = ("train", "validation", "test")
 """Names of the splits, in their order everywhere."""
@@ -91,18 +91,18 @@ class DataFacts:
         rows: Rows per split, after everything was dropped and drawn.
         label_counts: Per labelled split, examples per label name (for regression empty).
         dropped: Count of rows dropped, by reason.
-        leaked: Per pair of splits (``"train/test"``), rows of the second whose text stands in the first, by kind
-            (``exact``, ``near``: equal but for case, punctuation and spacing).
+        leaked: Per pair of splits (``"train/test"``), rows of the second split whose text is also in the first split,
+            by kind (``exact``, or ``near``: equal but for case, punctuation and spacing).
         conflicting: Rows whose text also occurs with another label inside the training split.
         truncated: Texts per split that were longer than the encoder reads (filled by the encoding stage).
-        unseen: Texts per split in which the encoder knows no token (filled by the encoding stage).
+        unseen: Texts per split of which the encoder knows no token (filled by the encoding stage).
         unknown_share: Share of the tokens per split that the encoder does not know, in [0, 1] (likewise).
-        alike: Rows of train with the tokens of a different text that has another label (likewise).
-        transfer: Of labelled rows and texts without labels, how many there are and how far they lie apart; empty where
-            there are no such texts.
-        drawn: Splits that were not in the source and were drawn from train.
-        notes: What was decided for the user, one sentence each.
-        warnings: What the user may want to change, one sentence each.
+        alike: Train rows that become the same tokens as a different text with another label (likewise).
+        transfer: Counts of the labelled rows and of the unlabelled texts, and the distance between the two; empty if
+            there are no unlabelled texts.
+        drawn: Splits that the source lacks and that were drawn from train.
+        notes: Decisions made for the user, one sentence each.
+        warnings: Things that the user may want to change, one sentence each.
     """
 
     source: str = ""
@@ -121,7 +121,7 @@ class DataFacts:
     warnings: list[str] = field(default_factory=list)
 
     def warn_once(self, warning: str) -> None:
-        """Add a warning that is not there yet: what finds it may look at the same data several times."""
+        """Add a warning unless it is there already: a check may run over the same data several times."""
         if warning not in self.warnings:
             self.warnings.append(warning)
 
@@ -132,13 +132,13 @@ class Splits:
 
     Attributes:
         tables: Split name to table. Columns: ``id`` (string), ``text`` (string), ``text_b`` (string, pairs only),
-            ``label`` (absent where a split has no labels), then whatever else the source had. ``label`` is an int64
+            ``label`` (absent if a split has no labels), then the source's further columns. ``label`` is an int64
             class id (classification, ordinal), a list of C floats that are 0 or 1 (multi_label) or a float
             (regression).
         labels: The label contract.
-        facts: What was counted on the way.
-        unlabelled: Texts without labels, a table of their own with ``id`` and ``text``: never scored, never predicted
-            for the report. None where there are none.
+        facts: What was found and counted while loading.
+        unlabelled: Texts without labels, a separate table with ``id`` and ``text``; they are never scored and never
+            in the report's predictions. None if there are none.
     """
 
     tables: Mapping[str, Dataset]
@@ -156,7 +156,7 @@ class Splits:
         return "label" in self.tables[split].column_names
 
     def read_labels(self, split: str) -> np.ndarray:
-        """The labels of a split, shape (N,), or (N, C) where several may hold."""
+        """The labels of a split, shape (N,), or (N, C) for multi_label."""
         import numpy as np
 
         return np.asarray(self.tables[split].select_columns(["label"]).with_format("numpy")["label"][:])
@@ -164,14 +164,13 @@ class Splits:
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """What the tokens of N examples are; special tokens and white space are not counted.
+    """Known and unknown tokens of N examples; special tokens and white space are not counted.
 
     Attributes:
-        known: Tokens that stand for something, int32, shape (N,).
+        known: Tokens that the vocabulary has, int32, shape (N,).
         unknown: Unknown tokens, int32, shape (N,).
         is_unseen: Whether the text, or either text of a pair, has no known token, bool, shape (N,).
-        keys: One number for all token ids of an example, uint64, shape (N,): the same for the same ids; 0 where only a
-            part of the example is read.
+        keys: Hash of all token ids of an example, uint64, shape (N,): equal for equal ids; 0 if the example was cut.
     """
 
     known: np.ndarray
@@ -180,7 +179,7 @@ class TokenCounts:
     keys: np.ndarray
 
     def select(self, chosen: np.ndarray) -> TokenCounts:
-        """Those of some examples, in the order given."""
+        """The counts of some examples, in the order given."""
         return TokenCounts(self.known[chosen], self.unknown[chosen], self.is_unseen[chosen], self.keys[chosen])
 
     @property
@@ -201,8 +200,8 @@ class Encoded:
         labels: Labels of the examples, shape (N,) int64 or float64, or (N, C) float32; None where unlabelled.
         num_examples: N, count of examples.
         truncated: Count of examples of which the encoder does not see every token.
-        counts: What the tokens of the examples are; None where it was not counted.
-        columns: Further columns by name, each of shape (N, ...): a loss reads them beside labels.
+        counts: Known and unknown tokens of the examples; None if they were not counted.
+        columns: Further columns by name, each of shape (N, ...), which a loss reads beside labels.
     """
 
     rows: Dataset
@@ -218,7 +217,7 @@ class Encoded:
         """Take some of the examples, with all of their rows.
 
         Args:
-            chosen: Indices of examples, int64, shape (M,), in the order wanted; one may come several times.
+            chosen: Indices of examples, int64, shape (M,), in the order wanted; an index may be repeated.
 
         Returns:
             M examples.
@@ -236,20 +235,20 @@ class Encoded:
             examples=np.repeat(np.arange(len(chosen)), sizes),
             labels=None if self.labels is None else self.labels[chosen],
             num_examples=len(chosen),
-            # Of an example that is not read whole there is no key.
+            # The key of a truncated example is 0.
             truncated=0 if counts is None else int((counts.keys == 0).sum()),
             counts=counts,
             columns={name: values[chosen] for name, values in self.columns.items()},
         )
 
     def join(self, other: Encoded) -> Encoded:
-        """Put the examples of another behind these; both have labels and the same columns, or neither has.
+        """Append the examples of another split; both must have labels or neither, and both the same columns.
 
         Args:
-            other: Tokenized alike.
+            other: A split that was tokenized in the same way.
 
         Returns:
-            N + M examples; what its tokens are is not kept.
+            N + M examples, without their token counts.
         """
         import numpy as np
         from datasets import concatenate_datasets
@@ -277,9 +276,9 @@ class Prepared:
     Attributes:
         splits: Split name to tokenized split.
         labels: The label contract.
-        pad: Column name (``input_ids``, ``token_type_ids``) to the value that pads it.
+        pad: Column name (``input_ids``, ``token_type_ids``) to its padding value.
         padding_side: ``"right"`` or ``"left"``, as the tokenizer pads.
-        unlabelled: The texts without labels, tokenized; None where there are none.
+        unlabelled: The texts without labels, tokenized; None if there are none.
     """
 
     splits: Mapping[str, Encoded]
@@ -310,7 +309,7 @@ class Score:
     per_seed: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """The score as the report writes it; seed fields only where there are seeds."""
+        """The score as the report writes it; the seed fields only if there are several seeds."""
         record = asdict(self)
         if self.spread is None:
             del record["spread"], record["per_seed"]
@@ -325,11 +324,11 @@ Scores = dict[str, dict[str, Score]]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One look at the validation split during training.
+    """One evaluation on the validation split during training.
 
     Attributes:
         step: Optimizer updates done so far.
-        epoch: Share of passes over the training split, as a float.
+        epoch: Passes over the training split done so far, fractions included.
         metrics: Metric name to value.
     """
 
@@ -343,27 +342,27 @@ class RunLog:
     """What happened while training.
 
     Attributes:
-        steps: Optimizer updates in this run, those before a resume included.
+        steps: Optimizer updates of the run, those before a resume included.
         epochs: Passes over the training split.
-        seconds: Wall time inside the loop without evaluation and saving, over all resumed parts.
+        seconds: Wall time inside the loop, resumed parts added up, without evaluation and saving.
         examples: Examples trained on, repeats counted.
         tokens: Real tokens trained on, repeats counted.
         padded_tokens: Tokens processed, padding included.
         losses: Mean loss of every step.
-        evaluations: Every look at the validation split.
+        evaluations: Every evaluation on the validation split.
         best_step: Step of the weights that were kept.
         stopped_early: Whether patience ran out before the last step.
         resumed_at: Steps at which the run was resumed.
-        damaged_checkpoints: Checkpoints that did not hold when resuming, and why; an older one was used.
+        damaged_checkpoints: Checkpoints that were damaged when resuming, and why; an older one was used.
         precision: Number format that was used.
-        precision_reason: Why that one.
+        precision_reason: Why this number format was used.
         packing: Whether rows ran without padding, and why.
         compiled: Whether layers were compiled, and why.
         device: Kind of device, ``cpu`` or ``cuda`` for instance.
         num_processes: Count of processes that trained together.
-        peak_memory_bytes: Largest resident size of the process, or of the GPU's allocator where one was used.
+        peak_memory_bytes: Peak resident size of the process; on a GPU the peak of its allocator.
         collapsed: Whether the model gives one class to every validation example.
-        methods: What methods found out on the way, by their kind.
+        methods: What each method recorded while training, by its kind.
     """
 
     steps: int = 0
@@ -395,8 +394,8 @@ class RunLog:
 
 
 Track = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""Shows work other than training: called with what is done and how much there is of it, it gives a context in which a
-callable takes the count done since its last call."""
+"""Shows the progress of work other than training: called with a label and the total count, it returns a context manager
+that yields a callable, which takes the count done since its last call."""
 
 
 @contextmanager
@@ -406,20 +405,21 @@ def track_nothing(label: str, total: int) -> Iterator[Callable[[int], None]]:  #
 
 
 class Guide(Protocol):
-    """Something that steers the loop: what is open, what is added to gradients, what follows an update.
+    """Something that steers the loop: it decides which weights train, adds to gradients, or acts after an update.
 
-    A hook watches; a guide changes weights or gradients. Every call is made on every process, and whatever a guide
-    does must be a function of the step, the weights and the tensors it lays down, so that a resumed run goes on alike.
+    A hook only watches; a guide changes weights or gradients. Every call is made on every process. Whatever a guide
+    does must be a function of the step, the weights and the tensors that `collect` returns, so that a resumed run
+    continues identically.
 
     Attributes:
-        holds_weights: Whether it reads or changes weights where the model has them. Only then the model trains in
-            float32 and with its whole vocabulary; what changes gradients alone costs neither.
+        holds_weights: Whether the guide reads or changes the model's weights in place. The model then trains in
+            float32 and with its whole vocabulary; a guide that only changes gradients requires neither.
     """
 
     holds_weights: bool = True
 
     def start(self, num_steps: int) -> None:  # noqa: ARG002
-        """Called once before the first update, with the number of updates to come in all."""
+        """Called once before the first update, with the total number of updates."""
         return
 
     def before_step(self, epoch: int, step: int) -> None:  # noqa: ARG002
@@ -427,10 +427,10 @@ class Guide(Protocol):
         return
 
     def after_backward(self, trained: Mapping[str, torch.Tensor]) -> None:  # noqa: ARG002
-        """Called once an update when the gradients of the whole window are there, before they are clipped.
+        """Called once per update, after the gradients of the whole window are computed and before they are clipped.
 
         Args:
-            trained: Name to what the optimizer updates, with its gradient.
+            trained: Name to parameter that the optimizer updates, with its gradient.
         """
         return
 
@@ -439,11 +439,11 @@ class Guide(Protocol):
         return
 
     def collect(self) -> dict[str, torch.Tensor]:
-        """Give the tensors, on the CPU, that a resumed run needs."""
+        """Return the tensors, on the CPU, that a resumed run needs."""
         return {}
 
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:  # noqa: ARG002
-        """Take those tensors back."""
+        """Restore the tensors that `collect` returned."""
         return
 
     def report(self) -> dict[str, Any]:
@@ -455,11 +455,11 @@ class Hook(Protocol):
     """Something that watches the loop; every call is made on every process."""
 
     def after_step(self, log: RunLog, loss: float | None, learning_rate: float) -> None:
-        """Called after each optimizer update; ``loss`` is None between two readings of the device."""
+        """Called after each optimizer update; ``loss`` is None for updates whose loss was not read from the device."""
         ...
 
     def after_evaluation(self, log: RunLog, evaluation: Evaluation) -> None:
-        """Called after each look at the validation split."""
+        """Called after each evaluation on the validation split."""
         ...
 
     def close(self) -> None:

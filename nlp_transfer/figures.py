@@ -1,31 +1,31 @@
-"""How figures are written, everywhere: one rule for scores, losses and targets of any size."""
+"""Format figures: one rule for scores, losses and targets of any size."""
 
 import math
 
 __all__ = ["format_number"]
 
 MOST_WHOLE = 1e6
-"""From here on a figure is written with a power of ten: more digits than that nobody compares. Chosen."""
+"""From this size on a figure is written with a power of ten, because nobody compares more digits. Chosen."""
 
 LEAST_PLAIN = 1e-4
-"""Below it a figure is written with a power of ten."""
+"""Below this size a figure is written with a power of ten."""
 
 LEAST_FIXED = 1e-2
-"""Below it three decimals would leave less than two digits."""
+"""Below this size three decimals would leave fewer than two digits."""
 
 
 def format_number(value: float | None, *, signed: bool = False) -> str:
-    """Write a figure so that readers can compare it, whatever its size: at most nine letters beside the sign.
+    """Write a figure of any size so that readers can compare it, in at most nine characters beside the sign.
 
     Three decimals from 0.01 to 10, the range of most metrics; four digits up to 10,000, all whole digits up to a
-    million; two digits below 0.01. What is larger than a million or smaller than a ten-thousandth has a power of ten.
+    million; two digits below 0.01. A number above a million or below a ten-thousandth has a power of ten.
 
     Args:
-        value: Any number; None where there is none.
-        signed: Whether a number above 0 has its sign, as differences have.
+        value: Any number; None if there is none.
+        signed: Whether a positive number gets a plus sign, as differences do.
 
     Returns:
-        Text without spaces; ``undefined`` for what is no finite number.
+        Text without spaces; ``undefined`` for None and for numbers that are not finite.
 
     Example:
         >>> [format_number(value) for value in (0.87154, 12.3456, 1234.5, 95123.4, 1.234e10, None)]
@@ -40,13 +40,13 @@ def format_number(value: float | None, *, signed: bool = False) -> str:
 
 
 def _write_size(size: float) -> str:
-    """Write a number that is at least 0; limits are those of the rounded number, so that 9.9996 is not 10.000."""
+    """Write a number that is at least 0; limits apply to the rounded number, so that 9.9996 does not become 10.000."""
     if size == 0:
         return "0.000"
     if size < LEAST_PLAIN:
         return _write_power(size, 1)
     if size < LEAST_FIXED:
-        # Two digits, zeros at the end kept: 0.0040, so that a column lines up.
+        # Two digits with trailing zeros, as in 0.0040, so that a column lines up.
         return f"{size:.{1 - math.floor(math.log10(float(f'{size:.1e}')))}f}"
     if float(f"{size:.3f}") < 10:
         return f"{size:.3f}"

@@ -1,4 +1,4 @@
-"""Files and folders: what stands in the way of one, and writing so that everybody may read it whom the umask allows."""
+"""Files and folders: find out why a path cannot be used, and write files with the permissions that the umask gives."""
 
 import contextlib
 import errno
@@ -27,7 +27,7 @@ __all__ = [
 MACHINE_ERRORS = frozenset(
     {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 )
-"""What the machine is at fault for; all else lies in a path or in its permissions."""
+"""Failures of the machine; all others are due to a path or its permissions."""
 
 DENIED = frozenset({errno.EACCES, errno.EPERM})
 
@@ -35,13 +35,14 @@ DENIED = frozenset({errno.EACCES, errno.EPERM})
 def find_obstacle(path: str | Path) -> str:
     """Say why a path cannot be reached.
 
-    A name that leads nowhere looks like one that is not there, unless it is asked in this way.
+    `Path.exists` is False for a broken link or a forbidden folder as for a path that does not exist; this function
+    tells them apart.
 
     Args:
         path: A file or folder.
 
     Returns:
-        The cause, to go into a sentence; empty where the path is there, and where there is simply nothing.
+        The cause, as a part of a sentence; empty if the path exists, and also if there is simply nothing.
 
     Example:
         >>> find_obstacle("."), find_obstacle("no-such-file")
@@ -54,20 +55,20 @@ def find_obstacle(path: str | Path) -> str:
     except FileNotFoundError:
         return "it is a link that leads to nothing" if os.path.islink(path) else ""
     except NotADirectoryError:
-        return ""  # "a.csv/b" is not there.
+        return ""  # "a.csv/b" does not exist.
     except (OSError, ValueError) as error:
         return name_cause(error)
     return ""
 
 
 def find_unreadable(folder: Path) -> tuple[Path, OSError] | None:
-    """Look for a file that may not be read, as libraries call it damaged or missing.
+    """Look for a file without read permission, because libraries call such a file damaged or missing.
 
     Args:
-        folder: Its files and those one level below are opened, no more.
+        folder: Only its files and those one level below are opened.
 
     Returns:
-        The first one and why; None where every file opens.
+        The first such file and the error; None if every file opens.
     """
     try:
         for entry in sorted(folder.iterdir()):
@@ -82,13 +83,13 @@ def find_unreadable(folder: Path) -> tuple[Path, OSError] | None:
 
 
 def explain_reading(where: object, error: BaseException, kind: type[TransferError], *, way_out: str) -> TransferError:
-    """Tell a file that may not be read from one that the disk fails on, and both from one that is damaged.
+    """Turn a failed read into an error that says if permissions, the disk or the file itself is at fault.
 
     Args:
-        where: What the message names first.
-        error: What was raised.
-        kind: What to raise where the user's input is at fault.
-        way_out: What to do about a file that is there, may be read, and is no good; a whole sentence.
+        where: The name that the message starts with.
+        error: The exception.
+        kind: Class of the error to raise if the user's input is at fault.
+        way_out: What to do about a file that may be read but is damaged; a whole sentence.
 
     Returns:
         The error to raise.
@@ -113,17 +114,17 @@ def explain_writing(
     way_out: str = "Free space and run the same command again.",
     elsewhere: str = "name another folder",
 ) -> TransferError:
-    """Tell a place that may not be written to from a disk that is full or fails.
+    """Turn a failed write into an error that says if the path or the machine, such as a full disk, is at fault.
 
     Args:
-        where: What the message names first.
-        error: What was raised.
-        what: What did not come off.
-        way_out: What to do where the machine is at fault; a whole sentence.
-        elsewhere: What to do where the place is; it ends a sentence.
+        where: The name that the message starts with.
+        error: The exception.
+        what: What failed.
+        way_out: What to do if the machine is at fault; a whole sentence.
+        elsewhere: What to do if the path is at fault; the end of a sentence.
 
     Returns:
-        The error to raise: `StorageError` for the machine, `OutputError` for the place.
+        The error to raise: `StorageError` for the machine, `OutputError` for the path.
 
     Example:
         >>> print(explain_writing("runs/a", PermissionError(13, "no")))
@@ -138,14 +139,14 @@ def explain_writing(
 
 
 def check_new_file(path: Path, *, where: str) -> None:
-    """Make sure that a file can be written, before the work whose result goes there.
+    """Check that a file can be written, before the work whose result goes there.
 
     Args:
-        path: The file; its folder must be there.
-        where: What the message names first.
+        path: The file; its folder must exist.
+        where: The name that the message starts with.
 
     Raises:
-        OutputError: It is a folder, its folder is none, or nothing may be written there.
+        OutputError: The path is a folder, its parent is not a folder, or nothing may be written there.
         StorageError: The disk is full or failing.
     """
     aside = path.with_name(f".{path.name}.writing")
@@ -162,20 +163,20 @@ def check_new_file(path: Path, *, where: str) -> None:
 
 
 def check_new_folder(folder: Path, *, where: str) -> None:
-    """Make sure that a folder can be made and filled, before the work whose results go there; nothing is left there.
+    """Check that a folder can be made and filled, before the work whose results go there; the check leaves nothing.
 
     Args:
-        folder: It need not be there.
-        where: What the message names first.
+        folder: It need not exist.
+        where: The name that the message starts with.
 
     Raises:
-        OutputError: It is a file, lies in one, or nothing may be written there.
+        OutputError: The path is a file or below a file, or nothing may be written there.
         StorageError: The disk is full or failing.
     """
     made: list[Path] = []
     try:
         for place in (*reversed(folder.parents), folder):
-            # A link that leads to nothing is no folder, but mkdir finds something of that name.
+            # A broken link is no folder, but mkdir fails on it because the name is taken.
             if not place.is_dir():
                 place.mkdir(exist_ok=True)
                 made.append(place)
@@ -191,21 +192,21 @@ def check_new_folder(folder: Path, *, where: str) -> None:
     except OSError as error:
         raise explain_writing(where, error, what="cannot be written to") from error
     finally:
-        with contextlib.suppress(OSError):  # Somebody else may have put something there by now.
+        with contextlib.suppress(OSError):  # Another program may have written there by now.
             for place in reversed(made):
                 place.rmdir()
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file aside, sync it and rename it over its name.
+    """Write a temporary file beside the path, sync it and rename it to the path.
 
     Args:
-        path: Where it ends up.
-        content: Text is written as UTF-8.
+        path: The final path.
+        content: Bytes, or text that is written as UTF-8.
 
     Raises:
         OutputError: Nothing may be written there.
-        StorageError: The disk is full or failing; what was there stays.
+        StorageError: The disk is full or failing; an earlier file stays as it was.
     """
     aside = path.with_name(f".{path.name}.writing")
     try:
@@ -217,17 +218,17 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     except OSError as error:
         raise explain_writing(path, error) from error
     finally:
-        # There no more where all went well; a signal may end a command anywhere.
+        # After success the temporary file is gone; a signal may end a command anywhere.
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
 
 
 def copy_folder(source: Path, target: Path) -> None:
-    """Copy files and folders with what they hold, and no more: the copy has the modes of anything new.
+    """Copy a folder with its content but without its permissions: the copy has those of new files and folders.
 
     Args:
         source: A folder.
-        target: Must not be there.
+        target: A path that does not exist yet.
 
     Raises:
         OSError: As the system raises it.
@@ -241,13 +242,13 @@ def copy_folder(source: Path, target: Path) -> None:
 
 
 def settle_modes(place: Path) -> None:
-    """Give what a library wrote the modes that anything new gets there.
+    """Give files that a library wrote the permissions that new files get in the same folder.
 
-    Safetensors and Python's temporary files are readable by their owner alone, whatever the umask; a folder that is
-    handed on must not be.
+    Safetensors files and Python's temporary files are readable by their owner alone, whatever the umask; other users
+    must be able to read a folder that is handed on.
 
     Args:
-        place: A file, or a folder with all it holds.
+        place: A file, or a folder with all of its content.
 
     Raises:
         OSError: As the system raises it.
@@ -262,16 +263,16 @@ def settle_modes(place: Path) -> None:
 
 
 def _walk(place: Path) -> Iterator[Path]:
-    """A file or folder and all below it, links left out."""
+    """A file or folder and everything below it, without links."""
     yield place
     if place.is_dir():
         yield from (path for path in place.rglob("*") if not path.is_symlink())
 
 
 def _read_modes(folder: Path) -> tuple[int, int]:
-    """The modes of a new file and of a new folder: asked of the system, as lists of rights may count beside the umask.
+    """The permissions of a new file and of a new folder, read from trial ones because access control lists also count.
 
-    Reading the umask itself would mean to set it for a moment, for all threads.
+    Reading the umask itself would mean setting it for a moment, for all threads.
     """
     trial = folder / f".{uuid.uuid4().hex}.writing"
     with trial.open("xb") as file:

@@ -1,7 +1,7 @@
-"""How a signal ends the program: at once where nothing is lost by it, else as soon as what is at hand is whole.
+"""How a signal ends the program: at once, or at the end of a block that must not be interrupted, such as saving.
 
-Handlers are installed by the command line alone, for as long as a command runs. In a notebook or a script Ctrl-C stays
-the `KeyboardInterrupt` that Python makes of it, and every function here does nothing.
+Only the command line installs handlers, for as long as a command runs. In a notebook or a script Ctrl-C stays Python's
+`KeyboardInterrupt`, and every function here does nothing.
 """
 
 import contextlib
@@ -16,25 +16,25 @@ from types import FrameType
 __all__ = ["Stopped", "find_request", "hold_signals", "is_watched", "raise_request", "watch_signals"]
 
 NAMES = ("SIGTERM", "SIGINT", "SIGHUP")
-"""What ends a command; Windows lacks the last."""
+"""Signals that end a command; Windows lacks the last."""
 
 REPEAT_SECONDS = 1.0
-"""Seconds within which a signal that comes again is the same request; chosen. A terminal and the launcher of several
+"""Seconds within which a repeated signal counts as the same request; chosen. A terminal and the launcher of several
 processes both pass Ctrl-C on, and `timeout` signals a program and then its group."""
 
-HELD = b"nlp-transfer: stopping once what is at hand is whole; a second signal ends at once\n"
+HELD = b"nlp-transfer: stopping after the current operation; a second signal ends at once\n"
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked the program to end; it unwinds as Ctrl-C does.
+    """A signal asked the program to end; the exception propagates as that of Ctrl-C does.
 
     Args:
-        number: Of the signal.
+        number: Number of the signal.
 
     Attributes:
-        number: Of the signal.
-        step: The update of which a checkpoint was saved for it; None where none was.
-        is_done: Whether everything was finished when it took effect.
+        number: Number of the signal.
+        step: The update at which a checkpoint was saved because of the signal; None if none was saved.
+        is_done: Whether everything was already finished when the exception was raised.
 
     Example:
         >>> Stopped(15).exit_status
@@ -48,20 +48,20 @@ class Stopped(KeyboardInterrupt):
 
     @property
     def exit_status(self) -> int:
-        """Status of a process that this ends, as shells have it: 128 and the number of the signal."""
+        """Exit status of the process, as in shells: 128 plus the number of the signal."""
         return 128 + self.number
 
 
 @dataclass
 class _Request:
-    """What this process was asked for.
+    """The request to stop that this process got.
 
     Attributes:
-        number: Of the signal that came; None where none did.
-        since: When it came, on the monotonic clock.
-        is_watched: Whether signals are waited for at all.
-        num_holds: Blocks that must not be broken off, one in another.
-        is_raised: Whether it was raised already.
+        number: Number of the signal; None if none came.
+        since: When the signal came, on the monotonic clock.
+        is_watched: Whether the handlers are installed.
+        num_holds: Number of nested blocks that must not be interrupted.
+        is_raised: Whether `Stopped` was raised already.
     """
 
     number: int | None = None
@@ -76,10 +76,10 @@ _request = _Request()
 
 @contextlib.contextmanager
 def watch_signals() -> Iterator[None]:
-    """Let SIGTERM, SIGINT and SIGHUP raise `Stopped` in this block, or at the end of a block that holds them.
+    """Let SIGTERM, SIGINT and SIGHUP raise `Stopped` in this block, or at the end of a `hold_signals` block.
 
-    A second signal ends the process at once. What the process was started to ignore, as below ``nohup``, stays
-    ignored. Only the main thread can do this; in another the block changes nothing.
+    A second signal ends the process at once. A signal that the process was started to ignore, as under ``nohup``,
+    stays ignored. Only the main thread can install handlers; in another thread this block changes nothing.
 
     Yields:
         Nothing.
@@ -103,7 +103,7 @@ def watch_signals() -> Iterator[None]:
 
 
 def _receive(number: int, _: FrameType | None) -> None:
-    """Take a signal in."""
+    """Handle a signal."""
     now = time.monotonic()
     if _request.number is not None:
         if now - _request.since >= REPEAT_SECONDS:
@@ -113,26 +113,26 @@ def _receive(number: int, _: FrameType | None) -> None:
     if not _request.num_holds:
         raise_request()
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        # Not by way of sys.stderr: the signal may have come in the middle of another line.
+        # Not through sys.stderr: the signal may have come in the middle of another line.
         with contextlib.suppress(OSError):
             os.write(2, HELD)
 
 
 def is_watched() -> bool:
-    """Tell whether signals wait for the end of blocks that hold them, so that nothing breaks one off."""
+    """Whether the handlers are installed, so that signals wait for the end of `hold_signals` blocks."""
     return _request.is_watched
 
 
 def find_request() -> int | None:
-    """Give the number of the signal that asked this process to end; None where none did."""
+    """Return the number of the signal that asked this process to end; None if none did."""
     return _request.number
 
 
 def raise_request(number: int | None = None, *, is_done: bool = False) -> None:
-    """End here where a signal asked for it.
+    """Raise `Stopped` if a signal asked the program to end.
 
     Args:
-        number: The signal that another process of the same run was sent; None to ask of this one alone.
+        number: The signal that another process of the same run got; None to consider this process alone.
         is_done: Whether everything is finished.
 
     Raises:
@@ -145,16 +145,16 @@ def raise_request(number: int | None = None, *, is_done: bool = False) -> None:
 
 @contextlib.contextmanager
 def hold_signals(*, is_last: bool = False) -> Iterator[None]:
-    """Let signals wait until the end of a block that must not be broken off; it should be short.
+    """Let signals wait until the end of a block that must not be interrupted; keep the block short.
 
     Args:
-        is_last: Whether everything is finished with the block.
+        is_last: Whether everything is finished after the block.
 
     Yields:
         Nothing.
 
     Raises:
-        Stopped: A signal came meanwhile, and no other block around this one holds it.
+        Stopped: A signal came meanwhile, and no outer block makes it wait.
 
     Example:
         >>> with hold_signals():
@@ -165,6 +165,6 @@ def hold_signals(*, is_last: bool = False) -> Iterator[None]:
         yield
     finally:
         _request.num_holds -= 1
-    # What was raised before and is on its way up is not raised a second time.
+    # An exception that is already propagating is not raised a second time.
     if not _request.num_holds and not _request.is_raised:
         raise_request(is_done=is_last)

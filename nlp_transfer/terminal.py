@@ -1,4 +1,4 @@
-"""How the commands deal with a terminal: progress, readers that go away, other libraries' advice."""
+"""Write to a terminal: messages, progress, closed pipes, and the advice of other libraries."""
 
 import codecs
 import io
@@ -32,7 +32,7 @@ __all__ = [
 
 
 BROKEN_PIPE = 141
-"""Exit status of work broken off as nobody reads its messages, as shells have it: 128 and the number of SIGPIPE."""
+"""Exit status of work that ended because nobody reads its messages, as in shells: 128 plus the number of SIGPIPE."""
 
 STDERR = 2
 
@@ -65,14 +65,14 @@ PLAIN = dict(
         strict=True,
     )
 )
-"""Signs of messages and tables, and what stands for them where the terminal's encoding has no such sign."""
+"""Characters of messages and tables, and their replacements for terminals whose encoding lacks them."""
 
 
 class ReaderGone(Exception):  # noqa: N818 - nothing went wrong
-    """Nobody reads stdout or stderr any more, as behind `| head`.
+    """Nobody reads stdout or stderr any more, as with `| head`.
 
     Args:
-        number: Which of the two: 1 or 2.
+        number: The stream's file descriptor: 1 for stdout, 2 for stderr.
     """
 
     def __init__(self, number: int = 1) -> None:
@@ -81,7 +81,7 @@ class ReaderGone(Exception):  # noqa: N818 - nothing went wrong
 
 
 class _Pipe(io.FileIO):
-    """Stdout or stderr, telling its own reader that went away from every other pipe that breaks."""
+    """Stdout or stderr; raises `ReaderGone` when its reader went away, to tell it from any other broken pipe."""
 
     def write(self, data: Any, /) -> int:
         """Write bytes."""
@@ -92,7 +92,7 @@ class _Pipe(io.FileIO):
 
 
 def _write_plainly(error: UnicodeError) -> tuple[str, int]:
-    """Stand in for the characters that an encoding lacks: by signs that look alike, or by their numbers."""
+    """Replace characters that an encoding lacks by similar ones, or by their code points."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     signs = error.object[error.start : error.end]
@@ -101,17 +101,17 @@ def _write_plainly(error: UnicodeError) -> tuple[str, int]:
 
 
 def prepare_streams() -> None:
-    """Let no message fail on the encoding of stdout or stderr, and no reader that goes away look like a failure.
+    """Set up stdout and stderr: missing characters are replaced, and a reader that goes away is not a failure.
 
-    This is the one place that all commands go through; what libraries write goes through it too.
+    All commands go through here, and so does everything that libraries write.
     """
     codecs.register_error("nlp_transfer_plain", _write_plainly)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if not isinstance(stream, io.TextIOWrapper):
             continue
-        raw = getattr(stream.buffer, "raw", stream.buffer)  # Python without buffers (-u) has the file at once.
-        # The console of Windows, and what tests put there, is no file.
+        raw = getattr(stream.buffer, "raw", stream.buffer)  # Unbuffered Python (-u) has the file directly.
+        # The Windows console and the replacements that tests install are no files.
         if stream is not getattr(sys, f"__{name}__") or type(raw) is not io.FileIO:
             stream.reconfigure(errors="nlp_transfer_plain")
             continue
@@ -127,13 +127,13 @@ def prepare_streams() -> None:
 
 
 def leave_reader(gone: ReaderGone) -> int:
-    """Send what is still buffered nowhere, so that Python ends without a word.
+    """Discard what is still buffered, so that Python ends without a message.
 
     Args:
-        gone: Whose reader it was.
+        gone: Says which stream lost its reader.
 
     Returns:
-        The exit status: 0 where the reader had seen enough of a result, 141 where work was broken off.
+        The exit status: 0 if the reader of a result had seen enough, 141 if work was interrupted.
     """
     os.dup2(os.open(os.devnull, os.O_WRONLY), gone.number)
     return BROKEN_PIPE if gone.number == STDERR else 0
@@ -141,10 +141,10 @@ def leave_reader(gone: ReaderGone) -> int:
 
 @contextmanager
 def open_data() -> Iterator[TextIO]:
-    """Open stdout for data, which goes out as UTF-8 whatever the terminal's encoding, with line ends as they are.
+    """Open stdout for data, which is written as UTF-8 with unchanged line ends.
 
     Yields:
-        What to write to; a terminal is written to in its own encoding.
+        The stream to write to; a terminal keeps its own encoding.
     """
     buffer = getattr(sys.stdout, "buffer", None)
     if buffer is None or sys.stdout.isatty():
@@ -161,10 +161,10 @@ def open_data() -> Iterator[TextIO]:
 
 @contextmanager
 def show_progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar on stderr while rows are worked through; nothing where stderr is not a terminal.
+    """Show a progress bar on stderr while rows are processed; nothing if stderr is not a terminal.
 
     Yields:
-        What is told how many more are done.
+        A callable that takes the count of rows done since its last call.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -175,15 +175,15 @@ def show_progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def quiet_imports() -> None:
-    """Leave unsaid what libraries say while they are imported, and nobody can use."""
-    # A notebook without widgets shows no bars of tqdm; the bars of this package need none.
+    """Silence messages of libraries at import that users cannot act on."""
+    # A notebook without widgets shows no tqdm bars; the bars of this package need no widgets.
     warnings.filterwarnings("ignore", message="IProgress not found")
-    # It misses a kernel for what nobody asked for, whenever peft is imported.
+    # Importing peft makes bitsandbytes report a missing kernel that this package does not use.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def quiet_libraries() -> None:
-    """Keep the libraries' own advice off the terminal; what matters is said by this package."""
+    """Keep the libraries' own advice off the terminal; this package says what matters itself."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -192,7 +192,7 @@ def quiet_libraries() -> None:
 
 @contextmanager
 def name_reader() -> Iterator[None]:
-    """Tell a reader of stdout that went away from every other pipe that breaks."""
+    """Raise `ReaderGone` when the reader of stdout went away, to tell it from any other broken pipe."""
     try:
         yield
         sys.stdout.flush()
@@ -211,7 +211,7 @@ def show(*tables: object) -> None:
     from rich.console import Console
 
     class PlainConsole(Console):
-        """One that leaves a broken pipe to us, where rich would exit with 1."""
+        """A console that raises on a broken pipe, for which rich would exit with 1."""
 
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
@@ -222,7 +222,7 @@ def show(*tables: object) -> None:
 
 @contextmanager
 def tell_warnings(kind: type[Warning]) -> Iterator[None]:
-    """Write warnings of a kind to stderr as messages are, without the line of source that they come from."""
+    """Write warnings of a kind to stderr like messages, without the line of source that they come from."""
     with warnings.catch_warnings():
         show_others = warnings.showwarning
 
@@ -238,13 +238,13 @@ def tell_warnings(kind: type[Warning]) -> Iterator[None]:
 
 
 def say_json(record: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Write JSON to stdout, with every character as itself where the encoding has all of them."""
+    """Write JSON to stdout; characters are escaped only if the encoding is not a Unicode one."""
     is_full = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "").startswith("utf")
     say(json.dumps(record, indent=2, ensure_ascii=not is_full))
 
 
 def show_record(found: object, record: Mapping[str, Any], *, as_json: bool) -> None:
-    """Write a result to stdout, as it shows itself or as JSON."""
+    """Write a result to stdout, as tables or as JSON."""
     if as_json:
         say_json(record)
     else:
@@ -252,22 +252,22 @@ def show_record(found: object, record: Mapping[str, Any], *, as_json: bool) -> N
 
 
 def complain(message: str) -> None:
-    """Write to stderr."""
+    """Write an error or a warning to stderr."""
     _write_message(f"nlp-transfer: {message}\n")
 
 
 def note(message: str) -> None:
-    """Write to stderr what went well, and is good to know."""
+    """Write a note to stderr: something good to know that is not a problem."""
     _write_message(f"note: {message}\n")
 
 
 def tell(line: str) -> None:
-    """Write to stderr how far the work is."""
+    """Write a line about the progress of the work to stderr."""
     _write_message(f"{line}\n")
 
 
 def _write_message(line: str) -> None:
-    """Write a line to stderr; where nobody reads it, what it is about still decides the exit status."""
+    """Write a line to stderr; if nobody reads stderr, the exit status is still that of the command."""
     with suppress(BrokenPipeError):
         try:
             sys.stderr.write(line)

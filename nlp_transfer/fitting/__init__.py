@@ -1,1 +1,1 @@
-"""One fit: an encoder is adapted by its strategy, trained on prepared splits, and put into the form that is saved."""
+"""One fit: adapt an encoder by its strategy, train it on prepared splits, and turn it into the form that is saved."""

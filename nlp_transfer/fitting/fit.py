@@ -44,7 +44,7 @@ from nlp_transfer.strategies import STRATEGIES, Adapted, Material, Stage
 __all__ = ["Change", "Fitted", "fit_model", "predict_all", "predict_split", "use_fast_path"]
 
 PLAIN = Precision("fp32", "asked for")
-"""What a fit computes in where nobody says otherwise."""
+"""Default number format of a fit."""
 
 
 @dataclass
@@ -55,10 +55,11 @@ class Fitted:
         adapted: The model as its strategy made it, best weights in place.
         loaded: The encoder it started from.
         log: What happened while training.
-        num_trainable: Count of weights that training moved, those of a head that was fitted apart included.
-        target: Unit of a regression's target, which stands in the model's last layer now; None for other tasks.
-        weights: Name to weight behind the training and before the form that is saved, on the CPU, so that another fit
-            can start from them; None where they were not asked for.
+        num_trainable: Count of trained weights, including those of a head that was fitted after training.
+        target: Mean and deviation of a regression's target, already merged into the model's last layer; None for
+            other tasks.
+        weights: Name to weight on the CPU, after training and before conversion to the saved form, so that another fit
+            can start from them; None if they were not asked for.
     """
 
     adapted: Adapted
@@ -70,7 +71,7 @@ class Fitted:
 
 
 Change = Callable[[Stage, Adapted, Material], Stage]
-"""What a method makes of a fit: other windows, streams, modules or a loss, beside or in place of the strategy's."""
+"""A method's change of a fit: windows, streams, modules or a loss, in addition to or in place of the strategy's."""
 
 
 def fit_model(
@@ -91,19 +92,19 @@ def fit_model(
 ) -> Fitted:
     """Train one model on prepared splits.
 
-    A regression is trained on standard deviations from the mean of train, whatever its strategy, so that the unit of
-    its target does not matter; losses and checkpoints hold those. Mean and deviation are written into the last layer
-    in the end: the model that is given speaks the target's own unit, and so do figures of validation.
+    With every strategy, the target of a regression is standardized by mean and standard deviation of train, so that
+    its unit does not matter; losses and checkpoints are in this scale. At the end, mean and deviation are merged into
+    the last layer: the returned model predicts in the target's own unit. Validation figures are in that unit too.
 
     Args:
         recipe: Encoder, strategy and training; ``training.seed`` decides head, order and dropout.
         splits: Label contract and label counts.
         prepared: Tokenized splits.
         accelerator: Places and wraps the model; one per fit.
-        make_hooks: Given the number of updates and a label, the watchers of the loop.
-        checkpoints: Folder to write checkpoints to and resume from; None for none.
-        rows: Names the rows of the run, so that it does not go on with others.
-        label: What a progress bar says.
+        make_hooks: Called with the number of updates and a label, returns the hooks of the loop.
+        checkpoints: Folder to write checkpoints to and resume from; None for no checkpoints.
+        rows: Fingerprint of the run's rows, so that a run is not resumed with other rows.
+        label: Label of the progress bar.
         track: Shows work other than training.
         precision: Number format of the training, where the accelerator does not set one itself.
         start: Weights to start from, as ``Fitted.weights`` of another fit of the recipe holds them; those that it
@@ -126,7 +127,7 @@ def fit_model(
     if prepared.labels.kind == "regression":
         targets = prepared.splits["train"].labels
         assert targets is not None
-        # Before anything is trained: a head that cannot hold the unit is refused.
+        # Refuses, before anything is trained, a head into which the target's scale cannot be merged.
         find_output_layer(loaded.model)
         target = TargetScale.measure(targets)
         prepared = standardize_targets(prepared, target)
@@ -155,7 +156,7 @@ def fit_model(
         log.seconds += time.perf_counter() - started
         log.examples = log.examples or prepared.splits["train"].num_examples
         log.peak_memory_bytes = measure_peak_memory(accelerator.device)
-        # A head that was fitted apart counts as trained.
+        # A head that was fitted after training counts as trained.
         num_trainable = adapted.num_trainable
     if adapted.to_artifact is not None:
         adapted.model = adapted.to_artifact(adapted.model)
@@ -165,12 +166,12 @@ def fit_model(
 
 
 def _list_trained(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The parameters that training moves, by name."""
+    """The parameters that are trained, by name."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def _read_truth(prepared: Prepared) -> np.ndarray | None:
-    """Labels of validation, targets in their own unit; None where there are none."""
+    """Labels of validation, targets in their own unit; None if there are none."""
     return prepared.splits["validation"].labels if "validation" in prepared.splits else None
 
 
@@ -187,7 +188,7 @@ def _train(
     label: str,
     precision: Precision,
 ) -> RunLog:
-    """Run the loop, with what comes before it."""
+    """Prepare and run the loop."""
     recipe, training = material.recipe, material.recipe.training
     prepared = stage.prepared or material.prepared
     counts = material.splits.facts.label_counts.get("train", {})
@@ -212,7 +213,7 @@ def _train(
         precision = Precision(str(accelerator.mixed_precision), precision.reason)
     elif precision.format == "bf16":
         setup.half = not holds_weights
-        precision = precision if setup.half else Precision("fp32", "the strategy steers weights where they are")
+        precision = precision if setup.half else Precision("fp32", "the strategy changes weights in place")
     if setup.half:
         for feeder in (setup.feeder, *(stream.feeder for stream in setup.streams)):
             feeder.pad_to_few_widths()
@@ -319,7 +320,7 @@ def predict_all(
         model: A classifier on any device; it is moved to the accelerator's.
         prepared: Tokenized splits.
         accelerator: Device and processes.
-        recipe: How much goes through in one pass.
+        recipe: Its evaluation section limits the size of a forward pass.
 
     Returns:
         Split name to float64 (N, C).
@@ -349,11 +350,11 @@ def predict_split(
     Args:
         model: A classifier on any device; it is moved to the accelerator's.
         prepared: Tokenized splits.
-        split: Which one.
+        split: Name of the split.
         accelerator: Device and processes.
         batch_size: Examples in one forward pass.
-        max_tokens: Most tokens in one forward pass, padding included; no limit where absent.
-        cache: States of the model's frozen prefix.
+        max_tokens: Maximum number of tokens in one forward pass, padding included; None for no limit.
+        cache: Hidden states of the model's frozen prefix.
 
     Returns:
         Float64, shape (N, C), in the form of ``to_probabilities``.
@@ -382,7 +383,7 @@ def _make_evaluation(
     accelerator: Accelerator,
     cache: PrefixCache | None,
 ) -> Callable[[nn.Module], dict[str, float]]:
-    """Build the evaluation: the metrics of the recipe, the selecting one among them, in the target's unit."""
+    """Build the evaluation: the selecting metric and the metrics of the recipe, in the target's unit."""
     wanted = list(dict.fromkeys([str(recipe.training.select_by), *(recipe.evaluation.metrics or [])]))
     config, is_number = recipe.evaluation, prepared.labels.kind == "regression"
 
@@ -412,9 +413,9 @@ def use_fast_path(model: nn.Module, headed: PreTrainedModel | None) -> Iterator[
     """Train faster inside this context; results stay the same except for the dropout masks.
 
     Args:
-        model: What is trained.
-        headed: The family's own sequence-classification class inside it, where its own head is what is trained; None
-            where another reads the encoder.
+        model: The model that is trained.
+        headed: The family's sequence-classification model inside ``model``, if its own head is trained; None if
+            another head reads the encoder.
 
     Example:
         >>> layer = nn.Linear(2, 2)
@@ -427,7 +428,7 @@ def use_fast_path(model: nn.Module, headed: PreTrainedModel | None) -> Iterator[
     with ExitStack() as stack:
         if headed is not None and headed.config.model_type in LAST_MEETINGS:
             last = headed.get_submodule(find_parts(headed).layers[-1])
-            # A fused layer leaves the other tokens out by itself.
+            # A fused layer skips the other tokens itself.
             if not (is_cpu and "forward" not in vars(last) and is_block(last)):
                 stack.enter_context(read_first_token(headed))
         stack.enter_context(cheap_dropout(model))

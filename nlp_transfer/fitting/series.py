@@ -19,7 +19,7 @@ __all__ = ["Fits", "join_logs"]
 
 @dataclass(frozen=True)
 class Fits:
-    """Trains models for a method, which decides how many there are and on what.
+    """Trains models for a method, which decides how many to train and on which data.
 
     Attributes:
         recipe: Encoder, strategy and training of every fit.
@@ -60,8 +60,8 @@ class Fits:
     ) -> Fitted:
         """Train a model; the same call after a kill resumes, and ends in the same weights bit for bit.
 
-        Its checkpoints lie in a folder of its name. One whose last update is behind is not trained again: the loop
-        finds that in its last checkpoint.
+        The fit's checkpoints are in a folder of its name. A fit whose last checkpoint is that of the last update is
+        not trained again.
 
         Args:
             name: Of the fit, as a folder is called; empty for the only one.
@@ -91,11 +91,11 @@ class Fits:
         )
 
     def predict(self, fitted: Fitted, encoded: Encoded) -> np.ndarray:
-        """Give the probabilities that a trained model has for further rows.
+        """Give a trained model's probabilities for further rows.
 
         Args:
             fitted: The model, in the form that is saved.
-            encoded: Tokenized as train was.
+            encoded: Rows that were tokenized like train.
 
         Returns:
             Float64, shape (N, C).

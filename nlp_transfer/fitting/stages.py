@@ -31,26 +31,26 @@ def build_cache(
     *,
     half: bool = False,
 ) -> PrefixCache | None:
-    """Run the frozen bottom of an encoder over train and validation.
+    """Run the frozen lower layers of an encoder over train and validation, and cache their hidden states.
 
     Args:
         model: The plain classifier, on the device.
-        plan: What is frozen; None where nothing is, or nothing is to be cached.
+        plan: The frozen layers; None to cache nothing.
         prepared: Tokenized splits.
         device: Where the model is.
-        track: Shows how far it is.
-        half: Whether it may run in bf16.
+        track: Shows progress.
+        half: Whether the layers may run in bf16.
 
     Returns:
-        The prefix with its states; ``prefix.remove()`` ends it. None without a plan.
+        The prefix with its hidden states; ``prefix.remove()`` ends its use. None without a plan.
 
     Raises:
-        StorageError: There is no room for the states.
+        StorageError: The disk has no room for the hidden states.
     """
     if plan is None:
         return None
     seen = [split for split in ("train", "validation") if split in prepared.splits]
-    # Before the prefix has its own way in the modules.
+    # Must run before the prefix replaces forward methods of the modules.
     readers = _find_readers(model, plan, prepared, seen) if half else {}
     return cache_prefix(_build_prefix(model, plan), prepared, seen, device, track, readers)
 
@@ -58,7 +58,7 @@ def build_cache(
 def _find_readers(
     model: PreTrainedModel, plan: PrefixPlan, prepared: Prepared, splits: Sequence[str]
 ) -> dict[str, FrozenReader]:
-    """Find what reads splits in the prefix's stead; a layer that is run several times is no layer of the prefix."""
+    """Find readers that can compute the prefix's hidden states in its place; none if the layers share weights."""
     if plan.parts.is_shared:
         return {}
     first_only = plan.num_layers == len(plan.parts.layers) and not _averages(model)
@@ -77,18 +77,18 @@ def fit_probe(
     label: str,
     track: Track = track_nothing,
 ) -> None:
-    """Train the head alone on cached states of the whole encoder, in place.
+    """Train the head alone, in place, on cached hidden states of the whole encoder.
 
     Args:
         model: The plain classifier, on its device.
-        probe: How long and at what rate.
+        probe: Epochs and learning rate.
         prepared: Tokenized splits.
         training: The recipe's training section.
         objective: The loss of the training that follows.
         accelerator: Places and wraps the model.
-        make_hooks: Gives the watchers.
-        label: What a progress bar says.
-        track: Shows how far the cached states are.
+        make_hooks: Makes the hooks of the loop.
+        label: Label of the progress bar.
+        track: Shows the progress of caching.
     """
     assert isinstance(model, PreTrainedModel)
     head = set(list_head_parameters(model))
@@ -121,7 +121,7 @@ def fit_probe(
 
 
 def _build_prefix(model: PreTrainedModel, plan: PrefixPlan) -> Prefix:
-    """Find the modules of a frozen prefix and its end."""
+    """Find the modules of a frozen prefix and its last module."""
     parts, num_layers = plan.parts, plan.num_layers
     inside = parts.layers[:num_layers] + (parts.beside if num_layers else ())
     last = (parts.beside or parts.layers)[0] if num_layers == 1 else (parts.carriers + parts.layers[:num_layers])[-1]
@@ -136,5 +136,5 @@ def _build_prefix(model: PreTrainedModel, plan: PrefixPlan) -> Prefix:
 
 
 def _averages(model: PreTrainedModel) -> bool:
-    """Whether the head reads all tokens: ModernBERT can average them; every other one reads the first."""
+    """Whether the head averages all tokens, as ModernBERT's can; the heads of other families read the first token."""
     return bool(getattr(model.config, "classifier_pooling", "cls") == "mean")

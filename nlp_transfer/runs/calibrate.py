@@ -1,4 +1,4 @@
-"""Calibrate a trained seed on validation and choose its thresholds, and keep both in its artefact."""
+"""Calibrate a trained seed on validation, choose its thresholds, and store both in its artefact."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,14 +15,14 @@ __all__ = ["calibrate_artifact", "calibrate_splits", "settle_thresholds"]
 
 
 def calibrate_splits(calibrator: Calibrator | None, raw: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Map the probabilities of every split.
+    """Calibrate the probabilities of every split.
 
     Args:
-        calibrator: The map; None leaves everything as it is.
+        calibrator: The calibrator; None leaves the probabilities unchanged.
         raw: Split name to float64 (N, C).
 
     Returns:
-        The same splits.
+        Split name to calibrated float64 (N, C).
     """
     return {split: values if calibrator is None else calibrator.apply(values) for split, values in raw.items()}
 
@@ -30,22 +30,23 @@ def calibrate_splits(calibrator: Calibrator | None, raw: Mapping[str, np.ndarray
 def calibrate_artifact(
     recipe: Recipe, splits: Splits, raw: Mapping[str, np.ndarray], folder: Path, *, is_main: bool
 ) -> Calibrator | None:
-    """Fit the map that the recipe asks for on validation, and write it into ``nlp_transfer.json``.
+    """Fit the calibrator that the recipe names on validation, and write it into ``nlp_transfer.json``.
 
-    The weights do not change: plain transformers and peft give the logits of the training, `Classifier` maps them.
+    The weights do not change: plain transformers and peft give uncalibrated logits, and `Classifier` calibrates the
+    probabilities.
 
     Args:
-        recipe: Says which map.
+        recipe: Names the kind of calibration.
         splits: Labels of validation.
         raw: Split name to float64 (N, C), from the saved weights.
         folder: The ``model/`` folder.
         is_main: Whether this process writes.
 
     Returns:
-        The map; None where the recipe asks for none.
+        The calibrator; None if the recipe asks for none.
 
     Raises:
-        DataError: Validation has too few rows for it.
+        DataError: Validation has too few rows to calibrate on.
         StorageError: The disk is full or failing.
     """
     kind = recipe.evaluation.calibration
@@ -64,17 +65,17 @@ def settle_thresholds(
     """Choose the thresholds that the recipe asks for on validation, and write them into ``nlp_transfer.json``.
 
     Args:
-        recipe: Says for which goal.
+        recipe: Names the goal of the thresholds.
         splits: Labels of validation.
         probabilities: Split name to float64 (N, C), calibrated.
         folder: The ``model/`` folder.
         is_main: Whether this process writes.
 
     Returns:
-        Label name to choice, and the thresholds as ``predict_labels`` takes them; None where there are none.
+        Label name to choice, and the thresholds as ``predict_labels`` takes them, or None if there are none.
 
     Raises:
-        DataError: There is no such label, or validation has no rows of it.
+        DataError: The label does not exist, or validation has no rows of it.
         StorageError: The disk is full or failing.
     """
     config = recipe.evaluation

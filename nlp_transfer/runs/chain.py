@@ -1,4 +1,4 @@
-"""Chains of transfers: which encoder an earlier artefact started from, and the same run without that link."""
+"""Chains of transfers: find the encoder that an earlier artefact started from, and repeat the run without that link."""
 
 import copy
 import json
@@ -20,10 +20,10 @@ from nlp_transfer.runs.seed import SeedResult, Workspace, choose_length, train_s
 __all__ = ["CONTROLS_FOLDER", "Chain", "Link", "trace_chain", "train_chain"]
 
 CONTROLS_FOLDER = "controls"
-"""Where the runs without a link lie, inside the run's own folder, while they are needed."""
+"""Subfolder of the run's folder for the runs without a link, as long as they are needed."""
 
 MOST_LINKS = 10
-"""Links that are followed; chosen: it also ends a chain that bites its own tail."""
+"""Maximum number of links that are followed; chosen. It also ends a chain that leads in a circle."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Link:
     Attributes:
         name: The artefact, as it was named.
         without: The encoder that this transfer started from.
-        facts: The recipe that made the artefact, without its places.
+        facts: The recipe that made the artefact, without its folders.
     """
 
     name: str
@@ -47,8 +47,8 @@ class Chain:
 
     Attributes:
         links: The last transfer first.
-        results: For each link, the run from its own encoder, one result a seed.
-        sources: For each link, where its own encoder comes from.
+        results: For each link, the results of the run that starts from `Link.without`, one per seed.
+        sources: For each link, where the encoder `Link.without` comes from.
         notes: Links that could not be judged, and why.
     """
 
@@ -65,11 +65,11 @@ def trace_chain(config: EncoderConfig) -> tuple[list[Link], list[str]]:
         config: The recipe's encoder section.
 
     Returns:
-        Links, the last transfer first; none for an encoder that is no artefact of ours. And a sentence where the
-        chain goes on but cannot be followed.
+        Links, the last transfer first; none if the encoder is not an artefact of this package. And a list with one
+        sentence if the chain goes on but cannot be followed.
 
     Raises:
-        EncoderError: The encoder itself is not here.
+        EncoderError: The encoder itself cannot be found.
 
     Example:
         >>> trace_chain(EncoderConfig(name="google-bert/bert-base-uncased"))
@@ -82,15 +82,18 @@ def trace_chain(config: EncoderConfig) -> tuple[list[Link], list[str]]:
             record = json.loads((Path(source.location) / ARTIFACT_FILE).read_text(encoding="utf-8"))
             origin, recipe = dict(record["encoder"]), dict(record.get("recipe") or {})
         except (OSError, ValueError, KeyError, TypeError):
-            return links, [f"{source.name}: it does not say which encoder it started from, so it is not judged alone."]
+            return links, [
+                f"{source.name}: the artefact does not say which encoder it started from, so this link is not judged "
+                "alone."
+            ]
         if dict(recipe.get("encoder") or {}).get("init") == "random":
-            # What came before it is random weights: the no-transfer control itself.
+            # The artefact started from random weights, which is the no-transfer control itself.
             break
         without = _find_origin(origin, Path(source.location), config)
         if without is None:
             return links, [
-                f"{source.name}: the encoder it started from, {origin.get('name')}, is not here, so the link is not "
-                "judged alone. Put it back, or run where it is."
+                f"{source.name}: the encoder it started from, {origin.get('name')}, cannot be found, so this link is "
+                "not judged alone. Put the encoder back, or run where it is."
             ]
         links.append(Link(source.name, without, recipe))
         source = resolve_encoder(without)
@@ -98,7 +101,7 @@ def trace_chain(config: EncoderConfig) -> tuple[list[Link], list[str]]:
 
 
 def _find_origin(origin: Mapping[str, Any], folder: Path, config: EncoderConfig) -> EncoderConfig | None:
-    """Find the encoder an artefact started from: as it was named, beside the artefact, or by its Hub id."""
+    """Find the encoder that an artefact started from: by its name, beside the artefact, or by its Hub id."""
     name, hub_id = str(origin.get("name") or ""), origin.get("hub_id")
     places = [name, str(folder.parent / name)] if name else []
     for place in [*places, *([str(hub_id)] if hub_id else [])]:
@@ -107,7 +110,7 @@ def _find_origin(origin: Mapping[str, Any], folder: Path, config: EncoderConfig)
             found = resolve_encoder(wanted)
         except EncoderError:
             continue
-        # A folder that is gone can look like the name of a repository that has nothing to do with it.
+        # The path of a deleted folder can look like the name of an unrelated Hub repository.
         if found.kind != "hub" or hub_id:
             return wanted
     return None
@@ -133,7 +136,7 @@ def train_chain(
         one_first: Lets the main process tokenize before the others.
 
     Returns:
-        The chain. A link whose own encoder cannot be trained is told in the notes and ends it.
+        The chain. It ends at a link whose encoder cannot be trained, which the notes name.
 
     Raises:
         StorageError: The disk is full or failing.
@@ -157,7 +160,7 @@ def train_chain(
                 for seed in seeds
             ]
         except (EncoderError, RecipeError, DivergedError) as error:
-            chain.notes.append(f"{link.name}: the run without this link did not come off, so it is not judged: {error}")
+            chain.notes.append(f"{link.name}: the run without this link failed, so the link is not judged: {error}")
             break
         chain.links.append(link)
         chain.results.append(results)
@@ -166,10 +169,10 @@ def train_chain(
 
 
 def _prepare(space: Workspace, encoder: EncoderConfig, recipe: Recipe) -> Workspace:
-    """The same rows, read by another encoder's tokenizer, and watched alike."""
+    """The same rows, tokenized for another encoder, with the same hooks."""
     opened = open_encoder(encoder)
     tokenizer, max_length = opened.tokenizer, choose_length(recipe, opened, space.max_length)
-    # Tokenizing fills in facts, which are those of the run itself.
+    # Tokenizing fills in facts; the copy keeps the facts of the run itself unchanged.
     splits = replace(space.splits, facts=copy.deepcopy(space.splits.facts))
     prepared = encode_splits(splits, tokenizer, recipe.data.model_copy(update={"max_length": max_length}))
     return Workspace(splits, prepared, tokenizer, opened.source, max_length, space.console, space.watch)

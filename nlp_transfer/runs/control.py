@@ -1,4 +1,4 @@
-"""The no-transfer control: the same architecture from random weights, given a fair chance."""
+"""The no-transfer control: the same architecture trained from random weights, with more epochs and a chosen rate."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -20,12 +20,12 @@ __all__ = ["Control", "make_control_recipe", "train_control"]
 
 @dataclass
 class Control:
-    """What the control reached.
+    """Predictions and learning rates of the trained control.
 
     Attributes:
-        probabilities: Split name to one array (N, C) a seed.
-        learning_rate: The rate that validation chose.
-        tried: Rate to validation figure, of the first seed.
+        probabilities: Split name to arrays (N, C), one per seed.
+        learning_rate: The rate chosen on validation.
+        tried: Rate to validation figure of the first seed.
     """
 
     probabilities: dict[str, list[np.ndarray]]
@@ -42,7 +42,7 @@ def make_control_recipe(recipe: Recipe, *, learning_rate: float, seed: int) -> R
         seed: Training seed.
 
     Returns:
-        A recipe that differs in nothing else that bears on the result.
+        A recipe whose other settings are unchanged.
 
     Example:
         >>> control = make_control_recipe(Recipe(), learning_rate=1e-3, seed=1)
@@ -81,9 +81,9 @@ def train_control(
     Args:
         recipe: The run with transfer; ``evaluation.control_learning_rates`` are tried.
         seeds: Training seeds.
-        tables: What each seed trains on: loaded and tokenized splits.
-        make_accelerator: Gives a fresh accelerator for each fit.
-        make_hooks: Watchers of the loop.
+        tables: Loaded and tokenized splits of each seed.
+        make_accelerator: Makes a new accelerator for each fit.
+        make_hooks: Makes the hooks of the loop.
 
     Returns:
         Probabilities of every split but train.
@@ -114,7 +114,7 @@ def train_control(
             found = fit(rate, seeds[0])
             tried[rate] = compute_metrics(truth, found["validation"], first.labels, [metric])[metric]
         except DivergedError:
-            # The rate was too high for random weights; the others may do.
+            # The rate was too high for random weights; others may work.
             tried[rate] = math.nan
             continue
         if best is None or is_better(metric, tried[rate], tried[best[0]]):
@@ -122,7 +122,7 @@ def train_control(
     if best is None:
         raise DivergedError(
             "evaluation.control_learning_rates: the no-transfer control diverged at every rate "
-            f"({', '.join(f'{rate:g}' for rate in tried)}). Give lower ones."
+            f"({', '.join(f'{rate:g}' for rate in tried)}). Give lower rates."
         )
     every = [best[1], *(fit(best[0], seed) for seed in seeds[1:])]
     return Control({split: [found[split] for found in every] for split in best[1]}, best[0], tried)

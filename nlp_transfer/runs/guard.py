@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 REFUSED_FOLDER = "refused"
-"""Where the model of a refused transfer goes, inside the run's own folder."""
+"""Subfolder of the run's folder for the model of a refused transfer."""
 
 Kind = Literal["transfer", "without_link", "no_transfer"]
 
@@ -44,10 +44,10 @@ class Contender:
 
     Attributes:
         kind: The transfer itself, the same run without a link of its chain, or without any transfer.
-        name: Encoder that it starts from.
-        probabilities: Split name to one array (N, C) a seed.
-        results: Its trained seeds; empty for the control, of which nothing is saved.
-        number: Which link is left out, from 1; 0 for the others.
+        name: Encoder that the model starts from.
+        probabilities: Split name to arrays (N, C), one per seed.
+        results: Its trained seeds; empty for the control, whose models are not saved.
+        number: Number of the link that is left out, from 1; 0 for the other kinds.
     """
 
     kind: Kind
@@ -59,12 +59,12 @@ class Contender:
 
 @dataclass
 class Verdict:
-    """What the guard found.
+    """The guard's decision.
 
     Attributes:
-        record: What ``report.json`` holds under ``transfer``.
-        kept: The model that the run is known by.
-        others: Key to the probabilities of models that stand beside it in the report.
+        record: Content of ``transfer`` in ``report.json``.
+        kept: The model that the run keeps.
+        others: Key to the probabilities of the further models in the report.
     """
 
     record: dict[str, Any]
@@ -73,7 +73,7 @@ class Verdict:
 
     @property
     def has_fallen_back(self) -> bool:
-        """Whether the model kept is another than the one that was asked for."""
+        """Whether the model that is kept is not that of the transfer."""
         return self.kept.kind != "transfer"
 
 
@@ -82,18 +82,18 @@ def judge_transfer(
 ) -> Verdict:
     """Compare the transfer with the same run without it, and each link of a chain with the run without the link.
 
-    Whether there is harm is read from test, or from validation where test has no labels. Which model is kept, if the
-    guard is on and there is harm, validation alone decides.
+    Harm is measured on test, or on validation if test has no labels. If the guard is on and there is harm, validation
+    alone decides which model is kept.
 
     Args:
         recipe: The run.
         space: Its data.
         results: Its seeds.
         control: The no-transfer control.
-        chain: The same run without each link; empty for an encoder that is no earlier artefact.
+        chain: The same run without each link; empty if the encoder is not an earlier artefact.
 
     Returns:
-        What was found and what is kept.
+        The comparisons and the model that is kept.
     """
     ours = Contender("transfer", recipe.encoder.name, _gather(results), results)
     line = [ours]
@@ -130,7 +130,7 @@ def judge_transfer(
 
 
 def adopt_result(result: SeedResult, folder: Path) -> SeedResult:
-    """Put the model and the predictions of a run without the transfer in the place of the refused one.
+    """Replace the refused transfer's model and predictions by those of a run without the transfer.
 
     Args:
         result: The seed that is kept.
@@ -146,7 +146,7 @@ def adopt_result(result: SeedResult, folder: Path) -> SeedResult:
     try:
         shutil.rmtree(stage, ignore_errors=True)
         copy_folder(result.folder / "model", stage)
-        # A run that was broken off here has moved the refused model already.
+        # A run that was interrupted here has already moved the refused model.
         if not (refused / "model").exists():
             refused.mkdir(exist_ok=True)
             shutil.copyfile(folder / PREDICTIONS_FILE, refused / PREDICTIONS_FILE)
@@ -161,11 +161,11 @@ def adopt_result(result: SeedResult, folder: Path) -> SeedResult:
 
 
 def clear_controls(folder: Path, verdict: Verdict) -> None:
-    """Remove the runs without a link once the report is written.
+    """Remove the runs without a link after the report is written.
 
     Args:
         folder: The run's folder.
-        verdict: Says what was kept; an adapter's own base stays, because the kept adapter names it.
+        verdict: Says which model is kept; the base model of a kept adapter stays, because the adapter refers to it.
     """
     kept = {result.folder for result in verdict.kept.results} if verdict.has_fallen_back else set()
     controls = folder / CONTROLS_FOLDER
@@ -183,14 +183,14 @@ def clear_controls(folder: Path, verdict: Verdict) -> None:
 
 
 def _gather(results: Sequence[SeedResult]) -> dict[str, list[np.ndarray]]:
-    """Probabilities by split, one array a seed."""
+    """Probabilities by split, one array per seed."""
     return {split: [result.probabilities[split] for result in results] for split in results[0].probabilities}
 
 
 def _compare(
     recipe: Recipe, splits: Splits, split: str, ours: Contender, theirs: Contender, *, num_comparisons: int
 ) -> dict[str, Any]:
-    """One gain with its interval, and what it says."""
+    """One gain with its interval and verdict."""
     config, metric = recipe.evaluation, str(recipe.training.select_by)
     truth, space = splits.read_labels(split), splits.labels
     metrics = list(dict.fromkeys([metric, *(config.metrics or [])]))
@@ -219,7 +219,7 @@ def _compare(
 def _add_seeds(
     score: Score, metric: str, first: list[np.ndarray], second: list[np.ndarray], truth: np.ndarray, splits: Splits
 ) -> Score:
-    """Add the difference of each seed where there are several; figures of single classes keep their mean alone."""
+    """Add the difference of each seed if there are several; figures of single classes keep only their mean."""
     if len(first) < 2 or len(first) != len(second) or metric not in METRICS[splits.labels.kind]:
         return score
     sides = [
@@ -230,7 +230,7 @@ def _add_seeds(
 
 
 def _choose(recipe: Recipe, splits: Splits, contenders: Sequence[Contender]) -> Contender:
-    """The model that does best on validation; of equals a later one, because the first was found harmful."""
+    """The best model on validation; a tie with the first goes to a later one, because the first was found harmful."""
     metric, truth = str(recipe.training.select_by), splits.read_labels("validation")
 
     def measure(contender: Contender) -> float:
@@ -250,16 +250,16 @@ def _choose(recipe: Recipe, splits: Splits, contenders: Sequence[Contender]) -> 
 
 @dataclass
 class Guarded:
-    """What a run is known by, once the guard has looked.
+    """The models that a run keeps and reports after the guard's decision.
 
     Attributes:
-        results: The seeds that are kept: those of the transfer, or of what did better.
-        origin: Name, Hub id and revision of the encoder they started from.
-        control: The no-transfer control that stands beside them, if it was trained and is not what is kept.
-        others: Further models that stand beside them, by key.
-        record: What ``report.json`` holds under ``transfer``; empty without a control.
+        results: The seeds that are kept: those of the transfer, or of the better run without it.
+        origin: Name, Hub id and revision of the encoder that the kept seeds started from.
+        control: The no-transfer control for the report, if it was trained and is not itself kept.
+        others: Further models for the report, by key.
+        record: Content of ``transfer`` in ``report.json``; empty without a control.
         has_fallen_back: Whether the transfer was refused.
-        clear: Removes what is no longer needed, once the report is written.
+        clear: Removes files that are no longer needed; to be called after the report is written.
     """
 
     results: Sequence[SeedResult]
@@ -280,9 +280,9 @@ def guard_run(
     state: PartialState,
     console: Console,
 ) -> Guarded:
-    """Train the controls that the recipe asks for and decide what the run keeps.
+    """Train the controls that the recipe asks for, and decide which model the run keeps.
 
-    Every process calls it and comes to the same decision.
+    Every process calls this function and comes to the same decision.
 
     Args:
         recipe: The run.
@@ -290,14 +290,14 @@ def guard_run(
         spaces: Data and tokenizer of each seed.
         results: The trained seeds.
         folder: The run's folder.
-        state: Which process this is.
+        state: Identifies this process.
         console: Where progress and harm are shown.
 
     Returns:
-        What is kept, and what stands beside it.
+        The kept models, and further models for the report.
 
     Raises:
-        DivergedError: The control diverged at every rate.
+        DivergedError: The control diverged at every learning rate.
         StorageError: The disk is full or failing.
     """
     space = spaces[seeds[0]]
@@ -334,7 +334,7 @@ def _train_kept_control(
     folder: Path,
     console: Console,
 ) -> list[SeedResult]:
-    """Train the control again as a run of its own: only now is it known that its weights are wanted."""
+    """Train the control again as a separate run, because the first training did not save its weights."""
     place = folder / CONTROLS_FOLDER / "no-transfer"
     return [
         train_seed(
@@ -349,7 +349,7 @@ def _train_kept_control(
 
 
 def _tell(verdict: Verdict, console: Console) -> None:
-    """Say at once what the report says later, because it may change what the reader does next."""
+    """Print the notes and the harm before the report is written, because they may change what the user does next."""
     for note in verdict.record["notes"]:
         console.print(f"  note: {note}", highlight=False, markup=False, soft_wrap=True)
     if verdict.record["is_harmful"]:

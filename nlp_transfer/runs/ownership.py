@@ -25,7 +25,7 @@ RECIPE_FILE = "recipe.yaml"
 REPORT_FILE = "report.json"
 LOCK_FILE = ".lock"
 MACHINE_FILE = ".machine.json"
-"""What was measured of the machine for a run that is not finished."""
+"""Measurements of the machine, kept for a run that is not finished."""
 MOST_SIBLINGS = 1000
 MOST_DIFFERENCES = 5  # chosen: keys named in a message; the rest is counted
 MOST_CHARACTERS = 60  # chosen: characters of a value shown in a message
@@ -38,8 +38,8 @@ class RunFolder:
     Attributes:
         path: The folder.
         recipe: The recipe with ``report.output_dir`` set to it.
-        is_resumed: Whether an unfinished run of the same recipe lies there.
-        said: What the user should be told, one sentence, or empty.
+        is_resumed: Whether the folder holds an unfinished run of the same recipe.
+        said: One sentence for the user, or empty.
     """
 
     path: Path
@@ -76,15 +76,15 @@ def claim_folder(recipe: Recipe) -> Iterator[RunFolder]:
     """Find the folder of a run, lock it, and write the resolved recipe there.
 
     Args:
-        recipe: Its ``report.output_dir`` is where to look first.
+        recipe: Its ``report.output_dir`` is tried first.
 
     Yields:
-        The folder; the lock is held until the block ends, and ends with the process. A block that fails before it
-        left anything beside the recipe leaves no folder, so that a corrected recipe may take the same one.
+        The folder; the lock is held until the block or the process ends. If the block fails before it has written
+        anything but the recipe, the folder is removed, so that a corrected recipe can use the same one.
 
     Raises:
-        OutputError: The folder is another run's, or no run's, or in use.
-        StorageError: It cannot be written to.
+        OutputError: The folder belongs to another run or to something that is not a run, or is in use.
+        StorageError: The folder cannot be written to.
     """
     wanted = Path(recipe.report.output_dir).expanduser()
     path = _choose_folder(wanted, recipe)
@@ -98,7 +98,7 @@ def claim_folder(recipe: Recipe) -> Iterator[RunFolder]:
         if path != wanted and not is_resumed:
             said = f"{wanted} holds a finished run of this recipe and is left alone; this run goes to {path}."
         elif is_resumed:
-            said = f"{path} holds an unfinished run of this recipe; going on with it."
+            said = f"{path} holds an unfinished run of this recipe; resuming it."
         placed = recipe.model_copy(update={"report": recipe.report.model_copy(update={"output_dir": str(path)})})
         if not is_resumed:
             write_atomically(path / RECIPE_FILE, recipe_to_yaml(placed))
@@ -111,7 +111,7 @@ def claim_folder(recipe: Recipe) -> Iterator[RunFolder]:
         lock.release()
         (path / LOCK_FILE).unlink(missing_ok=True)
         if not is_done:
-            with suppress(OSError):  # One that holds something stays.
+            with suppress(OSError):  # A folder that is not empty stays.
                 for folder in made:
                     folder.rmdir()
 
@@ -126,7 +126,7 @@ def _choose_folder(wanted: Path, recipe: Recipe) -> Path:
                 return path
             _refuse_changed(path, recipe)
         except OutputError:
-            # A sibling was not asked for, so what lies there is no mistake of the user's.
+            # The user did not name a sibling, so a foreign one is skipped without an error.
             if number == 1:
                 raise
         except OSError as error:
@@ -135,7 +135,7 @@ def _choose_folder(wanted: Path, recipe: Recipe) -> Path:
 
 
 def _name_sibling(wanted: Path, number: int) -> Path:
-    """The folder itself as number 1, and those beside it."""
+    """The folder itself for number 1, else the path beside it with that number."""
     if number == 1:
         return wanted
     named = wanted if wanted.name not in ("", "..") else wanted.resolve()  # "." has no name of its own
@@ -150,7 +150,7 @@ def _lock_folder(path: Path) -> FileLock:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise OutputError(
-            f"report.output_dir: {path} is in use by a run that is still going. Wait for it or name another folder."
+            f"report.output_dir: {path} is in use by a run that has not ended. Wait for it or name another folder."
         ) from error
     except (OSError, ValueError) as error:
         raise _explain_failure(path, error) from error
@@ -158,7 +158,7 @@ def _lock_folder(path: Path) -> FileLock:
 
 
 def _explain_failure(path: Path, error: OSError | ValueError) -> TransferError:
-    """Tell a folder that cannot be from a machine that fails."""
+    """Turn a failure into an error that says if the path or the machine is at fault."""
     where = f"report.output_dir: {path}"
     if isinstance(error, FileExistsError) and path.is_symlink():
         return OutputError(f"{where} is a link that leads to nothing. Name a folder.")
@@ -168,7 +168,7 @@ def _explain_failure(path: Path, error: OSError | ValueError) -> TransferError:
 
 
 def _remove_bare(path: Path) -> None:
-    """Empty a folder in which a run left nothing but its recipe and empty folders."""
+    """Empty a folder in which a run left only its recipe and empty folders."""
     if any(entry.is_file() and entry.name not in (RECIPE_FILE, LOCK_FILE, MACHINE_FILE) for entry in path.rglob("*")):
         return
     for entry in path.iterdir():
@@ -179,7 +179,7 @@ def _remove_bare(path: Path) -> None:
 
 
 def _refuse_foreign(path: Path, recipe: Recipe) -> None:
-    """Refuse a folder that another recipe, or no recipe, filled."""
+    """Refuse a folder that belongs to another recipe, or that is not empty and has no recipe."""
     if not path.exists():
         return
     if not path.is_dir():
@@ -189,7 +189,7 @@ def _refuse_foreign(path: Path, recipe: Recipe) -> None:
         strangers = [entry.name for entry in path.iterdir() if entry.name != LOCK_FILE]
         if strangers:
             raise OutputError(
-                f"report.output_dir: {path} holds no {RECIPE_FILE}, and files that no run left, such as "
+                f"report.output_dir: {path} holds no {RECIPE_FILE} but files that are not of a run, such as "
                 f"{sorted(strangers)[0]}. "
                 "Name another folder; nothing there was touched."
             )
@@ -209,35 +209,35 @@ def _refuse_foreign(path: Path, recipe: Recipe) -> None:
         raise OutputError(
             f"report.output_dir: {path} belongs to another recipe ({', '.join(shown)}"
             f"{f', and {more} more' if more > 0 else ''}; its {RECIPE_FILE} -> now). "
-            f"Nothing there was touched. To run this one beside it, add: {_write_way_out(path)}"
+            f"Nothing there was touched. To run this recipe beside it, add: {_write_way_out(path)}"
         )
 
 
 def _refuse_changed(path: Path, recipe: Recipe) -> None:
-    """Refuse a recipe that was changed in the folder of its finished run, where its report says another one."""
+    """Refuse the recipe file of a finished run that differs from the recipe in the run's report."""
     try:
         record, _ = open_record(json.loads((path / REPORT_FILE).read_text(encoding="utf-8")), path / REPORT_FILE)
         ran = load_recipe(record["recipe"])
     except (OSError, ValueError, KeyError, TypeError, TransferError):
-        return  # what the report says is no matter of a further run
+        return  # A report that cannot be read does not matter to a further run.
     differences = list_differences(_without_place(ran), _without_place(recipe))
     if differences:
         raise OutputError(
             f"report.output_dir: {path / RECIPE_FILE} is not the recipe that was run there "
             f"({', '.join(differences[:MOST_DIFFERENCES])}; {REPORT_FILE} -> {RECIPE_FILE}): it was changed or is "
-            f"damaged. To run it as it is, add: {_write_way_out(path)}"
+            f"damaged. To run the changed recipe in another folder, add: {_write_way_out(path)}"
         )
 
 
 def _write_way_out(path: Path) -> str:
-    """The override that names the first folder beside a taken one where nothing is, as a shell takes it."""
+    """The override, quoted for a shell, that names the first unused path beside a taken folder."""
     numbers = range(2, MOST_SIBLINGS)
     free = next((name for n in numbers if not os.path.lexists(name := _name_sibling(path, n))), "runs/NAME")
     return f"report.output_dir={shlex.quote(str(free))}"
 
 
 def _without_place(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as a dictionary, its output folder left out."""
+    """A recipe as a dictionary, without its output folder."""
     content = recipe.model_dump(mode="json")
     del content["report"]["output_dir"]
     return content

@@ -1,4 +1,4 @@
-"""One run, from a recipe to a report: the one place that wires the levels together."""
+"""One run, from a recipe to a report: the only place that connects the levels."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -58,21 +58,22 @@ def run(
         recipe: Shipped name (``sentiment/lora``), file, mapping, or a loaded recipe.
         overrides: ``["training.epochs=2"]`` or ``{"training.epochs": 2}``.
         data: In place of ``data.path``: a path or Hub id, a `datasets.Dataset` or `DatasetDict`, a pandas or polars
-            frame, an Arrow table, a dictionary of columns, a list of dictionaries, or a mapping of those by split name.
+            frame, an Arrow table, a dictionary of columns, a list of dictionaries, or a mapping of split names to
+            such tables.
         output_dir: In place of ``report.output_dir``.
-        progress: Whether to show what is loaded and how training goes.
-        console: Where that is shown; stderr, or the notebook's cell, where absent.
-        watch: Given the number of steps and a name, further watchers of each training and of each pass over the data
-            without training; what one of them raises ends the run, and is handed on.
+        progress: Whether to show the loaded data and the progress of training.
+        console: Where progress is shown; by default stderr, or the notebook's cell.
+        watch: Called with the number of steps and a name, returns further hooks for each training and for each pass
+            over the data without training; an exception in a hook ends the run and is raised from here.
 
     Returns:
-        The report: scores with intervals, predictions, and where the artefact is.
+        The report: scores with intervals, predictions, and the path of the artefact.
 
     Raises:
         RecipeError: The recipe does not fit the schema.
         DataError: The table cannot be used as it stands.
         EncoderError: The encoder cannot be loaded.
-        OutputError: The output folder is not this run's.
+        OutputError: The output folder belongs to something else.
         StorageError: The disk is full or failing.
     """
     console = console or Console(stderr=True, quiet=not progress)
@@ -80,11 +81,11 @@ def run(
     source = None if data is None or isinstance(data, str | Path) else data
     check_machine(loaded)
     if count_processes() == 1:
-        # Accelerate keeps device and number format for the whole process; the next run may want others.
+        # Accelerate keeps device and number format for the whole process; this run may need others.
         AcceleratorState._reset_state(reset_partial_state=True)
-        # A loop that the user broke off in the middle of an accumulation would leave updates switched off.
+        # A loop that was interrupted during gradient accumulation would leave updates switched off.
         GradientState._reset_state()
-    # Accelerate must be told of the CPU, or processes without a GPU do not find each other.
+    # Accelerate needs to know that the device is the CPU, or processes without a GPU do not find each other.
     state = PartialState(cpu=choose_device(loaded.training.device) == "cpu")
     with _claim(loaded, state) as folder, keep_measured(folder.path / MACHINE_FILE):
         talk = console if state.is_main_process else Console(quiet=True)
@@ -110,7 +111,7 @@ def override_recipe(
         output_dir: As for ``run``.
 
     Returns:
-        The recipe, and one sentence for each override that took something along.
+        The recipe, and one sentence for each override that removed other settings.
 
     Raises:
         RecipeError: The recipe does not fit the schema.
@@ -123,7 +124,7 @@ def override_recipe(
     if output_dir is not None:
         extra["report.output_dir"] = str(output_dir)
     if data is not None and not _names_data(recipe):
-        # Columns of a recipe that names no data were written for the data given here, so they must stay.
+        # A recipe without data.path names the columns of the data given here, so these names must stay.
         place = extra.pop("data.path")
         loaded = load_recipe(recipe)
         recipe = loaded.model_copy(update={"data": loaded.data.model_copy(update={"path": place})})
@@ -134,7 +135,7 @@ def override_recipe(
 
 
 def _names_data(recipe: str | Path | Mapping[str, Any] | Recipe) -> bool:
-    """Whether a recipe says itself which data it is for."""
+    """Whether a recipe itself names its data."""
     if isinstance(recipe, Recipe):
         return "path" in recipe.data.model_fields_set
     if isinstance(recipe, Mapping):
@@ -145,7 +146,7 @@ def _names_data(recipe: str | Path | Mapping[str, Any] | Recipe) -> bool:
 
 @contextmanager
 def _claim(recipe: Recipe, state: PartialState) -> Iterator[RunFolder]:
-    """Claim the run's folder on the main process and tell the others where it is, or why there is none."""
+    """Claim the run's folder on the main process, and send the folder or the error to the other processes."""
     if state.num_processes == 1:
         with claim_folder(recipe) as folder:
             yield folder
@@ -203,7 +204,7 @@ def _run_in(
     card = render_card(record, format=best.loader, kind=labels.kind, labels=labels.names, path=model.as_posix())
     write_atomically(model / "README.md", card)
     report = Report(record, folder.path)
-    # With the report the run is finished: the same command would begin another.
+    # Once the report is saved, the run is finished and the same command would start a new one.
     with hold_signals(is_last=True):
         report.save()
         clear_progress([*results, *kept])
@@ -214,16 +215,16 @@ def _run_in(
 
 
 def prepare(recipe: Recipe, seeds: Sequence[int], source: object | None, console: Console) -> dict[int, Workspace]:
-    """Load and tokenize once, or once a seed where the seed draws the rows.
+    """Load and tokenize the data once, or once per seed if the seed draws the rows.
 
     Args:
         recipe: Encoder, data and strategy.
         seeds: Training seeds.
-        source: Data in memory, in place of ``data.path``; None for none.
-        console: Where it is said what was found.
+        source: Data in memory, in place of ``data.path``; None to load ``data.path``.
+        console: Where the summary of the data is printed.
 
     Returns:
-        Seed to what its fits share.
+        Seed to the workspace of its fits.
 
     Raises:
         DataError: The table cannot be used as it stands.
@@ -245,10 +246,10 @@ def prepare(recipe: Recipe, seeds: Sequence[int], source: object | None, console
         if max_length < recipe.data.max_length:
             beside = f" beside {reserved} prompts" if reserved else ""
             splits.facts.notes.append(
-                f"data.max_length: the encoder reads {max_length} tokens at most{beside}; used that."
+                f"data.max_length: the encoder reads at most {max_length} tokens{beside}; used {max_length}."
             )
         if recipe.data.shots is not None and len(seeds) > 1:
-            splits.facts.notes.append("data.shots: every seed draws its own rows of train, its baselines with it.")
+            splits.facts.notes.append("data.shots: every seed draws its own train rows, also for its baselines.")
         check_selection(recipe, splits)
         check_trust(recipe, splits)
         _announce(splits, console)

@@ -1,4 +1,4 @@
-"""Likely reasons of a harmful transfer, each found in a fact of the run."""
+"""Likely reasons for a harmful transfer, each based on a fact of the run."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,22 +15,23 @@ from nlp_transfer.runs.seed import SeedResult, Workspace
 __all__ = ["find_reasons", "measure_fragmentation"]
 
 MOST_PIECES = 2.0
-"""Tokens a word above which the vocabulary is foreign; chosen: English text in an English vocabulary is near 1.3."""
+"""Tokens per word above which the vocabulary does not fit the texts; chosen: English text in an English vocabulary is
+near 1.3."""
 
 MOST_UNKNOWN = 0.01
-"""Share of tokens that the vocabulary does not have, above which it is foreign; chosen."""
+"""Share of unknown tokens above which the vocabulary does not fit the texts; chosen."""
 
 FEWEST_ROWS = 200
-"""Train rows below which another draw of them could turn the result; chosen."""
+"""Train rows below which another sample of rows could reverse the result; chosen."""
 
 MOST_CONFLICTS = 0.05
-"""Share of train rows whose text also has another label; chosen."""
+"""Share of train rows with conflicting labels for their text above which this counts as a reason; chosen."""
 
 LEAST_FALL = 0.05
-"""Share by which the training loss has to fall; chosen."""
+"""Smallest fall of the training loss, as a share, that counts as learning; chosen."""
 
 SAMPLE_ROWS = 500
-"""Train texts that are cut into tokens to look at the vocabulary."""
+"""Number of train texts that are tokenized to check the vocabulary."""
 
 
 def measure_fragmentation(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> tuple[float, float]:
@@ -41,7 +42,7 @@ def measure_fragmentation(texts: Sequence[str], tokenizer: PreTrainedTokenizerBa
         tokenizer: A `transformers` tokenizer.
 
     Returns:
-        Tokens a word, words being what stands between spaces; and the share of tokens that are unknown.
+        Tokens per word (words are separated by white space), and the share of unknown tokens.
     """
     num_words = sum(len(text.split()) for text in texts)
     ids = [token for text in texts for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
@@ -52,17 +53,17 @@ def measure_fragmentation(texts: Sequence[str], tokenizer: PreTrainedTokenizerBa
 def find_reasons(
     recipe: Recipe, space: Workspace, results: Sequence[SeedResult], harmful: Sequence[Link], *, beside_control: bool
 ) -> list[str]:
-    """Name what may have made a transfer harmful, as far as the run's own facts show it.
+    """List likely reasons for a harmful transfer, as far as the facts of the run show them.
 
     Args:
         recipe: The run.
         space: Its data and tokenizer.
         results: Its seeds.
         harmful: Links of the chain that were found harmful.
-        beside_control: Whether the transfer was found harmful beside the no-transfer control.
+        beside_control: Whether the transfer was found harmful compared with the no-transfer control.
 
     Returns:
-        One sentence a reason, what explains most first; empty where no fact stands out.
+        One sentence per reason, the likeliest first; empty if no fact stands out.
     """
     reasons = [_describe_link(link) for link in harmful]
     reasons += _find_failures(results)
@@ -71,18 +72,18 @@ def find_reasons(
     if harmful and not find_facts(recipe.strategy).moves_encoder:
         reasons.append(
             f"strategy.kind {recipe.strategy.kind} leaves the encoder's own weights as they are, so training cannot "
-            "undo what an earlier transfer did to them."
+            "undo the damage of an earlier transfer."
         )
     if beside_control and len(recipe.evaluation.control_learning_rates) > 1:
         reasons.append(
-            f"The control's learning rate was the best of {len(recipe.evaluation.control_learning_rates)}, the "
-            f"transfer had {recipe.training.learning_rate:g} alone: try others."
+            f"The control's learning rate was the best of {len(recipe.evaluation.control_learning_rates)}, while the "
+            f"transfer had only {recipe.training.learning_rate:g}: try other rates."
         )
     return reasons
 
 
 def _describe_link(link: Link) -> str:
-    """Say what the encoder went through before."""
+    """Describe the encoder's earlier training."""
     facts: dict[str, Any] = dict(link.facts)
     data = facts.get("data") or {}
     made = f"The encoder is an earlier artefact, trained on {data.get('path') or 'other data'}"
@@ -102,7 +103,7 @@ def _find_failures(results: Sequence[SeedResult]) -> list[str]:
     for result in results:
         losses = result.log.losses
         part = max(1, len(losses) // 10)
-        # What a collapsed seed's loss does needs no word of its own.
+        # A collapsed seed is named already, so its loss is not mentioned as well.
         if (
             not result.log.collapsed
             and len(losses) >= 4
@@ -132,10 +133,10 @@ def _find_misfits(space: Workspace) -> list[str]:
 
 
 def _find_shortages(splits: Splits) -> list[str]:
-    """Too little, or contradicting, to learn from."""
+    """Train rows that are too few or that contradict each other."""
     rows, reasons = splits.facts.rows.get("train", 0), []
     if rows < FEWEST_ROWS:
-        reasons.append(f"Train has {rows} rows: with so few, another draw of them could turn the result.")
+        reasons.append(f"Train has {rows} rows: with so few, another sample of rows could reverse the result.")
     if rows and splits.facts.conflicting / rows > MOST_CONFLICTS:
         reasons.append(f"{splits.facts.conflicting} train rows have a text that also occurs with another label.")
     return reasons

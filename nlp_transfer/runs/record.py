@@ -1,4 +1,4 @@
-"""From trained seeds to the dictionary that is ``report.json``: scores, baselines, gains, facts."""
+"""Build the content of ``report.json`` from trained seeds: scores, baselines, gains, facts."""
 
 import math
 import platform
@@ -28,15 +28,15 @@ LOSS_POINTS = 500
 
 @dataclass
 class Outcome:
-    """Everything measured.
+    """All measurements of a run.
 
     Attributes:
-        scores: Of the model, per split.
+        scores: Scores of the model, per split.
         baselines: Name to scores per split.
         gain: Metric to the gain over the best baseline on test.
         over: Name of that baseline.
-        notes: What could not be scored, and why.
-        control: The control's rate and what was tried.
+        notes: Metrics that could not be computed, and why.
+        control: The control's learning rate, and the validation figure of every rate tried.
     """
 
     scores: Scores
@@ -57,11 +57,11 @@ def score_run(
     """Score the model and its baselines on every labelled split but train.
 
     Args:
-        recipe: Metrics, resamples and which baselines.
-        results: One a seed.
-        tables: Labels and texts, one a seed; seeds that draw their own rows have their own baselines.
+        recipe: Metrics, resamples and names of the baselines.
+        results: One result per seed.
+        tables: Labels and texts, one entry per seed; seeds that draw their own rows have their own baselines.
         control: The no-transfer control, if it was trained.
-        others: Further models that are scored beside it, by key.
+        others: Further models to score, by key.
 
     Returns:
         Scores with intervals, and the gain over the baseline that does best on validation.
@@ -74,7 +74,7 @@ def score_run(
     truth = {split: splits.read_labels(split) for split in labelled}
     trained = list({id(each): each for each in tables}.values())
     train_labels = [each.read_labels("train") for each in trained]
-    # Training does not wait for scikit-learn.
+    # Imported here so that training does not wait for scikit-learn.
     from nlp_transfer.evaluation.baselines import predict_majority
 
     rivals["majority"] = {s: [predict_majority(each, len(truth[s]), space) for each in train_labels] for s in labelled}
@@ -111,7 +111,7 @@ def score_run(
 
 
 def _list_thresholds(results: Sequence[SeedResult]) -> list[list[float | None]] | None:
-    """Those of every seed; None where there are none."""
+    """The thresholds of every seed; None if there are none."""
     found = [result.thresholds for result in results if result.thresholds is not None]
     return found or None
 
@@ -120,7 +120,7 @@ def check_selection(recipe: Recipe, splits: Splits) -> None:
     """Refuse a metric that cannot choose weights on this validation split, before anything is trained.
 
     Args:
-        recipe: Says by which metric.
+        recipe: Names the selecting metric.
         splits: Labels of validation.
 
     Raises:
@@ -154,7 +154,7 @@ def _find_best(
     metric: str,
     splits: Splits,
 ) -> str:
-    """Choose the baseline to beat: the one that does best on validation."""
+    """Choose the baseline to beat: the best one on validation."""
 
     def value(name: str) -> float:
         found = [compute_metrics(truth, p, splits.labels, [metric])[metric] for p in rivals[name]["validation"]]
@@ -168,11 +168,11 @@ def _find_best(
 
 
 def keep_best_seed(recipe: Recipe, results: Sequence[SeedResult], splits: Splits, folder: Path) -> SeedResult:
-    """Choose the seed whose model the run is known by, on validation, and copy its files to the run's own folder.
+    """Choose the seed with the best model on validation, and copy its files to the run's own folder.
 
     Args:
-        recipe: Says by which metric.
-        results: One a seed.
+        recipe: Names the selecting metric.
+        results: One result per seed.
         splits: Labels of validation.
         folder: The run's folder; a single seed lies there already.
 
@@ -212,17 +212,17 @@ def build_record(
     """Build the report.
 
     Args:
-        recipe: Resolved.
+        recipe: The resolved recipe.
         seeds: Training seeds.
-        results: One a seed.
-        best: The seed whose model is kept; training facts are this seed's.
-        splits: Data facts.
-        outcome: What was measured.
+        results: One result per seed.
+        best: The seed whose model is kept; the report's training facts are those of this seed.
+        splits: Tables and data facts.
+        outcome: The run's measurements.
         encoder: Name, Hub id and revision of the encoder.
-        max_length: Tokens it reads.
+        max_length: Tokens that the encoder reads.
 
     Returns:
-        What ``report.json`` holds.
+        The content of ``report.json``.
     """
     facts = asdict(splits.facts)
     facts["notes"] = facts["notes"] + outcome.notes
@@ -267,7 +267,7 @@ def _describe_training(best: SeedResult) -> dict[str, Any]:
         "padding_share": log.padding_share,
         "peak_memory_bytes": log.peak_memory_bytes,
         "losses": _thin(log.losses),
-        "evaluations": [asdict(look) for look in log.evaluations],
+        "evaluations": [asdict(evaluation) for evaluation in log.evaluations],
         "best_step": log.best_step,
         "stopped_early": log.stopped_early,
         "resumed_at": log.resumed_at,
@@ -292,7 +292,7 @@ def _thin(losses: Sequence[float]) -> list[dict[str, float]]:
 
 
 def _describe_environment(best: SeedResult) -> dict[str, Any]:
-    """Versions and machine, without names of hosts, users or folders."""
+    """Versions and machine, without the names of hosts, users or folders."""
     device = best.log.device
     return {
         "versions": list_versions(),

@@ -1,4 +1,4 @@
-"""Train one seed of a run, save its artefact, and predict with what was saved."""
+"""Train one seed of a run, save its artefact, and predict with the saved artefact."""
 
 import json
 import platform
@@ -63,16 +63,16 @@ PREDICTIONS_FILE = "predictions.parquet"
 
 @dataclass
 class Workspace:
-    """What all fits of a run share.
+    """Data and settings that all fits of a run share.
 
     Attributes:
         splits: Loaded tables and the label contract.
         prepared: The same, tokenized.
-        tokenizer: Of the encoder.
+        tokenizer: The encoder's tokenizer.
         source: Where the encoder comes from.
-        max_length: Tokens the encoder reads.
+        max_length: Tokens that the encoder reads.
         console: Where progress is shown.
-        watch: Gives further watchers of training, and of work that is tracked; what they raise ends the fit.
+        watch: Makes further hooks for training and for other tracked work; an exception in a hook ends the fit.
     """
 
     splits: Splits
@@ -85,16 +85,16 @@ class Workspace:
 
     @cached_property
     def rows(self) -> str:
-        """Names the rows of all splits."""
+        """Fingerprint of the rows of all splits."""
         return identify_rows(self.prepared)
 
     def make_hooks(self, num_steps: int, label: str) -> Sequence[Hook]:
-        """Watchers of one fit: progress, unless the console is quiet, and those that were asked for."""
+        """Hooks of one fit: progress, unless the console is quiet, and the hooks of ``watch``."""
         shown = () if self.console.quiet else (build_progress(self.console, num_steps, label),)
         return (*shown, *(self.watch(num_steps, label) if self.watch is not None else ()))
 
     def track(self, label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-        """Show work other than training, unless the console is quiet; let watchers see it as steps of training."""
+        """Show work other than training, unless the console is quiet; the hooks of ``watch`` see it as steps."""
         shown = track_nothing(label, total) if self.console.quiet else track_work(self.console, label, total)
         return shown if self.watch is None else watch_work(shown, self.watch(total, label))
 
@@ -103,9 +103,9 @@ def choose_length(recipe: Recipe, opened: OpenedEncoder, wanted: int) -> int:
     """Choose how many tokens of a text an encoder reads, without the positions of prompts.
 
     Args:
-        recipe: The strategy, which may need places for itself.
+        recipe: Its strategy may reserve positions for prompts.
         opened: The encoder's tokenizer and configuration.
-        wanted: Most tokens, as ``data.max_length``.
+        wanted: Maximum number of tokens, as ``data.max_length``.
 
     Returns:
         At least `MIN_LENGTH`.
@@ -137,11 +137,11 @@ class SeedResult:
         log: What happened while training.
         model: Facts of the model: family, parameters, trainable, saved_bytes.
         loader: ``transformers``, ``peft`` or ``nlp_transfer``.
-        probabilities: Split name to float64 (N, C), from the saved weights, calibrated where the recipe asks for it.
+        probabilities: Split name to float64 (N, C), from the saved weights, calibrated if the recipe asks for it.
         raw: The same before calibration.
-        calibrator: The map that lies between them.
-        choices: Label name to the threshold chosen for it and what it gave on validation.
-        thresholds: The same as ``predict_labels`` takes them; None where there are none.
+        calibrator: The calibrator that turns ``raw`` into ``probabilities``.
+        choices: Label name to its chosen threshold and the validation figures at that threshold.
+        thresholds: The thresholds as ``predict_labels`` takes them; None if there are none.
     """
 
     seed: int
@@ -163,10 +163,10 @@ def check_machine(recipe: Recipe) -> tuple[str, Precision]:
         recipe: Device, precision and trackers.
 
     Returns:
-        Device kind and number format of the run, the latter with the reason.
+        Device kind, and number format of the run with the reason for it.
 
     Raises:
-        RecipeError: The device or the number format is not to be had here.
+        RecipeError: The device or the number format is not available on this machine.
         MissingExtraError: A tracker is not installed.
     """
     device = choose_device(recipe.training.device)
@@ -182,18 +182,18 @@ def make_accelerator(recipe: Recipe, folder: Path | None = None) -> Accelerator:
 
     Args:
         recipe: Device, precision and trackers.
-        folder: Where trackers that write files put them; None for a fit without trackers.
+        folder: Folder for trackers that write files; None for a fit without trackers.
 
     Returns:
         An accelerator.
 
     Raises:
-        RecipeError: The device or the number format is not to be had here.
+        RecipeError: The device or the number format is not available on this machine.
         MissingExtraError: A tracker is not installed.
     """
     device, precision = check_machine(recipe)
     trackers = list(recipe.training.trackers) if folder is not None else []
-    # Of one process on a CPU, the weights themselves become bf16: under autocast it was slower than in float32.
+    # A single CPU process trains with weights in bf16: autocast to bf16 was slower than float32.
     is_plain = precision.format == "fp32" or (device == "cpu" and count_processes() == 1)
     return Accelerator(
         cpu=device == "cpu",
@@ -204,7 +204,7 @@ def make_accelerator(recipe: Recipe, folder: Path | None = None) -> Accelerator:
 
 
 def list_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide results."""
+    """Versions of Python and of the packages that affect results."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -217,7 +217,7 @@ def list_versions() -> dict[str, str]:
 def train_seed(recipe: Recipe, seed: int, space: Workspace, folder: Path, console: Console) -> SeedResult:
     """Train one seed, save it, reload it, and predict with the reloaded weights.
 
-    A seed that is finished in the folder already is read back instead.
+    A seed that is already finished in the folder is read back instead.
 
     Args:
         recipe: The run.
@@ -271,7 +271,7 @@ def train_seed(recipe: Recipe, seed: int, space: Workspace, folder: Path, consol
     place, is_main = folder / "model", accelerator.is_main_process
     model = _describe_model(fitted)
     del fitted
-    # Scores must be those of what was saved, so the folder is what gets scored.
+    # Scores must be those of the saved model, so it is loaded from its folder.
     saved = load_artifact(place, trust_remote_code=recipe.encoder.trust_remote_code).model
     raw = predict_all(saved, space.prepared, accelerator, recipe)
     calibrator = calibrate_artifact(recipe, space.splits, raw, place, is_main=is_main)
@@ -294,16 +294,16 @@ def _describe_model(fitted: Fitted) -> dict[str, Any]:
 
 
 def _tell_resumed(log: RunLog, console: Console) -> None:
-    """Say where a run went on, and which checkpoints did not hold."""
+    """Print the step from which a run was resumed, and the checkpoints that were damaged."""
     for damage in log.damaged_checkpoints:
         message = f"  warning: checkpoint {damage}; an older one was used"
         console.print(message, style="yellow", highlight=False, markup=False, soft_wrap=True)
     if log.resumed_at:
-        console.print(f"  went on from step {log.resumed_at[-1]:,}", highlight=False)
+        console.print(f"  resumed from step {log.resumed_at[-1]:,}", highlight=False)
 
 
 def _save(recipe: Recipe, fitted: Fitted, space: Workspace, folder: Path, accelerator: Accelerator) -> Loader:
-    """Save the artefact on the main process; every process learns how it loads."""
+    """Save the artefact on the main process; return on every process the library that loads it."""
     data = recipe.data
     loader: Loader = "transformers" if fitted.adapted.merge else fitted.adapted.format
     if accelerator.is_main_process:
@@ -343,7 +343,7 @@ def _is_collapsed(probabilities: dict[str, np.ndarray], space: Workspace) -> boo
 
 
 def _write_seed(result: SeedResult, space: Workspace) -> None:
-    """Write predictions, then the file that says the seed is finished."""
+    """Write predictions, then the file that marks the seed as finished."""
     frame = build_predictions(space.splits, result.probabilities, thresholds=result.thresholds)
     aside = result.folder / f".{PREDICTIONS_FILE}.writing"
     try:
@@ -366,14 +366,14 @@ def _write_seed(result: SeedResult, space: Workspace) -> None:
 
 
 def clear_progress(results: Sequence[SeedResult]) -> None:
-    """Remove what a finished run no longer needs to go on from."""
+    """Remove the files that a run needs only to be resumed."""
     for result in results:
         for name in (SEED_FILE, PROBABILITIES_FILE):
             (result.folder / name).unlink(missing_ok=True)
 
 
 def _read_seed(folder: Path, seed: int, space: Workspace) -> SeedResult:
-    """Read a finished seed back; one that was trained or scored on other rows is refused."""
+    """Read a finished seed back; refuse a seed that was trained or scored on other rows."""
     place, model = folder / SEED_FILE, folder / "model"
     try:
         content = dict(json.loads(place.read_text(encoding="utf-8")))
@@ -381,7 +381,7 @@ def _read_seed(folder: Path, seed: int, space: Workspace) -> SeedResult:
         raise DamageError(f"{place}: cannot be read ({name_cause(error)}).") from error
     record, digests = open_record(content, place)
     if lost := {"rows", "log", "model", "loader"} - record.keys():
-        raise DamageError(f"{place}: is no record of a finished seed: {sorted(lost)[0]} is missing.")
+        raise DamageError(f"{place}: is not the record of a finished seed: {sorted(lost)[0]} is missing.")
     expected = digests.get("files", {})
     check_files({name: folder / name for name in expected}, expected, record=place)
     check_artifact(model, model / ARTIFACT_FILE)
@@ -424,11 +424,11 @@ def build_predictions(
     Args:
         splits: Texts, ids and labels.
         probabilities: Split name to float64 (N, C).
-        with_text: Whether texts go in.
+        with_text: Whether the table has the texts.
         thresholds: As ``predict_labels`` takes them.
 
     Returns:
-        Columns ``split``, ``id``, ``text``, ``text_b`` (pairs), ``label``, ``predicted`` and, but for regressions,
+        Columns ``split``, ``id``, ``text``, ``text_b`` (pairs), ``label``, ``predicted`` and, except for regressions,
         ``probability_<label>``; labels as names, lists of names (multi_label) or numbers (regression).
     """
     space = splits.labels

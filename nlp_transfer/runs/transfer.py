@@ -19,7 +19,7 @@ SAMPLE = 500
 """Rows of each side that the encoder reads; chosen."""
 
 FEWEST = 4
-"""Rows of each side below which no distance is told."""
+"""Rows of each side below which no distance is measured."""
 
 
 def compare_words(source: Iterable[str], target: Iterable[str]) -> dict[str, Any]:
@@ -30,8 +30,8 @@ def compare_words(source: Iterable[str], target: Iterable[str]) -> dict[str, Any
         target: Texts without labels.
 
     Returns:
-        ``words`` of each side, repeats left out, and ``new_words``, the share of the target's that the source never
-        shows, in [0, 1].
+        ``words``, the number of different words of each side, and ``new_words``, the share of the target's words that
+        do not occur in the source, in [0, 1].
 
     Example:
         >>> compare_words(["A good book"], ["a good pan", "Good lid"])
@@ -50,9 +50,9 @@ def measure_transfer(recipe: Recipe, space: Workspace) -> dict[str, Any]:
         space: Splits and their tokens.
 
     Returns:
-        ``rows`` and ``words`` of each side, ``labels`` (of the source those of train, of the target those that test
-        shows), ``new_words``, and ``proxy_a_distance`` in [0, 2], None for a handful of rows. Empty where there are no
-        such texts.
+        ``rows`` and ``words`` of each side, ``labels`` (label counts of train for the source, of test for the target),
+        ``new_words``, and ``proxy_a_distance`` in [0, 2], None if a side has fewer than `FEWEST` rows. Empty if there
+        are no texts without labels.
 
     Source:
         Ben-David et al. 2007, "Analysis of representations for domain adaptation", section 4 (the distance).
@@ -64,7 +64,7 @@ def measure_transfer(recipe: Recipe, space: Workspace) -> dict[str, Any]:
     labels = {"source": facts.label_counts.get("train", {}), "target": facts.label_counts.get("test", {})}
     found: dict[str, Any] = {"rows": {"source": facts.rows["train"], "target": len(texts)}, "labels": labels}
     found |= compare_words(space.splits.tables["train"]["text"][:], texts["text"][:])
-    # Scikit-learn takes a second to import, and most runs have no such texts.
+    # Scikit-learn takes a second to import, and most runs have no texts without labels.
     from nlp_transfer.evaluation.shift import measure_proxy_distance
 
     sides = (prepared.splits["train"], prepared.unlabelled)

@@ -1,4 +1,4 @@
-"""How far the kept model can be trusted: calibration before and after, abstention, scores of slices."""
+"""How far the kept model can be trusted: scores before and after calibration, abstention, and scores of slices."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,7 @@ from nlp_transfer.runs.seed import SeedResult
 __all__ = ["check_trust", "describe_trust", "read_groups"]
 
 CALIBRATION_METRICS = ("accuracy", "ece", "brier", "log_loss")
-"""What is shown before and after; accuracy to show that it stays."""
+"""Metrics shown before and after calibration; accuracy is among them to show that it does not change."""
 
 
 def check_trust(recipe: Recipe, splits: Splits) -> None:
@@ -29,8 +29,8 @@ def check_trust(recipe: Recipe, splits: Splits) -> None:
         splits: Loaded tables.
 
     Raises:
-        DataError: A column is not there or groups no rows, validation has too few rows for isotonic regression,
-            or no label has the name of the threshold's.
+        DataError: A column does not exist or does not group rows, validation has too few rows for isotonic regression,
+            or ``evaluation.threshold_label`` is not a label.
     """
     for name in recipe.evaluation.slices:
         for split in (split for split in ("validation", "test") if splits.is_labelled(split)):
@@ -50,15 +50,15 @@ def check_trust(recipe: Recipe, splits: Splits) -> None:
 
 
 def describe_trust(recipe: Recipe, best: SeedResult, splits: Splits) -> dict[str, Any]:
-    """Measure what the report says of trust, on labelled splits that training did not see.
+    """Measure the report's figures on trust, on labelled splits that training did not see.
 
     Args:
-        recipe: What is wanted.
+        recipe: Names the figures to measure.
         best: The seed whose model is kept.
         splits: Its tables.
 
     Returns:
-        Sections of ``report.json`` by name; those that were not asked for, or do not apply, are absent.
+        Sections of ``report.json`` by name, without those that the recipe does not ask for or that do not apply.
 
     Raises:
         DataError: A column of slices does not group rows.
@@ -88,7 +88,7 @@ def describe_trust(recipe: Recipe, best: SeedResult, splits: Splits) -> dict[str
         }
     if config.slices:
         groups = {name: read_groups(splits, shown, name) for name in config.slices}
-        # Averages over classes mean little in a group that lacks some.
+        # Averages over classes mean little in a group that lacks some classes.
         metric = "accuracy" if space.is_categorical else str(recipe.training.select_by)
         scores = score_slices(
             groups,
@@ -105,7 +105,7 @@ def describe_trust(recipe: Recipe, best: SeedResult, splits: Splits) -> dict[str
 
 
 def read_groups(splits: Splits, split: str, name: str) -> list[Any]:
-    """Say which group each row of a split is in.
+    """Find the group of each row of a split.
 
     Args:
         splits: The tables.
@@ -113,7 +113,7 @@ def read_groups(splits: Splits, split: str, name: str) -> list[Any]:
         name: A column of the data, ``length`` (words of the texts, in quarters) or ``label`` (the true class).
 
     Returns:
-        A value a row; lists for the labels of a multi-label task.
+        One value per row; lists for the labels of a multi-label task.
 
     Raises:
         DataError: There is no such column.
@@ -138,9 +138,9 @@ def read_groups(splits: Splits, split: str, name: str) -> list[Any]:
 
 
 def _find_column(splits: Splits, split: str, name: str) -> str:
-    """The column under the name it has after loading."""
+    """The name of a column after loading."""
     names = splits.tables[split].column_names
-    # What would have taken a reserved name stands under another.
+    # Loading renames a column that has a reserved name.
     for kept in (f"source_{name}", name) if name in ("id", "text", "text_b", "label") else (name,):
         if kept in names:
             return kept
@@ -153,7 +153,7 @@ def _find_column(splits: Splits, split: str, name: str) -> str:
 def _compare_calibration(
     recipe: Recipe, best: SeedResult, labels: dict[str, np.ndarray], splits: Splits
 ) -> dict[str, Any]:
-    """Scores and reliability before and after the map, on every split that has labels."""
+    """Scores and reliability before and after calibration, on every split that has labels."""
     assert best.calibrator is not None
     config = recipe.evaluation
     found = {key: value for key, value in best.calibrator.to_json().items() if key != "knots"}

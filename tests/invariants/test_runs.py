@@ -72,7 +72,7 @@ def test_a_finished_seed_that_was_damaged_is_named_and_trained_again_to_the_same
     before = [(place / each).read_bytes() for each in files]
     sealed, space = (place / seed.SEED_FILE).read_bytes(), SimpleNamespace(rows="others")
     (place / seed.SEED_FILE).write_text('{"weights.safetensors": "0"}')
-    with pytest.raises(DamageError, match=r"\.seed\.json: is no record of a finished seed"):
+    with pytest.raises(DamageError, match=r"\.seed\.json: is not the record of a finished seed"):
         seed._read_seed(place, 0, space)
     (place / seed.SEED_FILE).write_bytes(sealed)
     content = bytearray(before[0])

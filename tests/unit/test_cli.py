@@ -450,7 +450,7 @@ def test_trouble_of_the_machine_exits_with_one(call, monkeypatch):
     [
         ("run", None, False, 143, "stopped. The same command goes on from the last checkpoint."),
         ("run", 1234, False, 143, "stopped at step 1,234, which is saved. The same command goes on from there."),
-        ("run", None, True, 0, "the run was finished when it was to stop."),
+        ("run", None, True, 0, "the run was already finished when it was asked to stop."),
         ("compare", 7, False, 143, "stopped at step 7, which is saved. The same command goes on with what is missing."),
     ],
 )

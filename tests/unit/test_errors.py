@@ -33,10 +33,10 @@ def test_a_cause_fits_into_a_sentence(error, words):
 def test_broken_json_and_broken_text_are_told_in_our_words():
     with pytest.raises(ValueError, match="Expecting") as caught:
         json.loads('{"a"\n: 1,}')
-    assert name_cause(caught.value) == "it is no JSON from line 2, column 5, on"
+    assert name_cause(caught.value) == "it is not valid JSON from line 2, column 5 on"
     with pytest.raises(UnicodeDecodeError) as caught:
         b"ab\xff".decode()
-    assert name_cause(caught.value) == "it is no utf-8 text from byte 2 on"
+    assert name_cause(caught.value) == "it is not valid utf-8 text from byte 2 on"
 
 
 def test_the_number_of_a_failure_is_found_in_words_too():

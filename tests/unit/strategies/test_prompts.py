@@ -105,7 +105,7 @@ def test_a_text_gets_fewer_places_beside_prompts_and_a_note_says_so(family, tiny
     report = run(recipe, data=tables, output_dir=tmp_path / "run")
     assert report.record["data"]["max_length"] == 100
     notes = " ".join(report.record["data"]["notes"])
-    assert "the encoder reads 100 tokens at most beside 28 prompts; used that" in notes
+    assert "the encoder reads at most 100 tokens beside 28 prompts; used 100" in notes
     assert len(Classifier.from_pretrained(tmp_path / "run").predict(["superb " * 300])) == 1
 
 

@@ -67,7 +67,7 @@ def test_guides_keep_float32(tiny_encoder):
     splits = make_splits(16, 3)
     log = fit_model(recipe, splits, prepare_variant(recipe, splits), Accelerator(cpu=True), precision=HALF).log
     assert log.precision == "fp32"
-    assert "steers weights" in log.precision_reason
+    assert "changes weights in place" in log.precision_reason
 
 
 def test_a_broken_run_in_bf16_ends_in_the_same_weights(tiny_encoder, tmp_path):

@@ -311,7 +311,7 @@ def test_a_folder_of_another_search_or_of_somebody_else_is_left_alone(recipe, tm
     assert {name: before[name] for name in after} == after
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
-    with pytest.raises(OutputError, match="files that no run left"):
+    with pytest.raises(OutputError, match="files that are not of a run"):
         tune(recipe, tmp_path / "mine", trials=1)
     with pytest.raises(ArtifactError, match="expected a finished search, found none"):
         Tuning.load(tmp_path / "mine")

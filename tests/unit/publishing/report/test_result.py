@@ -117,8 +117,8 @@ def test_notebook_and_page_do_without_predictions(make, tmp_path):
     ("content", "message"),
     [
         (None, "expected the report of a finished run, found none"),
-        (b"{", "expected the report of a finished run, got it is no JSON"),
-        (b"\xff\xfe", "got it is no utf-8 text"),
+        (b"{", "expected the report of a finished run, got it is not valid JSON"),
+        (b"\xff\xfe", "got it is not valid utf-8 text"),
         (b"[]", "got no object in it"),
         (b'{"version": 1}', "got no 'scores' in it"),
     ],

@@ -20,11 +20,11 @@ def advise(
     text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
     delimiter: Annotated[
-        str | None, typer.Option(help="Character between cells, or tab; told from the rows where absent.")
+        str | None, typer.Option(help="Character between cells, or tab; detected from the rows where absent.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="First N rows of the shuffled train.")] = None,
-    shots: Annotated[int | None, typer.Option(min=1, help="K rows of every class.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of draws and folds.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use the first N rows of train, shuffled.")] = None,
+    shots: Annotated[int | None, typer.Option(min=1, help="Use K rows of every class.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of drawn rows and folds.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for advice.json and report.html.")] = None,
 ) -> None:

@@ -15,36 +15,40 @@ __all__ = ["audit"]
 def audit(
     artifact: Annotated[str, typer.Argument(help="The model/ folder of a run, the run's folder, or a Hub id.")],
     data: Annotated[str, typer.Argument(help="Labelled data: file, folder of splits, bundled name or Hub id.")],
-    group: Annotated[str | None, typer.Option(help="Column of groups, several with ; or |. Absent: by terms.")] = None,
-    positive: Annotated[str | None, typer.Option(help="Label whose rates are looked at, such as toxic.")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Column of groups; ; or | separates several in a cell. Absent: identity terms.")
+    ] = None,
+    positive: Annotated[str | None, typer.Option(help="Label whose rates are compared, such as toxic.")] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Probability from which it is said. Absent: as the classifier decides.")
+        float | None,
+        typer.Option(help="Probability from which that label counts as predicted; absent: the classifier's decision."),
     ] = None,
     text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
     text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
     encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv, txt and jsonl files.")] = "utf-8",
     delimiter: Annotated[
-        str | None, typer.Option(help="Character between cells, or tab; told from the rows where absent.")
+        str | None, typer.Option(help="Character between cells, or tab; detected from the rows where absent.")
     ] = None,
     sheet: Annotated[str | None, typer.Option(help="Sheet of an Excel workbook; the first where absent.")] = None,
     rename: Annotated[
-        list[str] | None, typer.Option(help="DATA_LABEL=LABEL, where labels go by another name; several times.")
+        list[str] | None,
+        typer.Option(help="DATA_LABEL=LABEL, where the data names a label differently; may be given several times."),
     ] = None,
-    split: Annotated[str, typer.Option(help="Which split of a folder.")] = "test",
+    split: Annotated[str, typer.Option(help="Split of a folder to read.")] = "test",
     terms: Annotated[Path | None, typer.Option(help="YAML of identity terms in place of the shipped list.")] = None,
-    min_group: Annotated[int, typer.Option(min=1, help="Rows over which a rate is compared with others.")] = 20,
-    max_swaps: Annotated[int, typer.Option(min=0, help="Swapped texts that are scored at most; 0 for none.")] = 2000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the sample of swaps and the resamples.")] = 0,
+    min_group: Annotated[int, typer.Option(min=1, help="Fewest rows of a rate that is compared between groups.")] = 20,
+    max_swaps: Annotated[int, typer.Option(min=0, help="Most swapped texts that are scored; 0 for none.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sampled swaps and of the bootstrap.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts in one forward pass.")] = 64,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for audit.json and report.html.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")] = False,
 ) -> None:
-    """Audit how a classifier treats groups: rates with intervals, gaps, and what one identity term changes.
+    """Audit how a classifier treats groups: rates with intervals, gaps, and the effect of swapping one identity term.
 
     Groups are the values of a column, or the identity terms in the texts. Gaps are fairlearn's (extra `audit`), with
-    bootstrap intervals and with what chance alone would give. Terms of the shipped list are swapped for others of
-    their kind, and the change of the score is measured.
+    bootstrap intervals and beside the gap that chance alone would give. Terms of the shipped list are swapped for
+    others of their kind, and the change of the score is measured.
     """
     quiet_libraries()
     from nlp_transfer.evidence.audit.command import audit as audit_classifier
@@ -77,7 +81,7 @@ def audit(
 
 
 def _show(found: Any, out: Path | None, *, as_json: bool) -> None:
-    """Tables, and where the page is; or JSON."""
+    """Show tables and the path of the page, or print JSON."""
     if as_json:
         say_json(found.to_json())
     else:
@@ -85,7 +89,7 @@ def _show(found: Any, out: Path | None, *, as_json: bool) -> None:
 
 
 def _read_renames(pairs: list[str]) -> dict[str, str]:
-    """Labels of the data to the classifier's."""
+    """Map the labels of the data to the classifier's labels."""
     found = {}
     for pair in pairs:
         own, is_pair, name = pair.partition("=")

@@ -13,34 +13,41 @@ __all__ = ["benchmark"]
 
 def benchmark(
     suite: Annotated[str, typer.Argument(help="Shipped suite, such as few_shot_cpu, or a file.")],
-    data: Annotated[Path, typer.Option(help="Folder that holds the suite's data sets, a folder of splits each.")],
+    data: Annotated[Path, typer.Option(help="Folder with one folder of splits for each data set of the suite.")],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of results; runs/benchmark-SUITE where absent.")
     ] = None,
     rounds: Annotated[
-        int | None, typer.Option(min=1, help="Rounds, seeds 0, 1, ...; the suite's where absent.")
+        int | None, typer.Option(min=1, help="Number of rounds, with seeds 0, 1, ...; the suite's number where absent.")
     ] = None,
-    seed: Annotated[list[int] | None, typer.Option(min=0, help="Rounds by their seeds, in place of --rounds.")] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(min=0, help="Seed of a round, in place of --rounds; may be given several times.")
+    ] = None,
     job: Annotated[list[str] | None, typer.Option(help="Only this job; may be given several times.")] = None,
     contender: Annotated[
         list[str] | None, typer.Option(help="Only this contender; may be given several times.")
     ] = None,
     encoder: Annotated[str, typer.Option(help="Encoder of every contender.")] = "minilm-l6",
-    peers: Annotated[Path | None, typer.Option(help="Folder of other scripts for the peers, peer_NAME.py.")] = None,
+    peers: Annotated[
+        Path | None, typer.Option(help="Folder of scripts peer_NAME.py that replace the shipped peers' scripts.")
+    ] = None,
     python: Annotated[
-        str, typer.Option(help="Interpreter that has the peers' libraries; this one where absent.", show_default=False)
+        str,
+        typer.Option(
+            help="Interpreter that has the peers' libraries; the current interpreter where absent.", show_default=False
+        ),
     ] = sys.executable,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
 ) -> None:
-    """Run contenders in turn on the same rows: accuracy, seconds, ratios. What is in OUT is not run again.
+    """Run contenders in turn on the same rows: accuracy, seconds, ratios. Results that are in OUT are not run again.
 
-    Columns: pad, share of our tokens that was padding; peak, largest resident size of the whole process; limit, the
-    work on real tokens a second, as a share of what matrix products reach here. OUT also gets comparison.json and
-    comparison.svg.
+    Columns: pad, share of this package's tokens that was padding; peak, largest resident size of the whole process;
+    limit, operations on real tokens per second, as a share of the rate of matrix products on this machine. OUT also
+    gets comparison.json and comparison.svg.
     """
     from nlp_transfer.benchmarks.suite import load_suite, narrow_suite
 
-    # A suite with a mistake is told at once, before the libraries are loaded.
+    # Report a mistake in the suite at once, before the libraries are loaded.
     whole = load_suite(suite)
     chosen = narrow_suite(whole, jobs=job, contenders=contender)
     quiet_libraries()

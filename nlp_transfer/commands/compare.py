@@ -1,4 +1,4 @@
-"""`nlp-transfer compare`: the ladder on a table of the user's own."""
+"""`nlp-transfer compare`: every strategy on the user's own table."""
 
 import time
 from pathlib import Path
@@ -17,29 +17,38 @@ def compare(
     overrides: Annotated[list[str] | None, typer.Argument(help="Dotted keys of data, task: data.invalid=drop")] = None,
     encoder: Annotated[str, typer.Option(help="Alias, folder, earlier run, or Hub id.")] = "minilm-l6",
     budget: Annotated[str | None, typer.Option(help="Time for everything, such as 10m, 90s or 1h.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each rung.")] = 3,
-    rung: Annotated[list[str] | None, typer.Option(help="Only this rung; may be given several times.")] = None,
-    curve: Annotated[bool, typer.Option("--curve", help="Also the score over the number of labelled rows.")] = False,
-    curve_rung: Annotated[
-        list[str] | None, typer.Option(help="A rung of the curve; tfidf, features and full where absent.")
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds of each rung.")] = 3,
+    rung: Annotated[
+        list[str] | None, typer.Option(help="Run only this rung (strategy or baseline); may be given several times.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="First N rows of train, shuffled.")] = None,
+    curve: Annotated[
+        bool, typer.Option("--curve", help="Also measure the score over the number of labelled rows.")
+    ] = False,
+    curve_rung: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Rung to run for the curve; may be given several times. tfidf, features and full where absent."
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use the first N rows of train, shuffled.")] = None,
     text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
     text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
-    label: Annotated[list[str] | None, typer.Option(help="Column of the label; several for several labels.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="Column of the label; given several times, the 0/1 columns of the labels.")
+    ] = None,
     delimiter: Annotated[
-        str | None, typer.Option(help="Character between cells, or tab; told from the rows where absent.")
+        str | None, typer.Option(help="Character between cells, or tab; detected from the rows where absent.")
     ] = None,
     task: Annotated[str, typer.Option(help="classification, ordinal, multi_label or regression.")] = "classification",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; runs/compare-DATA where absent.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")] = False,
 ) -> None:
-    """Compare every strategy on the same rows and seeds; say which to take. What is in OUT is not run again."""
+    """Compare every strategy on the same rows and seeds, and recommend one. Results in OUT are not run again."""
     started = time.monotonic()
     quiet_libraries()
     from nlp_transfer.evidence.clock import parse_budget
 
-    # A budget with a mistake is told before the heavier libraries are loaded.
+    # Report a mistake in the budget before the heavier libraries are loaded.
     parse_budget(budget)
     from nlp_transfer.evidence.compare.command import compare as compare_table
 
@@ -58,7 +67,7 @@ def compare(
         label=label[0] if label and len(label) == 1 else label or None,
         task=task,
         output_dir=out,
-        # Half a second for the start of the interpreter and of this program.
+        # Half a second (chosen) for the start of the interpreter and of this program.
         spent_seconds=time.monotonic() - started + 0.5,
     )
     show_record(comparison, comparison.record, as_json=as_json)

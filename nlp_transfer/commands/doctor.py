@@ -1,4 +1,4 @@
-"""`nlp-transfer doctor`: what this machine has, and what is missing."""
+"""`nlp-transfer doctor`: versions, device, memory and caches of this machine, and missing parts."""
 
 from nlp_transfer.terminal import quiet_libraries, show
 
@@ -6,7 +6,7 @@ __all__ = ["doctor"]
 
 
 def doctor() -> None:
-    """Show what this machine has, and what is missing."""
+    """Show versions, device, memory and caches of this machine, and which parts are missing."""
     quiet_libraries()
     from rich.table import Table
 

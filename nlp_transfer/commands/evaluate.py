@@ -13,21 +13,23 @@ __all__ = ["evaluate"]
 def evaluate(
     artifact: Annotated[str, typer.Argument(help="The model/ folder of a run, the run's folder, or a Hub id.")],
     data: Annotated[str, typer.Argument(help="File, or a folder of splits.")],
-    split: Annotated[str, typer.Option(help="Which split of a folder.")] = "test",
+    split: Annotated[str, typer.Option(help="Split of a folder to read.")] = "test",
     text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
     text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
     label: Annotated[
         list[str] | None, typer.Option(help="Column of the label; given several times, the 0/1 columns of the labels.")
     ] = None,
-    metric: Annotated[list[str] | None, typer.Option(help="Report key; may be given several times.")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Metric by its key, such as f1_macro; may be given several times.")
+    ] = None,
     encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv, txt and jsonl files.")] = "utf-8",
     delimiter: Annotated[
-        str | None, typer.Option(help="Character between cells, or tab; told from the rows where absent.")
+        str | None, typer.Option(help="Character between cells, or tab; detected from the rows where absent.")
     ] = None,
     sheet: Annotated[str | None, typer.Option(help="Sheet of an Excel workbook; the first where absent.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts in one forward pass.")] = 64,
     precision: Annotated[
-        str, typer.Option(help="Number format: auto is fp32 here; or bf16, which is near it.")
+        str, typer.Option(help="Number format: auto or fp32 compute in float32; bf16 gives nearly the same scores.")
     ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""``nlp-transfer explain``: which words an answer rests on."""
+"""``nlp-transfer explain``: which words a prediction depends on."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,17 +17,22 @@ def explain(
     label: Annotated[str | None, typer.Option(help="Label to explain; the predicted one where absent.")] = None,
     method: Annotated[
         Literal["integrated_gradients", "occlusion"],
-        typer.Option(help="Values that add up, or one word replaced at a time, which works for every classifier."),
+        typer.Option(
+            help="integrated_gradients gives values that add up; occlusion replaces one word at a time and works for "
+            "every classifier."
+        ),
     ] = "integrated_gradients",
-    baseline: Annotated[Literal["pad", "mask"], typer.Option(help="The token that stands in place of a word.")] = "pad",
+    baseline: Annotated[Literal["pad", "mask"], typer.Option(help="Token that replaces a word.")] = "pad",
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Steps of the integral to begin with; doubled until it adds up.")
+        int | None, typer.Option(min=1, help="First number of steps of the integral; doubled until the values add up.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="A page, .html, or everything as .json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File: .html for a page, .json for all values.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of colored words.")] = False,
 ) -> None:
-    """Show which words spoke for a label and which against, in log-odds (needs the extra `explain`)."""
+    """Show which words speak for a label and which against it, in log-odds (needs the extra `explain`)."""
     quiet_libraries()
     from nlp_transfer.classifier import Classifier
     from nlp_transfer.publishing.explain.result import Explanation

@@ -16,27 +16,27 @@ def export(
     to: Annotated[Literal["onnx", "openvino"], typer.Option(help="onnx for onnxruntime, or openvino.")],
     int8: Annotated[bool, typer.Option("--int8", help="Round weights to eight bits: smaller, often faster.")] = False,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder to make; beside the model where absent.")
+        Path | None, typer.Option("--out", "-o", help="Folder to create; beside the model where absent.")
     ] = None,
     tolerance: Annotated[
-        float | None, typer.Option(help="Largest difference of two logits that fp32 may show; 1e-4 where absent.")
+        float | None, typer.Option(help="Largest allowed difference of logits from PyTorch in fp32; 1e-4 where absent.")
     ] = None,
     agreement: Annotated[
         float | None, typer.Option(help="Least share of DATA that keeps its label in int8; 0.985 where absent.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="File, or folder of splits, of texts on which the export is checked too.")
+        str | None, typer.Option(help="File, or folder of splits, with texts on which the export is checked as well.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Which split of a folder.")] = "validation",
+    split: Annotated[str, typer.Option(help="Split of a folder to read.")] = "validation",
     encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv, txt and jsonl files.")] = "utf-8",
     delimiter: Annotated[
-        str | None, typer.Option(help="Character between cells, or tab; told from the rows where absent.")
+        str | None, typer.Option(help="Character between cells, or tab; detected from the rows where absent.")
     ] = None,
     sheet: Annotated[str | None, typer.Option(help="Sheet of an Excel workbook; the first where absent.")] = None,
     text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
     text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
 ) -> None:
-    """Write a classifier for onnxruntime or OpenVINO, checked against torch; predict and evaluate run it."""
+    """Export a classifier for onnxruntime or OpenVINO, checked against PyTorch; predict and evaluate run the export."""
     quiet_libraries()
     from nlp_transfer.data.exchange import read_split
     from nlp_transfer.publishing.export.command import export_artifact

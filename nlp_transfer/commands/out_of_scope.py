@@ -1,4 +1,4 @@
-"""``nlp-transfer out-of-scope``: fit and measure the detection of texts that are not a classifier's business."""
+"""``nlp-transfer out-of-scope``: fit and measure the detection of texts outside a classifier's scope."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -18,26 +18,31 @@ def out_of_scope(
     ood_data: Annotated[
         str | None, typer.Option(help="Texts out of scope, to measure on: a file, or a folder of splits.")
     ] = None,
-    method: Annotated[str, typer.Option(help="energy, of the logits, or mahalanobis, of the vectors.")] = "energy",
-    split: Annotated[str, typer.Option(help="Split of both that is scored.")] = "test",
+    method: Annotated[
+        str, typer.Option(help="energy, computed from the logits, or mahalanobis, computed from the pooled vectors.")
+    ] = "energy",
+    split: Annotated[str, typer.Option(help="Split of DATA and of --ood-data that is scored.")] = "test",
     fit_split: Annotated[str, typer.Option(help="Split of DATA that mahalanobis is fitted to.")] = "train",
     text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
     text_b: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the label, for mahalanobis.")] = None,
     encoding: Annotated[str, typer.Option(help="Character encoding of csv, tsv, txt and jsonl files.")] = "utf-8",
     delimiter: Annotated[
-        str | None, typer.Option(help="Character between cells, or tab; told from the rows where absent.")
+        str | None, typer.Option(help="Character between cells, or tab; detected from the rows where absent.")
     ] = None,
     sheet: Annotated[str | None, typer.Option(help="Sheet of an Excel workbook; the first where absent.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts in one forward pass.")] = 64,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Fit mahalanobis again where it is fitted.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Fit mahalanobis again if it is fitted already.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of sentences.")] = False,
 ) -> None:
     """Detect texts that a classifier was not trained for; `predict --ood` then adds the score to a table.
 
-    mahalanobis is fitted to DATA and kept in the artefact's folder; energy needs no fitting. With --ood-data both
-    are measured: the chance that a text out of scope scores higher than one within (AUROC), and the share caught by
-    the score that 95 in 100 texts within scope stay below. What is fitted already is used as it is.
+    mahalanobis is fitted to DATA and saved in the artefact's folder; a saved fit is used again. energy needs no
+    fitting. With --ood-data the chosen method is measured: the probability that a text out of scope scores higher
+    than a text within (AUROC), and the share of the texts out of scope that score above the 95th percentile of the
+    texts within.
     """
     quiet_libraries()
     from nlp_transfer.classifier import Classifier
@@ -66,13 +71,13 @@ def out_of_scope(
             )
             record |= measure_scope(inside, outside, method=method).to_json()
         elif not is_fitting:
-            # What cannot be read is told, though energy asks nothing of it yet.
+            # Report data that cannot be read, although energy does not need the data yet.
             read_split(data, split, **reading)
     _say_found(record, as_json=as_json)
 
 
 def _say_found(found: Mapping[str, Any], *, as_json: bool) -> None:
-    """What was fitted and measured, in sentences or as JSON."""
+    """Write what was fitted and measured, in sentences or as JSON."""
     if as_json:
         say_json(found)
         return
@@ -83,6 +88,6 @@ def _say_found(found: Mapping[str, Any], *, as_json: bool) -> None:
     if "auroc" not in found:
         return
     say(f"AUROC {found['auroc']:.3f} [{found['low']:.3f}, {found['high']:.3f}]")
-    say(f"on {found['num_inside']:,} rows within scope and {found['num_outside']:,} out of it")
-    say(f"a score above {found['threshold']:.4g} catches {found['caught']:.1%} of those out of it,")
-    say("and 5 in 100 within scope")
+    say(f"on {found['num_inside']:,} rows within scope and {found['num_outside']:,} out of scope")
+    say(f"a score above {found['threshold']:.4g} catches {found['caught']:.1%} of the rows out of scope,")
+    say("and 5 in 100 of the rows within scope")

@@ -26,17 +26,17 @@ def predict(
         str, typer.Option(help="Character encoding of stdin and of csv, tsv, txt and jsonl files.")
     ] = "utf-8",
     delimiter: Annotated[
-        str | None, typer.Option(help="Character between cells, or tab; told from the rows where absent.")
+        str | None, typer.Option(help="Character between cells, or tab; detected from the rows where absent.")
     ] = None,
     sheet: Annotated[str | None, typer.Option(help="Sheet of an Excel workbook; the first where absent.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts in one forward pass.")] = 64,
     precision: Annotated[
-        str, typer.Option(help="Number format: auto, fp32 or bf16; labels are those of fp32.")
+        str, typer.Option(help="Number format: auto, fp32 or bf16; all three give the labels of fp32.")
     ] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is there.")] = False,
-    ood: Annotated[str | None, typer.Option(help="Add how far out of scope: energy or mahalanobis.")] = None,
+    ood: Annotated[str | None, typer.Option(help="Add an out-of-scope score: energy or mahalanobis.")] = None,
     abstain_below: Annotated[
-        float | None, typer.Option(help="Give no label where the likeliest is less probable than this, such as 0.8.")
+        float | None, typer.Option(help="Give no label where the highest probability is below this, such as 0.8.")
     ] = None,
 ) -> None:
     """Add predicted labels and probabilities to a table."""

@@ -1,4 +1,4 @@
-"""The command `push`: an artefact goes to the Hugging Face Hub."""
+"""`nlp-transfer push`: an artefact to the Hugging Face Hub."""
 
 from typing import Annotated
 
@@ -11,14 +11,14 @@ __all__ = ["push"]
 
 def push(
     artifact: Annotated[str, typer.Argument(help="The model/ folder of a run, or the run's folder.")],
-    repo_id: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Repository on the Hub; made if not there.")],
+    repo_id: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Repository on the Hub; created if absent.")],
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     adapter_only: Annotated[
-        bool, typer.Option("--adapter-only", help="Push the adapter, and refuse anything else.")
+        bool, typer.Option("--adapter-only", help="Push an adapter, and refuse any other artefact.")
     ] = False,
-    merged: Annotated[bool, typer.Option("--merged", help="Fold the adapter in and push the plain model.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would go, and send nothing.")] = False,
-    revision: Annotated[str | None, typer.Option(help="Branch to push to; made if not there.")] = None,
+    merged: Annotated[bool, typer.Option("--merged", help="Merge the adapter and push the plain model.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files and send nothing.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch to push to; created if absent.")] = None,
 ) -> None:
     """Push a classifier to the Hugging Face Hub, as one commit."""
     quiet_libraries()
@@ -48,10 +48,10 @@ def push(
         at = f" at {plan.base.revision}" if plan.base.revision else ", at its newest revision"
         say(f"its encoder: {plan.base.hub_id}{at}")
     if plan.left:
-        say(f"stays here: {', '.join(plan.left)}")
+        say(f"not sent: {', '.join(plan.left)}")
     if dry_run:
-        say(f"nothing was sent; without --dry-run it goes to {done.url}")
+        say(f"nothing was sent; without --dry-run the files go to {done.url}")
     elif done.is_changed:
         say(f"pushed to {done.url}, commit {done.commit}")
     else:
-        say(f"{done.url} holds all of it already (commit {done.commit}); nothing was sent")
+        say(f"{done.url} holds all files already (commit {done.commit}); nothing was sent")

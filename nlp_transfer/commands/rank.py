@@ -22,7 +22,7 @@ __all__ = ["rank"]
 
 
 _ESTIMATORS = (
-    f"{', '.join([*ESTIMATOR_NAMES, ALL])}; may be given several times, the first decides the order. "
+    f"{', '.join([*ESTIMATOR_NAMES, ALL])}; may be given several times: the first one sorts the ranking. "
     f"{DEFAULT_ESTIMATOR} where absent."
 )
 _OVERRIDES = "Dotted recipe keys: data.text=body, and for --verify training.epochs=1, data.limit=500."
@@ -34,22 +34,23 @@ def rank(
     encoder: Annotated[list[str] | None, typer.Option(help="Alias, folder, Hub id, earlier run; two or more.")] = None,
     estimator: Annotated[list[str] | None, typer.Option(help=_ESTIMATORS)] = None,
     layers: Annotated[
-        str, typer.Option(help="mean of all layers, last, a number, or all: the best one counts.")
+        str,
+        typer.Option(help="Layers to score: mean of all layers, last, the number of a layer, or all for the best one."),
     ] = DEFAULT_LAYERS,
-    limit: Annotated[int, typer.Option(min=2, help="Most train rows that are looked at.")] = DEFAULT_LIMIT,
+    limit: Annotated[int, typer.Option(min=2, help="Most train rows that are used.")] = DEFAULT_LIMIT,
     pooling: Annotated[str, typer.Option(help="How tokens become one vector: mean, first or max.")] = "mean",
     delimiter: Annotated[
-        str | None, typer.Option(help="Character between cells, or tab; told from the rows where absent.")
+        str | None, typer.Option(help="Character between cells, or tab; detected from the rows where absent.")
     ] = None,
-    verify: Annotated[int, typer.Option(min=0, help="Fine-tune this many of the best, for a short while.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the rows, and of verification.")] = 0,
+    verify: Annotated[int, typer.Option(min=0, help="Fine-tune this many of the best encoders, briefly.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the drawn rows and of the verifying runs.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for rank.json, report.html and the verifying runs.")
     ] = None,
 ) -> None:
-    """Rank encoders for a table, from one pass of each over some of its rows."""
-    # A mistake is told at once, before the libraries are loaded.
+    """Rank encoders for a table, from one pass of each encoder over some of the rows."""
+    # Report a mistake at once, before the libraries are loaded.
     estimators, which = choose_estimators(estimator or []), read_layers_option(layers)
     quiet_libraries()
     from rich.console import Console

@@ -133,7 +133,7 @@ def _count_prompts(model: nn.Module) -> int:
 def _stage_model(
     stage: Path, base_stage: Path, base_folder: Path, model: nn.Module, *, source: EncoderSource, merge: bool
 ) -> str:
-    """Write the weights, and an adapter's base where needed, into staging folders; return the library that loads them."""
+    """Write the weights, and an adapter's base if needed, into staging folders; name the library that loads them."""
     if isinstance(model, CustomClassifier):
         stage_custom(stage, model, source)
         return "nlp_transfer"

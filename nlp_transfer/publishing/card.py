@@ -355,7 +355,7 @@ def _list_trust_limits(record: Mapping[str, Any]) -> list[str]:
         how = find_section(record, "calibration").get("kind")
         limits.append(
             f"Probabilities were calibrated ({how}, fitted on validation), and the scores use the calibrated "
-            "probabilities. nlp_transfer applies the calibration; transformers and peft give uncalibrated probabilities."
+            "probabilities. nlp_transfer applies the calibration; transformers and peft do not."
         )
     if record.get("thresholds"):
         limits.append(
@@ -475,7 +475,7 @@ def describe_control(record: Mapping[str, Any]) -> str:
             "The no-transfer control is the same architecture, trained on the same rows from random weights: the "
             "difference between the model and this control is the effect of pretraining."
         )
-    return "This run does not show whether pretraining helped: that needs the no-transfer control, evaluation.control=true."
+    return "This run does not show whether pretraining helped: add the no-transfer control, evaluation.control=true."
 
 
 def list_inherited(base: str, hub_id: str | None, language: str | None) -> list[str]:

@@ -189,7 +189,7 @@ def test_every_strategy_and_task_has_a_card_that_the_hub_takes(make, kind, strat
         assert strategy in metadata["tags"]
         assert len(metadata["model-index"][0]["results"][0]["metrics"]) == len(record["scores"]["test"])
         assert ("widget" in metadata) == (library == "transformers")
-        assert "sentence-transformers/all-MiniLM-L6-v2 says what those texts were" in card
+        assert "sentence-transformers/all-MiniLM-L6-v2 describes these texts" in card
         assert ("### Calibration" in card) == (kind != "regression")
         assert "no-transfer control" in card
         assert "torch: 2.13.0" in card

@@ -1,4 +1,4 @@
-"""Commands that read one table: their options in messages and as overrides, and what reading the table found."""
+"""Commands that read one table: their options in messages and as overrides, and the notes from reading that table."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -22,21 +22,21 @@ NAMES = {
     "data.delimiter": "--delimiter",
     "data.sheet": "--sheet",
 }
-"""Option by key, as every command that reads one table has them."""
+"""Recipe key to the option of the same meaning, as in every command that reads one table."""
 
 
 @contextmanager
 def name_options(*, drops_invalid: bool = False) -> Iterator["Findings"]:
-    """Let messages name options, and tell what reading tables found.
+    """Let messages name options in place of recipe keys, and write the notes from reading tables to stderr.
 
     Args:
         drops_invalid: Whether the command can leave out rows without a text or a label.
 
     Yields:
-        Is given to what reads tables; told on stderr at the end, also where that fails.
+        Findings to pass to the functions that read tables; they are written to stderr at the end, also after an error.
 
     Raises:
-        DataError: As it was raised inside, in other words.
+        DataError: An error from inside the block, with options in place of recipe keys.
     """
     from nlp_transfer.data.findings import Findings
 
@@ -53,18 +53,18 @@ def name_options(*, drops_invalid: bool = False) -> Iterator["Findings"]:
 
 
 def tell_notes(notes: Sequence[str]) -> None:
-    """Write notes to stderr, with a command's own options in them."""
+    """Write notes to stderr, with the command's options in place of recipe keys."""
     for line in notes:
         note(_name(line))
 
 
 def _name(message: str) -> str:
-    """Put options in place of keys."""
+    """Replace recipe keys by options."""
     return re.sub(r"\bdata\.\w+", lambda key: NAMES.get(key[0], key[0]), message)
 
 
 def add_delimiter(overrides: Sequence[str] | None, delimiter: str | None) -> list[str]:
-    """Write ``--delimiter`` as an override of the recipe, behind the others.
+    """Append ``--delimiter`` to the overrides of the recipe.
 
     Example:
         >>> add_delimiter(["data.limit=9"], ";")

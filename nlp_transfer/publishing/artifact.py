@@ -1,4 +1,4 @@
-"""The ``model/`` folder: written so that plain transformers or peft loads it."""
+"""The ``model/`` folder, in a format that plain transformers or peft loads."""
 
 import json
 import os
@@ -50,19 +50,19 @@ def save_artifact(
     merge: bool,
     metadata: Mapping[str, Any],
 ) -> str:
-    """Write an artefact; a failure leaves nothing behind and touches nothing earlier.
+    """Write an artefact; a failure leaves no partial files and changes no earlier artefact.
 
     Args:
-        folder: The ``model/`` folder to make.
-        model: A family's own classifier, one wrapped by peft, or a custom one; its weights are float32.
-        tokenizer: Saved beside it.
+        folder: The ``model/`` folder to create.
+        model: A transformers classifier, a classifier wrapped by peft, or a custom one; its weights are float32.
+        tokenizer: Saved beside the model.
         labels: The label contract.
         source: The encoder the model started from.
-        merge: Fold a peft update into the encoder and save a plain folder; the model in memory changes.
+        merge: Merge a peft update into the encoder and save a plain folder; the model in memory changes.
         metadata: Further JSON for ``nlp_transfer.json``: recipe, reading settings, versions.
 
     Returns:
-        ``transformers``, ``peft`` or ``nlp_transfer``: what loads the folder.
+        The library that loads the folder: ``transformers``, ``peft`` or ``nlp_transfer``.
 
     Raises:
         StorageError: The disk is full or failing.
@@ -89,7 +89,7 @@ def save_artifact(
         (stage / ARTIFACT_FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         _move_in([(part, place) for part, place in ((base_stage, base_folder), (stage, folder)) if part.exists()])
     except (OSError, SafetensorError) as error:
-        way_out = "Free space and run the same command again: it goes on from the last checkpoint."
+        way_out = "Free space and run the same command again: the run continues from the last checkpoint."
         raise explain_writing(folder, error, what="the model could not be saved", way_out=way_out) from error
     finally:
         for part in (stage, base_stage):
@@ -98,12 +98,12 @@ def save_artifact(
 
 
 def amend_artifact(folder: Path, changes: Mapping[str, object] | None = None, *, added: Sequence[str] = ()) -> None:
-    """Write further entries into an artefact's own record, whole or not at all.
+    """Write further entries into an artefact's ``nlp_transfer.json``, atomically.
 
     Args:
         folder: The ``model/`` folder.
-        changes: Entry to value; they take the place of those of the same name.
-        added: Files that came into the folder since it was saved, and that some answers depend on.
+        changes: Entry to value; replaces entries of the same name.
+        added: Files that were added to the folder after it was saved, and that some predictions depend on.
 
     Raises:
         StorageError: The disk is full or failing.
@@ -117,7 +117,7 @@ def amend_artifact(folder: Path, changes: Mapping[str, object] | None = None, *,
 
 
 def _hash_encoder(kind: str, base_stage: Path, model: nn.Module, source: EncoderSource) -> FileDigests:
-    """Take the digests of an encoder that the folder does not hold; nothing where it holds all."""
+    """Take the digests of an encoder that is outside the folder; empty where the folder holds the encoder."""
     if base_stage.exists():
         return hash_folder(base_stage)
     is_inside = kind == "transformers" or (isinstance(model, CustomClassifier) and keeps_encoder(model, source))
@@ -125,7 +125,7 @@ def _hash_encoder(kind: str, base_stage: Path, model: nn.Module, source: Encoder
 
 
 def _count_prompts(model: nn.Module) -> int:
-    """Places that the vectors of prompts take in front of a text."""
+    """Count the positions that prompt vectors take in front of a text."""
     settings = getattr(model, "peft_config", {}).get("default")
     return int(getattr(settings, "num_virtual_tokens", None) or 0)
 
@@ -133,7 +133,7 @@ def _count_prompts(model: nn.Module) -> int:
 def _stage_model(
     stage: Path, base_stage: Path, base_folder: Path, model: nn.Module, *, source: EncoderSource, merge: bool
 ) -> str:
-    """Write the weights aside, an adapter's own base too; say what loads them."""
+    """Write the weights, and an adapter's base if needed, into staging folders; name the library that loads them."""
     if isinstance(model, CustomClassifier):
         stage_custom(stage, model, source)
         return "nlp_transfer"
@@ -150,7 +150,7 @@ def _stage_model(
 
 
 def _move_in(staged: list[tuple[Path, Path]]) -> None:
-    """Rename what was written aside, in order: all of it is on the disk before anything earlier goes."""
+    """Rename the staged folders, in order: all their files are synced to disk before any earlier folder is removed."""
     for part, _ in staged:
         settle_modes(part)
         for path in part.rglob("*"):
@@ -164,7 +164,7 @@ def _move_in(staged: list[tuple[Path, Path]]) -> None:
 
 
 def _save_adapter(stage: Path, model: "PeftModel", base_folder: Path | None, source: EncoderSource) -> None:
-    """Save the update; its config names a base that can be found again."""
+    """Save the update; its config names the location of the base."""
     settings = model.peft_config["default"]
     settings.base_model_name_or_path = str(base_folder) if base_folder else source.location
     settings.revision = source.revision
@@ -195,7 +195,7 @@ def _save_base(folder: Path, model: "PeftModel") -> None:
 
 
 def copy_artifact(source: Path, target: Path) -> Path:
-    """Copy an artefact to another folder, whole or not at all.
+    """Copy an artefact to another folder; a failure leaves no partial copy.
 
     Args:
         source: The artefact's folder.
@@ -205,7 +205,7 @@ def copy_artifact(source: Path, target: Path) -> Path:
         The folder copied to.
 
     Raises:
-        OutputError: Something lies there already, or nothing may be written there.
+        OutputError: The target is not empty, or is not writable.
         StorageError: The disk is full or failing.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -230,12 +230,12 @@ def copy_artifact(source: Path, target: Path) -> Path:
 
 
 def keeps_encoder(model: CustomClassifier, source: EncoderSource) -> bool:
-    """Whether an artefact holds its encoder: where that moved, or was itself an artefact."""
+    """Whether an artefact holds its encoder: only where the encoder was trained, or was itself an artefact."""
     return model.saves_encoder or source.is_artifact
 
 
 def stage_custom(stage: Path, model: CustomClassifier, source: EncoderSource) -> None:
-    """Write the weights of a classifier into a folder; its encoder too where it moved or was itself an artefact.
+    """Write the weights of a custom classifier into a folder, and its encoder where `keeps_encoder` says so.
 
     Args:
         stage: An empty folder.
@@ -243,7 +243,7 @@ def stage_custom(stage: Path, model: CustomClassifier, source: EncoderSource) ->
         source: Where its encoder came from.
     """
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.collect_custom().items()}
-    # A classifier without weights of its own still has the file, so that what is missing can be told from that.
+    # A classifier without weights of its own gets an empty file, so that a missing file always means damage.
     save_file(tensors, stage / WEIGHTS_FILE, metadata={"format": "pt"})
     if keeps_encoder(model, source):
         with quiet_loading():
@@ -251,14 +251,14 @@ def stage_custom(stage: Path, model: CustomClassifier, source: EncoderSource) ->
 
 
 def describe_architecture(model: CustomClassifier, source: EncoderSource) -> dict[str, Any]:
-    """Say what builds the classifier again.
+    """Describe how to rebuild the classifier.
 
     Args:
         model: The classifier.
         source: Where its encoder came from.
 
     Returns:
-        JSON: ``kind``, ``settings`` and ``encoder``, whose ``location`` is None where it lies in the folder.
+        JSON: ``kind``, ``settings`` and ``encoder``, whose ``location`` is None where the encoder is in the folder.
     """
     is_inside = keeps_encoder(model, source)
     encoder = {

@@ -67,15 +67,15 @@ def write_loading_code(
     is_pair: bool = False,
     max_length: int | None = None,
 ) -> list[str]:
-    """Write the calls that load an artefact without this package.
+    """Write the Python calls that load an artefact, without this package where possible.
 
     Args:
         path: Folder or Hub id of the artefact.
         format: What the folder is: a ``transformers`` model, a ``peft`` adapter, or a custom one.
-        labels: Label names in column order; peft keeps no label count, so they stand in its call.
-        kind: The task; decides how scores are read.
-        is_pair: Whether two texts are read together.
-        max_length: Tokens that were read in training; longer texts are cut there.
+        labels: Label names in column order; peft stores no label names, so its call passes them.
+        kind: The task; sets the pipeline's output function.
+        is_pair: Whether the input is a pair of texts.
+        max_length: Maximum tokens in training; the call truncates longer texts to it.
 
     Returns:
         Blocks of Python code, each complete.
@@ -117,20 +117,20 @@ id2label={0: 'no', 1: 'yes'}, label2id={'no': 0, 'yes': 1}, dtype="float32")
 
 
 def describe_reading(record: Mapping[str, Any]) -> dict[str, Any]:
-    """How texts were read, in the words of ``write_loading_code``."""
+    """Collect how texts were tokenized, as arguments of ``write_loading_code``."""
     data = find_section(record, "data")
     return {"is_pair": bool(data.get("is_pair")), "max_length": data.get("max_length")}
 
 
 def escape_markdown(value: object, limit: int = 300) -> str:
-    r"""Make foreign text harmless in Markdown and in the HTML that it may hold.
+    r"""Escape foreign text for Markdown, and HTML inside it.
 
     Example:
         >>> escape_markdown("<b>a|b</b> [x](y)")
         '&lt;b&gt;a\\|b&lt;/b&gt; \\[x\\](y)'
     """
     text = show_text(value, limit).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    # A scheme without its colon is no link; a leading sign starts no list, heading or rule.
+    # A zero-width space in a URL scheme prevents a link; escaped signs start no list, heading or rule.
     text = re.sub(r"([\\`*_\[\]|~#$!])", r"\\\1", text)
     return re.sub(r"(?i)\b(https?|ftp|mailto|javascript|www)([:.])", r"\1&#8203;\2", text)
 
@@ -150,7 +150,7 @@ def render_card(
         format: What the artefact is: a ``transformers`` model, a ``peft`` adapter, or a custom one.
         kind: The task.
         labels: Label names in column order.
-        path: What the loading calls name: a folder or a Hub id.
+        path: Folder or Hub id for the loading calls.
 
     Returns:
         Markdown with YAML metadata in front, ending in a newline.
@@ -202,14 +202,14 @@ def write_hub_card(
     kind: TaskKind,
     labels: Sequence[str],
 ) -> str:
-    """Write the card that goes to the Hub, whose calls name the repository in place of a folder.
+    """Write the card for the Hub; its loading calls name the repository in place of a folder.
 
     Args:
-        card: The artefact's own card, where it has one.
-        metadata: What ``nlp_transfer.json`` holds; empty where there is none.
-        report: The report of its run, where that is known: the card is written anew from it.
+        card: The card in the artefact's folder, where there is one.
+        metadata: Content of ``nlp_transfer.json``; empty where there is none.
+        report: The report of the artefact's run, where it is known; the card is then rendered from the report.
         repo_id: OWNER/NAME.
-        format: What the artefact is.
+        format: Format of the artefact.
         kind: The task.
         labels: Label names in column order.
 
@@ -219,7 +219,7 @@ def write_hub_card(
     if report is not None:
         return render_card(report, format=format, kind=kind, labels=labels, path=repo_id)
     if card is not None:
-        # The place is a literal that this module wrote; within code blocks alone.
+        # Replace only inside code blocks: there the path is a literal that this module wrote.
         pattern = re.compile(r"""(from_pretrained\(|pipeline\("text-classification", model=)('[^'\n]*'|"[^"\n]*")""")
         return re.sub(
             r"```python\n.*?```",
@@ -238,7 +238,7 @@ def write_hub_card(
 
 @cache
 def _read_template() -> Template:
-    """The card's template, compiled once a process."""
+    """Read the card's template, compiled once per process."""
     environment = Environment(
         loader=PackageLoader("nlp_transfer.publishing"),
         autoescape=False,  # Markdown, not HTML: foreign text goes through the md filter.
@@ -252,7 +252,7 @@ def _read_template() -> Template:
 
 
 def _name_encoder(record: Mapping[str, Any]) -> tuple[str, str | None]:
-    """Encoder as the reader may see it, and its Hub id where it has one; of an absolute path only the last part."""
+    """Name the encoder for the reader (of an absolute path only the last part), and its Hub id where it has one."""
     model = find_section(record, "model")
     name = str(model.get("encoder") or find_section(record, "recipe", "encoder").get("name", ""))
     hub_id = model.get("hub_id") or ALIASES.get(name)
@@ -262,22 +262,22 @@ def _name_encoder(record: Mapping[str, Any]) -> tuple[str, str | None]:
 
 
 def _recall(record: Mapping[str, Any], key: str) -> Any:
-    """What the recipe's section on reports says."""
+    """Read a key of the recipe's ``report`` section."""
     return find_section(record, "recipe", "report").get(key)
 
 
 def _is_on_hub(name: str) -> bool:
-    """Whether a name is OWNER/NAME and nothing local."""
+    """Whether a name is OWNER/NAME and no local path."""
     return "/" in name and is_hub_id(name) and not Path(name).suffix and not Path(name).exists()
 
 
 def _collect_metadata(record: Mapping[str, Any], library: Loader) -> ModelCardData:
-    """What the Hub reads: library, task, base model, licence, scores on test."""
+    """Collect the metadata for the Hub: library, task, base model, license, scores on test."""
     data = find_section(record, "data")
     wanted = find_section(record, "recipe", "data")
     source = str(data.get("source") or wanted.get("path") or "data")
     repository = str(wanted.get("path") or source)
-    # What was loaded from the Hub is called OWNER/NAME, or OWNER/NAME (configuration).
+    # The source of data from the Hub is OWNER/NAME, or OWNER/NAME (configuration).
     is_hub_data = _is_on_hub(repository) and source.startswith(repository)
     strategy = str(find_section(record, "recipe", "strategy").get("kind", "full"))
     results = []
@@ -314,13 +314,13 @@ def _collect_metadata(record: Mapping[str, Any], library: Loader) -> ModelCardDa
 UNIT_LIMITS = {
     "regression": "Predictions and errors are in the unit of the target. Load the model in float32: 16 bits would "
     "round large numbers.",
-    "ordinal": "The order of the classes was read, not their size: MAE and MSE count classes.",
+    "ordinal": "The order of the classes is used, not their values: MAE and MSE count classes.",
 }
-"""What a reader of the figures must know of their unit."""
+"""Notes on the unit of the figures."""
 
 
 def _list_limits(record: Mapping[str, Any], kind: TaskKind) -> list[str]:
-    """Say what was measured and what was not, one sentence each."""
+    """Say what was measured and what was not, in a list of sentences."""
     baselines, data = find_section(record, "baselines"), find_section(record, "data")
     split = choose_split(record)
     limits = []
@@ -328,13 +328,13 @@ def _list_limits(record: Mapping[str, Any], kind: TaskKind) -> list[str]:
         limits.append("Nothing was scored: no split has labels. How good the predictions are is unknown.")
     elif split != "test":
         limits.append(
-            f"The test split has no labels. The scores are those on {split}, which also chose the weights that were "
-            "kept, so they may be too good."
+            f"The test split has no labels. The scores are from {split}, which also selected the saved weights, so "
+            "the scores may be too good."
         )
     else:
         limits.append("The scores hold for texts like those of the test split; other sources were not measured.")
     if split in (data.get("drawn") or []):
-        limits.append(f"The {split} split was drawn from train: it says nothing about texts from elsewhere.")
+        limits.append(f"The {split} split was drawn from train, so its scores do not cover texts from other sources.")
     leaked = sum(sum(kinds.values()) for kinds in find_section(data, "leaked").values())
     if leaked:
         limits.append(f"Rows that are also in another split: {leaked}. They can make the scores too good.")
@@ -346,23 +346,23 @@ def _list_limits(record: Mapping[str, Any], kind: TaskKind) -> list[str]:
     if kind in UNIT_LIMITS:
         limits.append(UNIT_LIMITS[kind])
     if kind in ("classification", "ordinal") and not record.get("calibration"):
-        limits.append("Probabilities are the model's own; ECE, where it is listed, says how far they can be trusted.")
+        limits.append("Probabilities are not calibrated; ECE, where it is listed, measures their calibration error.")
     return limits + _list_trust_limits(record)
 
 
 def _list_trust_limits(record: Mapping[str, Any]) -> list[str]:
-    """Say what only nlp_transfer applies, and on which groups the model does worst."""
+    """Name the steps that only nlp_transfer applies, and the groups with the lowest scores."""
     limits = []
     if record.get("calibration"):
         how = find_section(record, "calibration").get("kind")
         limits.append(
-            f"Probabilities were calibrated ({how}, fitted on validation) and the scores are of those. nlp_transfer "
-            "applies the map; the calls of transformers and peft give the probabilities before it."
+            f"Probabilities were calibrated ({how}, fitted on validation), and the scores use the calibrated "
+            "probabilities. nlp_transfer applies the calibration; transformers and peft do not."
         )
     if record.get("thresholds"):
         limits.append(
-            "Labels are given from thresholds chosen on validation, which nlp_transfer applies; transformers and peft "
-            "do not know them."
+            "Labels are decided by thresholds chosen on validation. nlp_transfer applies them; transformers and peft "
+            "do not."
         )
     slices = find_section(record, "slices", "columns")
     unmeasured = "Robustness" if slices else "Fairness across groups, robustness"
@@ -371,7 +371,7 @@ def _list_trust_limits(record: Mapping[str, Any]) -> list[str]:
         if table.get("worst") is not None:
             worst = next(row for row in table["groups"] if row["name"] == table["worst"])
             limits.append(
-                f"By {show_text(column, 40)} it does worst on {show_text(worst['name'], 60)}: "
+                f"Of the groups by {show_text(column, 40)}, the model does worst on {show_text(worst['name'], 60)}: "
                 f"{name_metric(str(table['metric']))} {format_number(worst['value'])} {format_interval(worst)} on "
                 f"{format_count(worst['n'])} rows."
             )
@@ -379,7 +379,7 @@ def _list_trust_limits(record: Mapping[str, Any]) -> list[str]:
 
 
 def drop_places(value: Any) -> Any:
-    """Copy a recipe with absolute paths cut to their last part: a card is read by strangers."""
+    """Copy a recipe with absolute paths cut to their last part, since a card is public."""
     if isinstance(value, Mapping):
         return {key: drop_places(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -388,7 +388,7 @@ def drop_places(value: Any) -> Any:
 
 
 def _fence(text: str) -> str:
-    """Put text in a code block that it cannot end."""
+    """Put text in a code block with a fence longer than any run of backticks in the text."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}yaml\n{text.strip()}\n{fence}"
@@ -398,7 +398,7 @@ LEAST_SHARE = 0.01
 """Share of unknown tokens from which the card states it; chosen."""
 
 WIDGET_TEXTS = ("I would happily see it again tomorrow.", "Nobody answered, and the battery was dead by lunch.")
-"""Texts to try on the Hub. Made up: those of the data may be private."""
+"""Texts to try on the Hub; made up, because texts of the data may be private."""
 
 
 def count_label_rows(record: Mapping[str, Any], limit: int) -> tuple[list[str], list[tuple[str, list[str]]]]:
@@ -423,13 +423,13 @@ def count_label_rows(record: Mapping[str, Any], limit: int) -> tuple[list[str], 
 
 
 def list_data_facts(record: Mapping[str, Any]) -> list[str]:
-    """Say what was cut, not seen, dropped or seen twice, one sentence each; nothing that did not happen."""
+    """List counts of truncated, unreadable, dropped and repeated texts, one sentence each; zero counts are left out."""
     data = find_section(record, "data")
     facts = []
     for key, words in (
-        ("truncated", "Texts that were cut"),
-        ("unseen", "Texts of which the encoder knows no token"),
-        ("dropped", "Rows that were dropped"),
+        ("truncated", "Truncated texts"),
+        ("unseen", "Texts without a token in the encoder's vocabulary"),
+        ("dropped", "Dropped rows"),
     ):
         found = {name: count for name, count in find_section(data, key).items() if count}
         if found:
@@ -437,10 +437,10 @@ def list_data_facts(record: Mapping[str, Any]) -> list[str]:
     shares = {name: share for name, share in find_section(data, "unknown_share").items() if share >= LEAST_SHARE}
     if shares:
         listed = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
-        facts.append(f"Tokens that the encoder does not know: {listed}.")
+        facts.append(f"Share of unknown tokens: {listed}.")
     if data.get("alike"):
         facts.append(
-            f"Train rows that become the same tokens as a different text with another label: "
+            f"Train rows with the same tokens as a different text that has another label: "
             f"{format_count(data['alike'])}."
         )
     if data.get("conflicting"):
@@ -449,7 +449,7 @@ def list_data_facts(record: Mapping[str, Any]) -> list[str]:
 
 
 def describe_calibration(record: Mapping[str, Any], kind: TaskKind) -> str:
-    """Say in one sentence how far stated probabilities can be trusted; empty for numbers that are none.
+    """Say in one sentence how well probabilities are calibrated; empty for a regression.
 
     Example:
         >>> scores = {"test": {"ece": {"value": 0.072, "low": 0.045, "high": 0.109, "n": 336}}}
@@ -461,12 +461,12 @@ def describe_calibration(record: Mapping[str, Any], kind: TaskKind) -> str:
     split = choose_split(record)
     score = read_score(find_section(record, "scores", split).get("ece")) if split else {}
     if score.get("value") is None:
-        return "Calibration was not measured: a stated probability of 0.9 need not mean that nine in ten are right."
+        return "Calibration was not measured: of predictions at probability 0.9, nine in ten need not be right."
     ends = f" [{format_number(score.get('low'))}, {format_number(score.get('high'))}]"
     return (
         f"Expected calibration error on {split}: {format_number(score['value'])}{ends if 'low' in score else ''} on "
-        f"{format_count(score.get('n'))} examples. It is the mean distance between stated confidence and the share "
-        "that is right; 0 is perfect."
+        f"{format_count(score.get('n'))} examples. This is the mean difference between the predicted probability and "
+        "the share of right predictions; 0 is perfect."
     )
 
 
@@ -474,14 +474,14 @@ def describe_control(record: Mapping[str, Any]) -> str:
     """Say what the no-transfer control is and whether it was trained."""
     if "no_transfer" in find_section(record, "baselines"):
         return (
-            "The no-transfer control is the same architecture, trained on the same rows from random weights: what the "
-            "model is better by than that is what pretraining brought."
+            "The no-transfer control is the same architecture, trained on the same rows from random weights: the "
+            "difference between the model and this control is the effect of pretraining."
         )
-    return "Whether pretraining helped is not shown: that needs the no-transfer control, evaluation.control=true."
+    return "This run does not show whether pretraining helped: add the no-transfer control, evaluation.control=true."
 
 
 def list_inherited(base: str, hub_id: str | None, language: str | None) -> list[str]:
-    """Say what the model has from its encoder and from its labels, whatever its scores are.
+    """Say what the model inherits from its encoder and from its labels, independent of its scores.
 
     Args:
         base: The encoder, as the reader may see it.
@@ -494,17 +494,17 @@ def list_inherited(base: str, hub_id: str | None, language: str | None) -> list[
     where = f"the card of {hub_id}" if hub_id else "its own documentation"
     spoken = f"texts in the language {language}" if language else "texts in the languages of the training data"
     return [
-        f"What the encoder {base} learned from its pretraining texts stays in the model, stereotypes about groups of "
-        f"people included; {where} says what those texts were. Names, dialects and identity terms can move a "
-        "prediction where they should not.",
-        "Labels are the judgments of whoever gave them: their errors and habits are learned, and the scores have them "
-        "too.",
-        f"It is meant for {spoken}. Do not let it decide about people on its own.",
+        f"The model keeps what its encoder {base} learned from pretraining texts, stereotypes about groups of people "
+        f"included; {where} describes these texts. Names, dialects and identity terms can change a prediction where "
+        "they should not.",
+        "Labels are the judgments of annotators: the model learns their errors and habits, and the scores are measured "
+        "against the same labels.",
+        f"The model is meant for {spoken}. Do not use it alone to decide about people.",
     ]
 
 
 def list_environment(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """List versions and machine as pairs of a name and a value."""
+    """List versions and machine facts as pairs of a name and a value."""
     environment, training = find_section(record, "environment"), find_section(record, "training")
     rows = [(name, str(found)) for name, found in find_section(environment, "versions").items()]
     rows += [(name, str(environment[name])) for name in ("device", "precision") if environment.get(name)]

@@ -1,4 +1,4 @@
-"""What every picture shares: style, colors, layout, and the way from a figure to inline SVG.
+"""Shared parts of all pictures: style, colors, layout, and the conversion of a figure to inline SVG.
 
 Only matplotlib's object interface is used: no pyplot, no global figure.
 """
@@ -56,16 +56,16 @@ FONT, LINE = 9.0, 11.0
 """Size of a name beside a point, and the height that it takes, in points."""
 
 LEAST_TICK, LARGE_TICK, MOST_TICK = 1e-3, 1e4, 1e6
-"""Below the first and from the last on, the labels of ticks have a power of ten; from the second on, separators."""
+"""Tick labels below the first or from the last have a power of ten; from the second they have separators."""
 
 MARK, AWAY = 4.0, 6.0
 """Half the width of a point's mark with some room, and how far a name stands from the point, in points."""
 
 _PLACES = tuple(product((6.0 - LINE * lines for lines in range(12)), ("left", "right")))
-"""Where a name may stand, the best first: its height against its point, and which of its ends is there."""
+"""Positions of a name, the best first: its vertical offset from its point, and which of its ends is at the point."""
 
-# Blue, vermilion and bluish green of Okabe and Ito 2008: told apart with any color vision. Each is replaced by a CSS
-# variable in the finished SVG, so no two may be equal.
+# Blue, vermilion and bluish green of Okabe and Ito 2008 can be distinguished with any color vision. Each color is
+# replaced by a CSS variable in the finished SVG, so no two may be equal.
 INK, MUTED, GRID, SOFT = "#1e293c", "#5b687b", "#dfe5ed", "#a9b5c6"
 BLUE, RED, GREEN, ON_BLUE = "#0067a5", "#c84c00", "#00805c", "#fffffe"
 _VARIABLES = {
@@ -108,9 +108,9 @@ _STYLE = {
 
 
 def shorten(name: object, width: int) -> str:
-    """Cut a name to a display width, wide (East Asian) letters counted twice, with an ellipsis for its middle.
+    """Cut a name to a display width, with an ellipsis for its middle; wide (East Asian) letters count twice.
 
-    Names of classes tend to share their start, so the end is kept too.
+    Class names often share their start, so the end is kept too.
 
     Example:
         >>> shorten("card_payment_fee_charged", 12), shorten("short", 12)
@@ -139,7 +139,7 @@ def shorten_all(names: Sequence[str], width: int) -> list[str]:
 
 
 def _take(text: str, width: int) -> str:
-    """The start of a text, as far as a display width goes."""
+    """Take the start of a text, up to a display width."""
     kept = ""
     for letter in text:
         if measure_text(kept + letter) > width:
@@ -150,7 +150,7 @@ def _take(text: str, width: int) -> str:
 
 @contextmanager
 def new_figure(width: float, height: float) -> Iterator[Figure]:
-    """Make a figure of a size in points; the style and the silence last while it is drawn."""
+    """Make a figure of a size in points; style and ignored warnings are in effect until the block ends."""
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
         # The reader's browser has letters that the measuring font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
@@ -169,17 +169,17 @@ def place(figure: Figure, *, left: float, right: float, bottom: float, top: floa
 
 
 def write_names(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
-    """Write a name beside each point, right of it or else left, and further down where there is no room.
+    """Write a name beside each point: to its right or else its left, and further down where there is no room.
 
     Args:
-        axes: Their limits stay as they are from here on.
-        points: Name and place of each, in units of the axes.
+        axes: Axes with the points; their limits must not change after this call.
+        points: Name and coordinates of each point, in units of the axes.
     """
     axes.autoscale_view()
     scale = 72 / axes.figure.dpi
     edge = float(axes.figure.bbox.width) * scale
     spots = [tuple(float(value) * scale for value in axes.transData.transform(point[1:])) for point in points]
-    # What is taken: left, right and middle of names, and of the marks of all points.
+    # Occupied boxes: left, right and middle of the names and of the marks of all points.
     taken = [(x - MARK, x + MARK, y) for x, y in spots]
     for (name, own_x, own_y), (x, y) in sorted(zip(points, spots, strict=True), key=lambda each: each[1][0]):
         width = LETTER * FONT * measure_text(name)
@@ -210,7 +210,7 @@ def write_names(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
 
 
 class PlainTicks(ScalarFormatter):
-    """Labels of ticks that each say all of it: matplotlib puts a power of ten apart, where a heading stands here.
+    """Tick labels that each hold the whole number: matplotlib writes a power of ten apart, where the heading is here.
 
     Example:
         >>> PlainTicks().format_ticks([0.0, 5e9, 1e10]), PlainTicks().format_ticks([0.0, 100_000.0])
@@ -261,7 +261,7 @@ def measure_text(text: str) -> int:
 
 
 def write_heading(axes: Axes, text: str) -> None:
-    """Name the vertical axis above it, where it can be read without turning the head."""
+    """Write the name of the vertical axis horizontally above it."""
     axes.set_title(text, loc="left", fontsize=9.5, color=MUTED, pad=7)
 
 

@@ -1,4 +1,4 @@
-"""What every result is: a record that shows itself in a terminal and in a notebook, is written, and read back."""
+"""The base class of every result: a record with a display in terminal and notebook, which is saved and loaded."""
 
 import json
 from abc import abstractmethod
@@ -21,32 +21,32 @@ PAGE = "report.html"
 class Result:
     """A finished piece of work.
 
-    A child names its file and what is said where that is missing, checks what it reads, shows itself in a terminal
-    (``__rich__``) and writes its page (``render``).
+    A subclass names its file and the advice for a missing or damaged file, checks a loaded record (``check``), shows
+    itself in a terminal (``__rich__``) and writes its page (``render``).
 
     Args:
-        record: What the JSON file holds. It is copied; figures that are not finite become None.
-        folder: Where it is, or goes; None where it is in memory alone.
+        record: Content of the JSON file. It is copied; numbers that are not finite become None.
+        folder: Folder of the result; None for a result in memory alone.
 
     Attributes:
-        record: The same, as JSON holds it.
-        folder: The same.
+        record: The copied record, in JSON values.
+        folder: The folder.
     """
 
     file: ClassVar[str]
-    """Name of the JSON file, which says of what kind a folder is."""
+    """Name of the JSON file, which identifies the kind of a folder."""
 
     name: ClassVar[str]
-    """What it is, with its article."""
+    """Name of such a result in messages, with its article."""
 
     missing: ClassVar[str]
-    """The way out where there is none."""
+    """Advice in the message about a missing file."""
 
     damaged: ClassVar[str]
-    """The way out where it is damaged."""
+    """Advice in the message about a damaged file."""
 
     width: ClassVar[int] = 100
-    """Letters of a line, printed without a terminal."""
+    """Characters per line, printed without a terminal."""
 
     def __init__(self, record: Mapping[str, Any], folder: Path | str | None = None) -> None:
         self.record: dict[str, Any] = to_json_value(record)
@@ -61,17 +61,17 @@ class Result:
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
-        """Read what was written.
+        """Load a saved result.
 
         Args:
-            folder: The ``output_dir`` that it was given.
+            folder: The ``output_dir`` of the result.
 
         Returns:
-            The same again.
+            The loaded result.
 
         Raises:
-            ArtifactError: There is none, it is damaged, or it is not the one that was saved.
-            StorageError: The machine could not read it.
+            ArtifactError: The file is missing or damaged, or was changed after it was saved.
+            StorageError: The machine could not read the file.
         """
         place = cls.locate(Path(folder))
         record, digests = read_record(place, cls.check, name=cls.name, missing=cls.missing, damaged=cls.damaged)
@@ -81,15 +81,15 @@ class Result:
 
     @classmethod
     def locate(cls, folder: Path) -> Path:
-        """The JSON file of a folder."""
+        """Path of the JSON file in a folder."""
         return folder / cls.file
 
     @staticmethod
     def check(record: dict[str, Any]) -> None:
-        """Refuse what is no such record.
+        """Refuse a record of another kind.
 
         Raises:
-            ValueError, KeyError, TypeError: It is none.
+            ValueError, KeyError, TypeError: The record is of another kind.
         """
 
     def to_json(self) -> dict[str, Any]:
@@ -97,27 +97,27 @@ class Result:
         return copy_record(self.record)
 
     def save(self, folder: Path | str | None = None) -> None:
-        """Write the page and the JSON file, each whole or not at all.
+        """Write the page and the JSON file, each atomically.
 
         Args:
-            folder: Where to, made where absent; its own where absent.
+            folder: Folder to write to, created if needed; the result's folder where absent.
 
         Raises:
             StorageError: The machine could not write.
         """
         place = self.place if folder is None else Path(folder)
         sealed = seal_record(self.record, files=self.digests or None)
-        # Letters beyond ASCII stay; half of a surrogate pair, which UTF-8 cannot hold, becomes an escape.
+        # Characters beyond ASCII are kept; a lone surrogate, which UTF-8 cannot encode, becomes an escape.
         text = json.dumps(sealed, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        # The record comes last: it says that the folder is finished.
+        # The record is written last: it marks the folder as finished.
         write_view(place, {PAGE: self.render(is_page=True)}, {self.file: text})
 
     @abstractmethod
     def render(self, *, is_page: bool) -> str:
-        """Write it as HTML without scripts: a whole page, or one fragment for a notebook.
+        """Render the result as HTML without scripts: a whole page, or one fragment for a notebook.
 
         Args:
-            is_page: Whether it is a whole page.
+            is_page: Whether to render a whole page.
         """
         raise NotImplementedError
 

@@ -1,7 +1,7 @@
 """A finished run in words: the sentences and rows that terminal, page and card share.
 
-Everything here reads the dictionary that is ``report.json`` and returns plain text; escaping for HTML, Markdown or
-the terminal is the business of whoever shows it.
+Every function here reads the dictionary in ``report.json`` and returns plain text; the caller escapes it for HTML,
+Markdown or the terminal.
 """
 
 import math
@@ -55,7 +55,7 @@ BASELINES = {
     "no_transfer": "No transfer (random weights)",
     "majority": "Majority class",
 }
-"""What stands beside the model, in the order it is shown."""
+"""Baselines that are shown beside the model, in order."""
 
 SHORT_BASELINES = {"tfidf": "TF-IDF", "no_transfer": "No transfer", "majority": "Majority"}
 
@@ -69,14 +69,14 @@ _HIDDEN = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\
 
 
 def show_text(value: object, limit: int | None = None) -> str:
-    r"""Make foreign text safe to look at: on one line, cut to a limit, with hidden characters spelled out.
+    r"""Make foreign text safe to show: on one line, cut to a limit, with hidden characters as escapes.
 
     Args:
         value: What to show.
         limit: Most characters of the original that are kept; all where absent.
 
     Returns:
-        The text; where it was cut it ends in an ellipsis.
+        The text, with an ellipsis at its end if it was cut.
 
     Example:
         >>> show_text("two\nlines and a long end", limit=10)
@@ -114,7 +114,7 @@ def format_count(value: float | None) -> str:
 
 
 def format_bytes(value: float | None) -> str:
-    """Write a size in the unit that reads best.
+    """Write a size in bytes with the unit GB, MB, kB or B.
 
     Example:
         >>> format_bytes(1_500_000_000), format_bytes(0)
@@ -146,7 +146,7 @@ def format_duration(seconds: float | None) -> str:
 
 
 def describe_transfer(record: Mapping[str, Any]) -> str:
-    """Say how far texts without labels lie from the labelled rows; an empty text where there are none.
+    """Say how far texts without labels are from the labelled rows; an empty text where there are no such texts.
 
     Args:
         record: The report.
@@ -189,7 +189,7 @@ def describe_pretraining(record: Mapping[str, Any]) -> str:
 
 
 def describe_rounds(record: Mapping[str, Any]) -> str:
-    """Say what the rounds of a self-training took; an empty text where there were none.
+    """Say how many texts each round of self-training took; an empty text where there were no rounds.
 
     Args:
         record: The report.
@@ -197,7 +197,7 @@ def describe_rounds(record: Mapping[str, Any]) -> str:
     Example:
         >>> rounds = [{"taken": 40, "changed": 1.0}, {"taken": 0, "changed": 0.004}]
         >>> describe_rounds({"training": {"methods": {"self_training": {"texts": 120, "rounds": rounds}}}})
-        'round 1 took 40 of 120 texts; round 2 would have changed 0.4% of the labels, and none came after it'
+        'round 1 took 40 of 120 texts; training ended before round 2, which would have changed 0.4% of the labels'
     """
     found = find_section(record, "training", "methods", "self_training")
     told = []
@@ -206,7 +206,7 @@ def describe_rounds(record: Mapping[str, Any]) -> str:
             told.append(f"round {number} took {format_count(each['taken'])} of {format_count(found['texts'])} texts")
         else:
             told.append(
-                f"round {number} would have changed {each['changed']:.1%} of the labels, and none came after it"
+                f"training ended before round {number}, which would have changed {each['changed']:.1%} of the labels"
             )
     return "; ".join(told)
 
@@ -290,7 +290,7 @@ def describe_methods(record: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def name_metric(key: str) -> str:
-    """Name a metric as a heading, with the label where it is the figure of one class.
+    """Name a metric as a heading, with the label if the metric is of a single class.
 
     Example:
         >>> name_metric("f1_macro"), name_metric("mcc"), name_metric("average_precision")
@@ -305,7 +305,7 @@ def name_metric(key: str) -> str:
 
 
 def split_metric(key: str) -> tuple[str, str | None]:
-    """Split the key of one class's figure into the metric and the label; the label is None for any other key.
+    """Split the key of a single class's metric into the metric and the label; the label is None for any other key.
 
     Example:
         >>> split_metric("f1_negative"), split_metric("f1_macro"), split_metric("f1_class_macro")
@@ -319,19 +319,19 @@ def split_metric(key: str) -> tuple[str, str | None]:
 
 
 def list_splits(record: Mapping[str, Any]) -> list[str]:
-    """List the scored splits, what counts most first: test, validation, train, then any other."""
+    """List the scored splits, the most important first: test, validation, train, then any other."""
     scores = find_section(record, "scores")
     known = [split for split in reversed(SPLITS) if scores.get(split)]
     return known + [split for split in scores if split not in SPLITS and scores[split]]
 
 
 def choose_split(record: Mapping[str, Any]) -> str | None:
-    """Choose the split of the headline: test where it was scored, else validation; None where nothing was."""
+    """Choose the split of the headline: test if it was scored, else validation; None if no split was scored."""
     return next(iter(list_splits(record)), None)
 
 
 def list_metrics(record: Mapping[str, Any], split: str) -> list[str]:
-    """List a split's metrics in the recipe's order, then any others; the figures of single classes are left out."""
+    """List a split's metrics in the recipe's order, then any others; metrics of single classes are left out."""
     present = [key for key in find_section(record, "scores", split) if split_metric(key)[1] is None]
     wanted = find_section(record, "recipe", "evaluation").get("metrics") or []
     first = [metric for metric in wanted if metric in present]
@@ -339,7 +339,7 @@ def list_metrics(record: Mapping[str, Any], split: str) -> list[str]:
 
 
 def list_class_scores(record: Mapping[str, Any], split: str) -> dict[str, dict[str, dict[str, Any]]]:
-    """Collect the figures of single classes: label to metric to score."""
+    """Collect the metrics of single classes: label to metric to score."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for key, score in find_section(record, "scores", split).items():
         metric, label = split_metric(key)
@@ -349,13 +349,13 @@ def list_class_scores(record: Mapping[str, Any], split: str) -> dict[str, dict[s
 
 
 def choose_metric(record: Mapping[str, Any]) -> str | None:
-    """Choose the metric of the headline: the first that the recipe names and the split has."""
+    """Choose the metric of the headline: the first metric of the recipe that was scored on the split."""
     split = choose_split(record)
     return None if split is None else next(iter(list_metrics(record, split)), None)
 
 
 def read_score(score: object) -> dict[str, Any]:
-    """Read a score that is a bare number or a dictionary; an empty one where it is neither."""
+    """Read a score, a bare number or a dictionary, as a dictionary; empty for any other value."""
     if isinstance(score, Mapping):
         return dict(score)
     if isinstance(score, (int, float)) and not isinstance(score, bool):
@@ -401,7 +401,7 @@ def write_headline(record: Mapping[str, Any]) -> str:
         record: The report.
 
     Returns:
-        The first metric, its interval, its n and its spread over seeds where there is one.
+        The first metric, its interval, its n and, if there are several seeds, its spread.
 
     Example:
         >>> score = {"value": 0.872, "low": 0.835, "high": 0.905, "n": 330}
@@ -439,8 +439,8 @@ def describe_gain(record: Mapping[str, Any]) -> tuple[str, str]:
         record: The report; its ``gain`` holds the model minus the better control, in the metric's own direction.
 
     Returns:
-        A verdict and the sentence. Beside a no-transfer control the verdict is ``gain`` or ``harm``, beside TF-IDF
-        alone ``better`` or ``worse``; ``unclear`` where the interval holds 0, ``unknown`` where nothing was scored.
+        A verdict and a sentence. With a no-transfer control the verdict is ``gain`` or ``harm``, with TF-IDF alone
+        ``better`` or ``worse``; ``unclear`` if the interval contains 0, ``unknown`` if nothing was scored.
 
     Example:
         >>> gain = {"accuracy": {"value": 0.09, "low": 0.05, "high": 0.13, "n": 330, "over": "tfidf"}}
@@ -466,18 +466,18 @@ def describe_gain(record: Mapping[str, Any]) -> tuple[str, str]:
         sentence += f" (difference {format_number(value)} {interval})"
     if low is None or high is None or low <= 0 <= high:
         return "unclear", f"No clear gain: {sentence}; that can be chance."
-    # Only beside the same encoder without its pretraining is a difference the transfer's doing.
+    # Only a difference from the same architecture without pretraining is an effect of transfer.
     has_control = "no_transfer" in baselines
     if (value < 0) == (metric in LOWER_IS_BETTER):
         verdict, said = ("gain", "Transfer helped") if has_control else ("better", "Better than the baseline")
     else:
         verdict, said = ("harm", "Transfer did harm") if has_control else ("worse", "Worse than the baseline")
-    hint = "" if has_control else " Whether transfer did it is not shown: add evaluation.control=true."
+    hint = "" if has_control else " This does not show whether transfer helped: add evaluation.control=true."
     return verdict, f"{said}: {sentence}.{hint}"
 
 
 def name_label_columns(record: Mapping[str, Any], columns: Iterable[str] = ()) -> list[str]:
-    """List label names in column order: the report's own, else from the predictions' columns, recipe or counts."""
+    """List label names in column order: from the report, else the predictions' columns, the recipe or label counts."""
     labels = find_section(record, "data").get("labels")
     if labels:
         return [str(name) for name in labels]
@@ -495,7 +495,7 @@ def name_label_columns(record: Mapping[str, Any], columns: Iterable[str] = ()) -
 
 
 def name_title(record: Mapping[str, Any]) -> str:
-    """Title of the run: the recipe's own, else encoder and data."""
+    """Title of the run: from the recipe, else encoder and data."""
     title = find_section(record, "recipe", "report").get("title")
     if title:
         return show_text(title, 120)
@@ -506,7 +506,7 @@ def name_title(record: Mapping[str, Any]) -> str:
 
 
 def name_place(place: str) -> str:
-    """Name a file, folder or repository; of an absolute path only the last part, which says nothing of its owner.
+    """Name a file, folder or repository; of an absolute path only the last part, which does not reveal its owner.
 
     Example:
         >>> name_place("/home/someone/reviews.csv"), name_place("stanfordnlp/sst2")

@@ -1,4 +1,4 @@
-"""What every result that shows itself and is kept needs: values for JSON, plain text, templates, its two files."""
+"""Shared helpers of saved results: JSON values, plain text, templates, and the two files of a result."""
 
 import io
 import json
@@ -29,10 +29,10 @@ __all__ = [
 
 
 def to_json_value(value: Any) -> Any:
-    """Copy a value into what JSON can hold: numpy numbers as numbers, figures that are not finite as None.
+    """Convert a value to JSON values: numpy numbers to numbers, numbers that are not finite to None.
 
     Args:
-        value: Anything; what is not known becomes text.
+        value: Any value; an unknown type becomes text.
 
     Returns:
         Mappings, lists, texts, numbers, booleans and None.
@@ -51,17 +51,17 @@ def to_json_value(value: Any) -> Any:
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
-    # numpy's numbers and arrays say what they are without an import of numpy.
+    # numpy's numbers and arrays are recognized without an import of numpy.
     if hasattr(value, "tolist"):
         return to_json_value(value.tolist())
     return str(value)
 
 
 def copy_record(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy a record by way of JSON, so that nothing in it is shared.
+    """Copy a record by way of JSON, so that the copy shares no object with it.
 
     Args:
-        record: What JSON can hold; no figure that is not finite.
+        record: JSON values; all numbers must be finite.
 
     Returns:
         The copy.
@@ -75,14 +75,14 @@ def copy_record(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def show_plain(content: "RenderableType", *, width: int) -> str:
-    """Lay out what rich can print as text without colors.
+    """Print a rich object to text without colors.
 
     Args:
-        content: A table, a text, a group of those.
-        width: Characters of a line.
+        content: A table, a text, or a group of them.
+        width: Characters per line.
 
     Returns:
-        Lines without blanks at their ends.
+        Lines without trailing spaces.
     """
     from rich.console import Console
 
@@ -93,10 +93,10 @@ def show_plain(content: "RenderableType", *, width: int) -> str:
 
 
 def make_templates(package: str) -> "Environment":
-    """Open the HTML templates of a package: every value is escaped, a missing one is an error.
+    """Open the HTML templates of a package: every value is escaped, a missing value is an error.
 
     Args:
-        package: Has a folder ``templates``.
+        package: Name of a package with a folder ``templates``.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -110,25 +110,25 @@ def make_templates(package: str) -> "Environment":
 
 
 def read_styles() -> str:
-    """Read the pages' style sheet: ours, without foreign text."""
+    """Read the pages' style sheet, a file of this package, which needs no escaping."""
     return (Path(__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
 
 
 def claim_view(folder: Path, record: str, *, where: str, source: str, own: Collection[str] = ()) -> Path:
-    """Refuse a folder that something else filled, such a result on other data included, before any work is done.
+    """Refuse, before any work is done, a folder with other content or with a result on other data.
 
     Args:
-        folder: Where the result is to go.
-        record: Name of its JSON file, which says that a folder is of its kind.
-        where: Names the option in a message.
-        source: Names the data, as the record does under ``data`` and ``source``.
-        own: What may lie there before the record does.
+        folder: Folder for the result.
+        record: Name of the result's JSON file, which identifies folders of its kind.
+        where: Name of the option, for messages.
+        source: Name of the data, as in the record under ``data`` and ``source``.
+        own: Names of files that may be in the folder before the record is written.
 
     Returns:
-        The folder, a leading ``~`` resolved.
+        The folder, with a leading ``~`` resolved.
 
     Raises:
-        OutputError: It is a file, holds something else, or nothing may be written there.
+        OutputError: The path is a file, the folder has other content, or it is not writable.
         StorageError: The disk is full or failing.
     """
     folder = folder.expanduser()
@@ -140,14 +140,13 @@ def claim_view(folder: Path, record: str, *, where: str, source: str, own: Colle
     held = _read_source(folder / record)
     if held is not None and held != source:
         raise OutputError(
-            f"{where}: {folder} holds what was made of {held} and is left alone, as this is of {source}. Name another "
-            "folder."
+            f"{where}: {folder} holds a result on {held}, not on {source}, and is left alone. Name another folder."
         )
     return folder
 
 
 def _read_source(record: Path) -> str | None:
-    """The data that a record is about; None where there is no record, or it does not say."""
+    """Name of the data in a record; None if there is no record, or no name in it."""
     try:
         found = json.loads(record.read_text(encoding="utf-8"))
         return str(found["data"]["source"])
@@ -158,21 +157,21 @@ def _read_source(record: Path) -> str | None:
 def read_record(
     path: Path, check: Callable[[dict[str, Any]], None], *, name: str, missing: str, damaged: str
 ) -> tuple[dict[str, Any], dict[str, FileDigests]]:
-    """Read what `write_view` wrote.
+    """Read a record that `write_view` wrote.
 
     Args:
         path: The JSON file.
-        check: Raises ValueError, KeyError or TypeError on what is no such record.
-        name: What it is, with its article.
-        missing: The way out where there is none.
-        damaged: The way out where it is damaged.
+        check: Raises ValueError, KeyError or TypeError for a record of another kind.
+        name: Name of the result in messages, with its article.
+        missing: Advice if the file is missing.
+        damaged: Advice if the file is damaged.
 
     Returns:
-        The record, and the digests that it holds.
+        The record, and the digests in it.
 
     Raises:
-        ArtifactError: There is none, it is damaged, or it is not the one that was saved.
-        StorageError: The machine could not read it.
+        ArtifactError: The file is missing or damaged, or was changed after it was saved.
+        StorageError: The machine could not read the file.
     """
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -191,12 +190,12 @@ def read_record(
 
 
 def write_view(folder: Path, html: Mapping[str, str], record: Mapping[str, str]) -> None:
-    """Write a page and its record into a folder, each whole or not at all.
+    """Write a page and its record into a folder, each atomically.
 
     Args:
-        folder: Made where absent.
+        folder: Created if needed.
         html: File name to page.
-        record: File name to JSON; written last, as it says that the folder is finished.
+        record: File name to JSON; written last, as it marks the folder as finished.
 
     Raises:
         StorageError: The machine could not write.

@@ -255,7 +255,7 @@ def test_what_an_exporter_cannot_follow_is_refused_and_nothing_stays(bert, tmp_p
         raise OSError(28, "No space left on device")
 
     monkeypatch.setitem(export.CONVERTERS, "onnx", fail)
-    with pytest.raises(ArtifactError, match=r"the exporter of onnx cannot follow this model \(unknown operator\)"):
+    with pytest.raises(ArtifactError, match=r"the exporter of onnx cannot convert this model \(unknown operator\)"):
         export_artifact(bert, to="onnx", output_dir=tmp_path / "out")
     monkeypatch.setitem(export.CONVERTERS, "onnx", fill)
     with pytest.raises(StorageError, match="No space left"):

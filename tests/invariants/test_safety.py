@@ -166,13 +166,13 @@ OWN_CODE = [
     Case("an encoder with code of its own", bring_code("encoder", "own"), RUN,
          ("code from its repository", "encoder.trust_remote_code=true")),
     Case("an artefact with code of its own", bring_code("model", "own"), PREDICT, ("model", "train it again")),
-    Case("code of its own to push", bring_code("model", "bert"), PUSH, ("evil.py", "move it out")),
+    Case("code of its own to push", bring_code("model", "bert"), PUSH, ("evil.py", "move this file out")),
     Case("a config that asks for code, to push",
          change("model/config.json", auto_map={"AutoModel": "owner/evil--evil.M"}), PUSH,
-         ("auto_map", "Take the key out")),
+         ("auto_map", "Remove the key")),
     Case("a tokenizer that asks for code, to push",
          change("model/tokenizer_config.json", auto_map={"AutoTokenizer": ["owner/evil--evil.T", None]}), PUSH,
-         ("auto_map", "Take the key out")),
+         ("auto_map", "Remove the key")),
 ]  # fmt: skip
 
 YAML = [
@@ -202,13 +202,13 @@ PLACES = [
                     json.dumps({"weight_map": {"w": "../outside/model.safetensors"}}))), PUSH,
          ("../outside/model.safetensors", "Copy it again")),
     Case("weights that are a link out of the folder", link("model/model.safetensors", "outside/secret.json"), PUSH,
-         ("leads out of the folder", "Put the file itself")),
+         ("is a link to a file outside the folder", "Replace the link")),
     Case("a config that is a link out of the folder", link("model/config.json", "outside/secret.json"), PUSH,
-         ("leads out of the folder", "Put the file itself")),
+         ("is a link to a file outside the folder", "Replace the link")),
     Case("a card that is a link to the system", link("model/README.md", "/etc/hosts"), PUSH,
-         ("leads out of the folder", "Put the file itself")),
+         ("is a link to a file outside the folder", "Replace the link")),
     Case("a folder that is a link out of the folder", link("model/encoder", "outside"), PUSH,
-         ("leads out of the folder", "Put the file itself")),
+         ("is a link to a file outside the folder", "Replace the link")),
     Case("a token in the card", write("model/README.md", "---\n---\nhf_" + "A" * 34), PUSH, ("a token", "Take it out")),
 ]  # fmt: skip
 

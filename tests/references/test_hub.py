@@ -249,9 +249,13 @@ FAILURES: dict[str, tuple[list[Fault], int, str]] = {
     # Name: what goes wrong; exit status; what is said. Where 0, the push succeeds after further tries.
     "401 at the start": ([Fault("POST /api/repos/create", 401), Fault("GET /api/models/me", 401)], 2, "hf auth login"),
     "401 at the commit": ([Fault("/commit/", 401)], 2, "status 401"),
-    "403 at the start": ([Fault("POST /api/repos/create", 403), Fault("GET /api/models/me", 403)], 2, "may not write"),
-    "403 before the upload": ([Fault("preupload", 403)], 2, "may not write to me"),
-    "403 at the commit": ([Fault("/commit/", 403)], 2, "may not write to me"),
+    "403 at the start": (
+        [Fault("POST /api/repos/create", 403), Fault("GET /api/models/me", 403)],
+        2,
+        "no write access",
+    ),
+    "403 before the upload": ([Fault("preupload", 403)], 2, "no write access to me"),
+    "403 at the commit": ([Fault("/commit/", 403)], 2, "no write access to me"),
     "404 before the upload": ([Fault("preupload", 404)], 2, "no such repository"),
     "409 at the commit": ([Fault("/commit/", 409)], 2, "somebody else changed"),
     "412 at the commit": ([Fault("/commit/", 412)], 2, "somebody else changed"),
@@ -403,7 +407,7 @@ def test_an_adapter_whose_base_the_hub_lacks_or_has_otherwise_is_refused(hub, cl
     path = folder / "nlp_transfer.json"
     metadata = json.loads(path.read_text(encoding="utf-8"))
     hub.put("someone/other", {"model.safetensors": b"other weights"})
-    cases = {None: "on this machine only", "someone/gone": "no such repository", "someone/other": "other weights"}
+    cases = {None: "on this machine only", "someone/gone": "no such repository", "someone/other": "differ from those"}
     for hub_id, words in cases.items():
         rewrite_record(path, encoder=metadata["encoder"] | {"hub_id": hub_id})
         outcome = client.call("push", folder, "me/baseless")

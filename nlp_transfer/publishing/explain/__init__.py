@@ -1,1 +1,1 @@
-"""Why a classifier answered as it did, word by word."""
+"""Explanations of single predictions: a value for every word."""

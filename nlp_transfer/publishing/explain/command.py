@@ -1,4 +1,4 @@
-"""Explain one answer of a classifier: which words spoke for a label, and which against."""
+"""Explain one prediction of a classifier: which words speak for a label, and which against it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -41,32 +41,32 @@ def explain_text(
     steps: int | None = None,
     unit: float = 1.0,
 ) -> Explanation:
-    """Share the log-odds of a label out among the words of a text.
+    """Distribute the log-odds of a label among the words of a text.
 
-    What is explained are the log-odds that the model computes in float32, before a calibration that was fitted to its
-    probabilities; of a regression, its number. Special tokens stay in place.
+    The explained quantity is the log-odds that the model computes in float32, before any calibration of its
+    probabilities; for a regression, the predicted number. Special tokens are never replaced.
 
     Args:
         scorer: Reads and runs the texts of a classifier.
         text: The first or only text.
         text_b: The second text of a pair.
-        probabilities: What the classifier says, shape (C,).
-        predicted: What it predicts: a label name, a list of names, or a number.
-        label: The label to explain; the predicted one, or the likeliest, where absent.
-        method: ``integrated_gradients``, whose values add up to the difference that the words make, or ``occlusion``,
-            which replaces one word at a time and works for every classifier.
-        baseline: What stands in place of a word: ``pad``, or ``mask``, which leads some sentence encoders to an opinion
-            of its own.
-        steps: Points of the integral to begin with; doubled until the values add up.
+        probabilities: The classifier's probabilities, shape (C,).
+        predicted: The prediction: a label name, a list of names, or a number.
+        label: The label to explain; where absent the predicted label, or else the likeliest.
+        method: ``integrated_gradients``, whose values add up to the difference of the scores of text and baseline, or
+            ``occlusion``, which replaces one word at a time and works for every classifier.
+        baseline: Token that replaces a word: ``pad``, or ``mask``, which by itself shifts the scores of some sentence
+            encoders.
+        steps: Initial number of points of the integral; doubled until the values add up.
         unit: Standard deviation of a regression's target; 1 for log-odds.
 
     Returns:
         The explanation, which shows itself in a terminal and in a notebook.
 
     Raises:
-        ArtifactError: Integrated gradients cannot see through this classifier.
-        DataError: An argument is none that can be used.
-        LabelError: There is no such label.
+        ArtifactError: Integrated gradients do not work for this classifier.
+        DataError: An argument has an invalid value.
+        LabelError: The label does not exist.
         MissingExtraError: captum is not installed.
     """
     _check(method, baseline, steps)
@@ -107,7 +107,7 @@ def explain_text(
 
 
 def _check(method: str, baseline: str, steps: int | None) -> None:
-    """Refuse arguments that name nothing."""
+    """Refuse unknown names and invalid steps."""
     if method not in METHODS or baseline not in BASELINES:
         name, got, known = ("method", method, METHODS) if method not in METHODS else ("baseline", baseline, BASELINES)
         raise DataError(f"{name}: expected one of {', '.join(known)}, got {got!r}. Name one.")
@@ -125,7 +125,7 @@ def _attribute(
     steps: int,
     unit: float,
 ) -> tuple[Attribution, float]:
-    """The values of words, and that of all tokens without a word."""
+    """Compute the values of words, and the total value of all tokens without a word."""
     num_words, is_word = len(rows.words), rows.owners != NO_WORD
     blanks_RL = torch.from_numpy(np.where(is_word, blank, rows.ids)).to(scorer.device)
     if method == "occlusion":
@@ -139,7 +139,7 @@ def _attribute(
 
 
 def _choose_column(space: LabelSpace, label: str | None, probabilities: np.ndarray, predicted: Any) -> int:
-    """The column that is explained."""
+    """Choose the column of the probabilities to explain."""
     if label is None:
         is_named = space.is_categorical and predicted is not None
         return space.label2id[predicted] if is_named else int(np.argmax(probabilities))
@@ -150,20 +150,20 @@ def _choose_column(space: LabelSpace, label: str | None, probabilities: np.ndarr
 
 
 def _choose_blank(tokenizer: Any, baseline: Baseline) -> int:
-    """The token that stands in place of a word; tokenizers without a mask have one for what is unknown."""
+    """Choose the token that replaces a word; for tokenizers without a mask token, the unknown token."""
     known = [tokenizer.mask_token_id, tokenizer.unk_token_id] if baseline == "mask" else []
     return next(int(token) for token in [*known, tokenizer.pad_token_id, 0] if token is not None)
 
 
 def _feed(scorer: TextScorer, text: str, text_b: str | None) -> Mapping[str, Tensor]:
-    """What the model reads of the text, each of shape (R, L)."""
+    """Encode the text as model inputs, each of shape (R, L)."""
     columns = {"text": [text], **({} if text_b is None else {"text_b": [text_b]})}
     feeder = Feeder(scorer.encode(Dataset.from_dict(columns)), "input", scorer.device)
     return feeder.feed(np.array([0])).inputs
 
 
 def _list_words(rows: WordRows, values: np.ndarray, texts: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Every word in order; those that the encoder does not read have no value."""
+    """List every word in order; words that the encoder does not read have no value."""
     return [
         {
             "word": texts[word.part][word.start : word.end],

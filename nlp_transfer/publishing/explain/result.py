@@ -1,4 +1,4 @@
-"""An explained answer, as a terminal, a notebook and a page show it."""
+"""An explained prediction, shown in a terminal, a notebook and a page."""
 
 import json
 from collections.abc import Iterator
@@ -27,16 +27,16 @@ METHODS: tuple[Method, ...] = get_args(Method)
 BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 
 BLANKED: dict[str, str] = {"mask": "masked", "pad": "blanked out"}
-"""What a baseline does to a word."""
+"""Baseline to a word for its effect on the text."""
 
 TOP = 10
-"""Words in the table; every word is in the JSON."""
+"""Most words in the table; every word is in the JSON."""
 
 WORD_LETTERS = 40
-"""Letters of a word in the table."""
+"""Most characters of a word in the table."""
 
 FOR, AGAINST = (0, 103, 165), (200, 76, 0)
-"""Blue and orange of the reports, which color-blind readers can tell apart."""
+"""Blue and orange of the reports, which color-blind readers can distinguish."""
 
 FAINT = 0.05
 """Share of the largest value below which a word is not colored; chosen."""
@@ -46,10 +46,10 @@ Piece = tuple[str, float | None]
 
 
 class Explanation(Result):
-    """What each word adds to the log-odds of a label; shows itself in a terminal and in a notebook.
+    """The contribution of each word to the log-odds of a label; shows itself in a terminal and in a notebook.
 
     Args:
-        record: What ``to_json`` gives. It is copied.
+        record: A dictionary as ``to_json`` returns it. It is copied.
 
     Example:
         >>> words = [{"word": "superb", "part": "text", "start": 2, "end": 8, "value": 1.5}]
@@ -64,17 +64,17 @@ class Explanation(Result):
 
     @classmethod
     def locate(cls, folder: Path) -> Path:
-        """It is one file, without a folder of its own."""
+        """Return the path itself: an explanation is one file, not a folder."""
         return folder
 
     @staticmethod
     def check(record: dict[str, Any]) -> None:
-        """Refuse what is no explanation."""
+        """Refuse a record that is no explanation."""
         if not isinstance(record["words"], list) or not isinstance(record["label"], str):
             raise ValueError("no words in it")
 
     def render(self, *, is_page: bool) -> str:
-        """The colored text and a table, as a page or as a fragment for a notebook, without scripts."""
+        """Render the colored text and a table, as a page or as a fragment for a notebook, without scripts."""
         return _render(self, is_page=is_page)
 
     @property
@@ -89,14 +89,14 @@ class Explanation(Result):
 
     @property
     def num_unread(self) -> int:
-        """Words behind the length that the classifier reads."""
+        """Number of words beyond the classifier's maximum length."""
         return sum(word["value"] is None for word in self.words)
 
     def top(self, count: int = TOP) -> list[tuple[str, float]]:
-        """The words with the largest values, whichever their sign.
+        """List the words with the largest absolute values.
 
         Args:
-            count: How many.
+            count: Number of words.
 
         Returns:
             Word and value, the largest first.
@@ -104,7 +104,7 @@ class Explanation(Result):
         return [(word["word"], word["value"]) for word in self._rank()[:count]]
 
     def save(self, path: Path | str, *, overwrite: bool = False) -> Path:  # type: ignore[override]
-        """Write a page, or JSON, by the ending of the name; whole or not at all.
+        """Write a page or JSON, by the file's ending; atomically.
 
         Args:
             path: Ends in ``.html`` or ``.json``.
@@ -114,7 +114,7 @@ class Explanation(Result):
             The file.
 
         Raises:
-            OutputError: Another ending, or something is there.
+            OutputError: The ending is another one, or the file exists.
             StorageError: The machine could not write.
         """
         from nlp_transfer.publishing.artifact import write_atomically
@@ -123,20 +123,20 @@ class Explanation(Result):
         self.claim(place, overwrite=overwrite)
         text = json.dumps(self.record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         page = _render(self, is_page=True) if place.suffix.lower() == ".html" else text
-        # A text may hold half of a surrogate pair, which UTF-8 cannot.
+        # A text may hold a lone surrogate, which UTF-8 cannot encode.
         write_atomically(place, page.encode("utf-8", errors="backslashreplace"))
         return place
 
     @staticmethod
     def claim(path: Path, *, overwrite: bool = False) -> None:
-        """Refuse a file that could not be written, before any work is done.
+        """Refuse, before any work is done, a file that could not be written.
 
         Args:
-            path: Where to.
-            overwrite: Whether a file of that name may be replaced.
+            path: The file to write.
+            overwrite: Whether an existing file may be replaced.
 
         Raises:
-            OutputError: Another ending than .html or .json, something is there, or there is no such folder.
+            OutputError: The ending is neither .html nor .json, the file exists, or its folder does not.
         """
         if path.suffix.lower() not in (".html", ".json"):
             raise OutputError(f"--out: {path}: expected a file ending in .html or .json. Name one.")
@@ -168,23 +168,23 @@ class Explanation(Result):
 
     @property
     def _unit(self) -> str:
-        """What values are in."""
+        """Unit of the values."""
         return "value" if self.record.get("kind") == "regression" else "log-odds"
 
     @property
     def _lead(self) -> str:
-        """What is explained, in a sentence."""
+        """The explained label with its scores, in one line."""
         record, label = self.record, show_text(self.label, 60)
         if record["kind"] == "regression":
             return f"{label}: {format_number(record['score'])}"
         predicted = record["predicted"]
         is_predicted = self.label in (predicted if isinstance(predicted, list) else [predicted])
         names = ", ".join(predicted) if isinstance(predicted, list) else predicted
-        other = "" if is_predicted else f", not predicted (that is {show_text(names or 'none', 60)})"
+        other = "" if is_predicted else f" (predicted: {show_text(names or 'none', 60)})"
         return f"{label}{other}: probability {record['probability']:.3f}, log-odds {_sign(record['score'])}"
 
     def _describe_sum(self) -> list[str]:
-        """How the values hang together, line by line."""
+        """Explain how the values add up, line by line."""
         record = self.record
         read = [word["value"] for word in self.words if word["value"] is not None]
         rest = len(read) - len(self._rank()[:TOP])
@@ -194,23 +194,23 @@ class Explanation(Result):
             lines.append(f"{rest} other word{'s' if rest > 1 else ''}: {_sign(others)} together")
         every = f"{_sign(record['baseline_score'])} with every word {BLANKED[record['baseline']]}"
         if record["method"] == "occlusion":
-            told = f"Occlusion: by how much the {self._unit} falls without the word, which need not add up; {every}."
+            told = f"Occlusion: the drop in {self._unit} without each word; the drops need not add up; {every}."
             return [*lines, told]
         total = sum(read) + record["special"]
         return [
             *lines,
             f"Special tokens: {_sign(record['special'])}",
-            f"All together: {_sign(total)}, from {every} to {_sign(record['score'])} with the text",
-            f"Integrated gradients in {record['steps']} steps, off by {format_number(record['gap'])}",
+            f"Sum: {_sign(total)}, from {every} to {_sign(record['score'])} with the text",
+            f"Integrated gradients in {record['steps']} steps, error of the sum {format_number(record['gap'])}",
         ]
 
     def _list_alerts(self) -> list[str]:
-        """What the reader must know before trusting it."""
+        """List warnings: values that do not add up, words that were not read."""
         found = []
         if not self.record["is_complete"]:
             found.append(
-                f"The values do not add up: they are off by {format_number(self.record['gap'])} after "
-                f"{self.record['steps']} steps. Ask for more with --steps, or use --method occlusion."
+                f"The values do not add up: the error of their sum is {format_number(self.record['gap'])} after "
+                f"{self.record['steps']} steps. Use more steps with --steps, or --method occlusion."
             )
         if self.num_unread:
             what = "word is" if self.num_unread == 1 else "words are"
@@ -218,7 +218,7 @@ class Explanation(Result):
         return found
 
     def _rank(self) -> list[dict[str, Any]]:
-        """The words that were read, the largest value first."""
+        """Sort the words that were read by absolute value, the largest first."""
         read = [word for word in self.words if word["value"] is not None]
         return sorted(read, key=lambda word: -abs(word["value"]))
 
@@ -228,11 +228,11 @@ class Explanation(Result):
         return 0.0 if value is None or not largest else value / largest
 
     def _list_rows(self) -> list[tuple[str, float, float]]:
-        """Word, value and share of the table's rows."""
+        """List word, value and share for the rows of the table."""
         return [(show_text(word, WORD_LETTERS), value, self._share(value)) for word, value in self.top()]
 
     def _list_texts(self) -> list[list[Piece]]:
-        """Each text in pieces, words and what is between them."""
+        """Cut each text into words and the gaps between them."""
         parts = [part for part in ("text", "text_b") if part in self.record]
         return [
             list(_cut_text(self.record[part], [word for word in self.words if word["part"] == part])) for part in parts
@@ -240,7 +240,7 @@ class Explanation(Result):
 
 
 def _cut_text(text: str, words: list[dict[str, Any]]) -> Iterator[Piece]:
-    """The pieces of one text, each safe to look at; words in a row that were not read are only counted."""
+    """Cut one text into pieces that are safe to show; a run of unread words becomes their count."""
     at, unread = 0, 0
     for word in [*words, {"start": len(text), "end": len(text), "value": 0.0}]:
         if word["value"] is None:
@@ -256,12 +256,12 @@ def _cut_text(text: str, words: list[dict[str, Any]]) -> Iterator[Piece]:
 
 
 def _sign(value: float) -> str:
-    """A value with its sign."""
+    """Write a value with its sign."""
     return format_number(value, signed=True)
 
 
 def _show_gap(gap: str) -> str:
-    """What stands between two words, its spaces reduced to one."""
+    """Show the text between two words, with runs of spaces reduced to one."""
     shown = show_text(gap)
     if not shown:
         return " " if gap else ""
@@ -269,7 +269,7 @@ def _show_gap(gap: str) -> str:
 
 
 def _choose_style(share: float) -> str:
-    """Background of a word in a terminal: blue for, orange against, the paler the less."""
+    """Choose the background of a word in a terminal: blue for, orange against, paler for smaller values."""
     if abs(share) < FAINT:
         return ""
     strength = 0.2 + 0.8 * abs(share)
@@ -278,7 +278,7 @@ def _choose_style(share: float) -> str:
 
 
 def _choose_ink(share: float) -> str:
-    """Color of a bar in a terminal."""
+    """Choose the color of a bar in a terminal."""
     return "rgb({},{},{})".format(*(FOR if share > 0 else AGAINST))
 
 
@@ -314,12 +314,12 @@ def _render(found: Explanation, *, is_page: bool) -> str:
 
 
 def _choose_color(share: float) -> dict[str, Any]:
-    """Ink and strength of a word or bar."""
+    """Choose color and opacity of a word or bar."""
     ink = ",".join(map(str, FOR if share > 0 else AGAINST))
     return {"ink": ink, "strength": 0.0 if abs(share) < FAINT else round(0.08 + 0.52 * abs(share), 3)}
 
 
 def _choose_bar(share: float) -> dict[str, str]:
-    """Ink, length in percent of the cell, and the side on which a bar begins in its middle."""
+    """Choose the color of a bar, its length in percent of the cell, and its side from the middle of the cell."""
     ink = ",".join(map(str, FOR if share > 0 else AGAINST))
     return {"ink": ink, "width": f"{50 * abs(share):.1f}", "side": "left" if share > 0 else "right"}

@@ -1,4 +1,4 @@
-"""Hold an exported classifier against the torch one that it came from."""
+"""Compare an exported classifier with the PyTorch classifier that was exported."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,29 +20,29 @@ from nlp_transfer.models.artifacts import LoadedArtifact
 __all__ = ["Check", "compare_logits", "compute_batches", "make_batches", "read_batches"]
 
 FALLBACK_LENGTH = 512
-"""Tokens read by a classifier that another tool saved; as `Classifier` has it."""
+"""Maximum tokens for a classifier that another tool saved; the same as in `Classifier`."""
 
 LENGTHS = (1, 2, 3, 6, 11, 23, 47)
-"""Words of the made-up texts, beside one that fills a row; chosen."""
+"""Words of the made-up texts; one further text has the maximum length; chosen."""
 
 MADE_UP = ([4, 0, 6], [0], [2], [5, 1, 3, 6, 0, 4], [7, 1])
-"""Which of them meet in a batch: ragged, alone, with one that fills a row. The first batch is also the example that the
-exporters trace, so it has neither one row nor one token, nor as many of one as of the other."""
+"""Indices of the made-up texts in each batch: ragged, alone, and with the longest text. The exporters trace the first
+batch, so it has more than one row and more than one token, and the two numbers differ."""
 
 ROWS, ROWS_A_BATCH = 512, 16
-"""Most rows of a table that are looked at, and how many at once, unsorted and so with padding; chosen."""
+"""Most rows of a table that are checked, and rows per batch, unsorted and so with padding; chosen."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """How two classifiers answered the same texts.
+    """Comparison of two classifiers on the same texts.
 
     Attributes:
-        num_texts: Texts that were compared.
-        num_batches: Batches that they came in.
-        largest_difference: Largest absolute difference of two logits; infinite where one is no number.
-        deviation: Standard deviation of the torch logits, to judge that difference by.
-        agreement: Share of texts that get the same label; 1 for a regression, which has none.
+        num_texts: Number of compared texts.
+        num_batches: Number of batches.
+        largest_difference: Largest absolute difference of two logits; infinite if a logit is not finite.
+        deviation: Standard deviation of the PyTorch logits, as a scale for the difference.
+        agreement: Share of texts with the same label from both; 1 for a regression, which has no labels.
     """
 
     num_texts: int
@@ -53,10 +53,10 @@ class Check:
 
 
 def make_batches(artifact: LoadedArtifact) -> list[Microbatch]:
-    """Make batches of several widths out of tokens drawn from the vocabulary, always the same.
+    """Make batches of several widths from tokens drawn from the vocabulary with a fixed seed.
 
     Args:
-        artifact: Tells tokenizer, length and whether it reads pairs.
+        artifact: Gives tokenizer, maximum length and whether the input is a pair of texts.
 
     Returns:
         Batches on the CPU.
@@ -68,7 +68,7 @@ def make_batches(artifact: LoadedArtifact) -> list[Microbatch]:
     longest = _read_length(artifact)
 
     def draw(num_words: int) -> str:
-        """A text of about so many tokens."""
+        """Draw a text of about this many tokens."""
         text: str = tokenizer.decode(generator.choice(usable, num_words), clean_up_tokenization_spaces=False)
         return text if text.strip() else "a"
 
@@ -85,17 +85,17 @@ def read_batches(
     """Make batches of the rows of a table.
 
     Args:
-        artifact: Tells tokenizer, length and whether it reads pairs.
-        table: As `read_table` gives it.
+        artifact: Gives tokenizer, maximum length and whether the input is a pair of texts.
+        table: A table from `read_table`.
         text: Column of the text; found by the usual names where absent.
         text_b: Column of the second text.
-        most: Rows that are looked at, evenly spaced.
+        most: Most rows that are used, evenly spaced.
 
     Returns:
-        Batches on the CPU, of rows as they follow each other.
+        Batches on the CPU, in the order of the rows.
 
     Raises:
-        DataError: It has no texts such as the classifier reads.
+        DataError: The table lacks the texts that the classifier reads.
     """
     is_pair = _reads_pairs(artifact) or text_b is not None
     ready = prepare_inference_table(table, text=text, text_b=text_b, is_pair=is_pair, where="data")
@@ -111,7 +111,7 @@ def compute_batches(model: nn.Module, batches: Sequence[Microbatch]) -> list[np.
     """Run a classifier over batches.
 
     Args:
-        model: In evaluation mode, on the CPU.
+        model: In eval mode, on the CPU.
         batches: From `make_batches` or `read_batches`.
 
     Returns:
@@ -122,15 +122,15 @@ def compute_batches(model: nn.Module, batches: Sequence[Microbatch]) -> list[np.
 
 
 def compare_logits(expected: Sequence[np.ndarray], found: Sequence[np.ndarray], space: LabelSpace) -> Check:
-    """Compare the answers of two classifiers.
+    """Compare the logits of two classifiers.
 
     Args:
-        expected: Logits by batch, float, shape (B, C) each.
-        found: Those of the other one.
+        expected: Logits of the PyTorch classifier by batch, float, shape (B, C) each.
+        found: Logits of the exported classifier, in the same shapes.
         space: The label contract.
 
     Returns:
-        What there is to say about them.
+        The comparison.
 
     Raises:
         ShapeError: There is nothing to compare, or the shapes differ.
@@ -161,14 +161,14 @@ def compare_logits(expected: Sequence[np.ndarray], found: Sequence[np.ndarray], 
 
 
 def _read_length(artifact: LoadedArtifact) -> int:
-    """Tokens in a row."""
+    """Read the maximum number of tokens in a row."""
     wanted = int(artifact.metadata.get("reading", {}).get("max_length", FALLBACK_LENGTH))
     config: Any = artifact.model.config
     return resolve_max_length(artifact.tokenizer, config, wanted)
 
 
 def _reads_pairs(artifact: LoadedArtifact) -> bool:
-    """Whether two texts an example are read."""
+    """Whether an example is a pair of texts."""
     return bool(artifact.metadata.get("reading", {}).get("is_pair"))
 
 

@@ -1,4 +1,4 @@
-"""Write an artefact for onnxruntime or OpenVINO, and let nothing out that answers otherwise than torch."""
+"""Export an artefact for onnxruntime or OpenVINO, and refuse an export whose outputs differ from PyTorch's."""
 
 import importlib.metadata
 import json
@@ -38,28 +38,28 @@ __all__ = [
 ]
 
 TOLERANCE = 1e-4
-"""Largest difference of two logits in float32; sums in another order differ by about a hundredth of it. Chosen."""
+"""Largest difference of logits in float32; chosen: about a hundred times the effect of another order of summation."""
 
 LEAST_AGREEMENT = 0.985
 """Share of the given texts that must keep their label in eight bits; chosen."""
 
 GRAPH_STEMS = ("model.onnx", "openvino_model")
-"""How the names of files with a graph or its weights begin."""
+"""Stems of the names of files with a graph or its weights."""
 
 CONVERSION_ERRORS = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError)
-"""What exporters raise for a model that they cannot follow; a full disk is an OSError."""
+"""Errors that exporters raise for a model that they cannot convert; a full disk is an OSError."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export left.
+    """A finished export.
 
     Attributes:
-        folder: Loads with `Classifier.from_pretrained`.
+        folder: The exported folder; `Classifier.from_pretrained` loads it.
         to: ``onnx`` or ``openvino``.
         int8: Whether weights are rounded to eight bits.
         shapes: The check on made-up texts of several lengths.
-        texts: The check on given texts; None where none were given.
+        texts: The check on given texts; None without given texts.
         num_bytes: Size of the graph with its weights.
     """
 
@@ -72,15 +72,15 @@ class Exported:
 
 
 def choose_export_folder(path: str | Path, to: Runtime, *, int8: bool) -> Path:
-    """Name the folder of an export that nobody named: in the run's folder, or beside the model's.
+    """Choose the default folder of an export: in the run's folder, or beside the model's folder.
 
     Args:
-        path: As `export_artifact` takes it.
+        path: The artefact, as in `export_artifact`.
         to: ``onnx`` or ``openvino``.
         int8: Whether weights are rounded.
 
     Returns:
-        A folder, which need not be there.
+        A folder, which need not exist.
 
     Example:
         >>> choose_export_folder("owner/reviews", "onnx", int8=True).as_posix()
@@ -111,32 +111,32 @@ def export_artifact(
     revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> Exported:
-    """Write a classifier as a folder that onnxruntime or OpenVINO runs, checked against torch.
+    """Export a classifier to a folder for onnxruntime or OpenVINO, checked against PyTorch.
 
-    An adapter is folded into its encoder first; the check holds the result against the adapter as it was. The folder
-    stands by itself: graph, configuration, tokenizer, label contract and what was checked.
+    An adapter is merged into its encoder first; the check compares the result with the unmerged adapter. The folder
+    is complete: graph, configuration, tokenizer, label contract and the results of the check.
 
     Args:
         path: The ``model/`` folder of a run, the run's folder, or a Hub id.
         to: ``onnx`` or ``openvino``.
-        output_dir: Folder to make; see `choose_export_folder` where absent.
+        output_dir: Folder to create; from `choose_export_folder` where absent.
         int8: Round weights to eight bits.
-        tolerance: Largest difference of two logits that float32 may show, in standard deviations of the target for a
+        tolerance: Largest allowed difference of logits in float32, in standard deviations of the target for a
             regression; ``TOLERANCE`` where absent.
         agreement: Least share of ``data`` that must keep its label in eight bits, in [0, 1]; ``LEAST_AGREEMENT`` where
             absent.
-        data: A table of texts such as the classifier will read; up to 512 of its rows are checked too.
-        text: Its column of texts; found by the usual names where absent.
-        text_b: Its column of second texts.
-        revision: Of a Hub id.
-        trust_remote_code: Whether code that the encoder's repository brings may run.
+        data: A table of texts like those to predict; up to 512 of its rows are checked as well.
+        text: Column of the texts; found by the usual names where absent.
+        text_b: Column of the second texts.
+        revision: Revision of a Hub id.
+        trust_remote_code: Whether code from the encoder's repository may run.
 
     Returns:
-        The folder and what was checked.
+        The folder and the results of the check.
 
     Raises:
-        ArtifactError: It cannot be exported, or the export answers otherwise than torch; nothing is left behind.
-        OutputError: Something lies in the folder already, or an argument is out of range.
+        ArtifactError: The model cannot be exported, or the export differs from PyTorch; no files are left behind.
+        OutputError: The folder is not empty, or an argument is out of range.
         MissingExtraError: The exporter is not installed.
         StorageError: The disk is full or failing.
     """
@@ -180,18 +180,18 @@ def export_artifact(
 
 
 def _refuse_exported(artifact: LoadedArtifact, path: str | Path) -> None:
-    """Refuse what no torch model is behind any more."""
+    """Refuse an artefact that is itself an export."""
     if artifact.metadata.get("loader") in RUNTIME_FILES or not any(True for _ in artifact.model.parameters()):
-        raise ArtifactError(f"{path}: is an export already. Name the model/ folder of the run that it came from.")
+        raise ArtifactError(f"{path}: is an export already. Name the model/ folder of the run that was exported.")
 
 
 def _measure_graph(folder: Path) -> int:
-    """Bytes of a graph with its weights."""
+    """Measure the bytes of a graph with its weights."""
     return sum(each.stat().st_size for each in folder.iterdir() if each.name.startswith(GRAPH_STEMS))
 
 
 def _refuse_arguments(to: str, folder: Path, tolerance: float, agreement: float) -> None:
-    """Refuse what cannot work before anything is loaded."""
+    """Refuse invalid arguments before anything is loaded."""
     if to not in RUNTIME_FILES:
         raise OutputError(f"to: expected one of {', '.join(RUNTIME_FILES)}, came {to!r}.")
     if not (math.isfinite(tolerance) and tolerance > 0):
@@ -211,7 +211,7 @@ def _convert(artifact: LoadedArtifact, inputs: dict[str, Any], stage: Path, to: 
             model = merge_adapter(model)
         except EncoderError as error:
             raise ArtifactError(
-                f"{artifact.folder}: expected an adapter that can be folded into its encoder, came one that cannot, "
+                f"{artifact.folder}: expected an adapter that can be merged into its encoder, came one that cannot, "
                 "such as prompts. Train with strategy.kind lora or full to export."
             ) from error
     model = model.float().eval()
@@ -225,8 +225,8 @@ def _convert(artifact: LoadedArtifact, inputs: dict[str, Any], stage: Path, to: 
         if isinstance(error, OSError):
             raise
         raise ArtifactError(
-            f"{artifact.folder}: the exporter of {to} cannot follow this model ({name_cause(error)}). "
-            "Export a full, frozen or lora model, or use it as it is."
+            f"{artifact.folder}: the exporter of {to} cannot convert this model ({name_cause(error)}). "
+            "Export a full, frozen or lora model, or use this model without an export."
         ) from error
     config: Any = model.config
     if isinstance(model, PreTrainedModel):
@@ -236,7 +236,7 @@ def _convert(artifact: LoadedArtifact, inputs: dict[str, Any], stage: Path, to: 
 
 
 def _describe(artifact: LoadedArtifact, to: Runtime, *, int8: bool) -> dict[str, Any]:
-    """What ``nlp_transfer.json`` holds: all that the artefact's said, temperature and thresholds too, but its form."""
+    """Build ``nlp_transfer.json``: the artefact's entries, temperature and thresholds included, with a new loader."""
     kept = {key: value for key, value in artifact.metadata.items() if key not in ("architecture", "loader")}
     packages = [PACKAGES[to], "torch", "transformers"]
     return {
@@ -253,13 +253,13 @@ def _describe(artifact: LoadedArtifact, to: Runtime, *, int8: bool) -> dict[str,
 
 
 def _write_record(stage: Path, record: Mapping[str, Any]) -> None:
-    """Write ``nlp_transfer.json`` with the digests of everything beside it."""
+    """Write ``nlp_transfer.json`` with the digests of all other files of the folder."""
     sealed = seal_record(record, files=hash_folder(stage))
     (stage / ARTIFACT_FILE).write_text(json.dumps(sealed, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _write_papers(stage: Path, record: Mapping[str, Any], exported: Exported) -> None:
-    """Write down what was checked, for programs and for readers."""
+    """Write the results of the check into the record and the card."""
     checks = {"shapes": asdict(exported.shapes), "texts": exported.texts and asdict(exported.texts)}
     _write_record(stage, {**record, "export": {**record["export"], "checks": checks}})
     card = _render_export_card(record, checks, to=exported.to, int8=exported.int8, num_bytes=exported.num_bytes)
@@ -267,37 +267,39 @@ def _write_papers(stage: Path, record: Mapping[str, Any], exported: Exported) ->
 
 
 def _refuse_difference(exported: Exported, tolerance: float, agreement: float, target: TargetScale, where: str) -> None:
-    """Refuse an export that answers otherwise than torch."""
+    """Refuse an export whose outputs differ from PyTorch's."""
     checks = [check for check in (exported.shapes, exported.texts) if check is not None]
     largest = float(np.max([check.largest_difference for check in checks]))
     total = sum(check.num_texts for check in checks)
     if not math.isfinite(largest):
-        raise ArtifactError(f"{where}: expected finite logits of {total} texts, came others. Nothing was exported.")
+        raise ArtifactError(
+            f"{where}: expected finite logits of {total} texts, came infinite or nan. Nothing was exported."
+        )
     allowed = tolerance * target.deviation + target.measure_rounding()
     if not exported.int8 and largest > allowed:
         raise ArtifactError(
-            f"{where}: expected logits within {allowed:g} of torch's on {total} texts, came a difference of "
-            f"{largest:.2g}. Nothing was exported; allow it with --tolerance, where it does not matter."
+            f"{where}: expected logits within {allowed:g} of PyTorch's on {total} texts, came a difference of "
+            f"{largest:.2g}. Nothing was exported; if this difference does not matter, allow it with --tolerance."
         )
     if exported.int8 and exported.texts is not None and exported.texts.agreement < agreement:
         raise ArtifactError(
-            f"{where}: expected the labels of at least {agreement:.1%} of {exported.texts.num_texts} texts to stay in "
+            f"{where}: expected at least {agreement:.1%} of {exported.texts.num_texts} texts to keep their label in "
             f"eight bits, came {exported.texts.agreement:.1%}. Nothing was exported; leave out --int8, try the other "
-            "engine, or allow it with --agreement."
+            "engine, or allow this share with --agreement."
         )
 
 
 MOST_LABELS = 50
-"""Labels that are listed one by one; chosen."""
+"""Most labels that the card lists; chosen."""
 
 
 def _render_export_card(
     record: Mapping[str, Any], checks: Mapping[str, Any], *, to: Runtime, int8: bool, num_bytes: int
 ) -> str:
-    """Write what a stranger needs to use an exported folder.
+    """Write the card of an exported folder.
 
     Args:
-        record: What ``nlp_transfer.json`` holds.
+        record: Content of ``nlp_transfer.json``.
         checks: ``shapes`` and ``texts``: `Check` as a dictionary, or None.
         to: ``onnx`` or ``openvino``.
         int8: Whether weights are rounded to eight bits.
@@ -331,7 +333,7 @@ def _render_export_card(
         "",
         f"`{RUNTIME_FILES[to]}` ({num_bytes / 1e6:.1f} MB) takes `input_ids`, `attention_mask` and, where it lists "
         "them, `token_type_ids`, int64, of any batch size and length, and gives `logits`, before softmax or sigmoid. "
-        "`nlp_transfer.json` holds the label contract, how texts are read, temperature and thresholds.",
+        "`nlp_transfer.json` holds the label contract, the settings for reading texts, temperature and thresholds.",
         "",
         "```python",
         "import nlp_transfer as nt",
@@ -351,5 +353,5 @@ def _render_export_card(
                 f"for {check['agreement']:.1%}."
             )
     if int8 and not checks.get("texts"):
-        lines.append("- Agreement in eight bits was not measured on real texts: export with `--data` to know it.")
+        lines.append("- Agreement in eight bits was not measured on real texts: export with `--data` to measure it.")
     return f"---\n{metadata.strip()}\n---\n\n" + "\n".join(lines) + "\n"

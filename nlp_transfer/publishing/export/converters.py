@@ -1,4 +1,4 @@
-"""From a torch classifier to a graph of ONNX or OpenVINO, in float32 or with weights in eight bits."""
+"""Conversion of a PyTorch classifier to an ONNX or OpenVINO graph, in float32 or with weights in eight bits."""
 
 import logging
 import warnings
@@ -16,21 +16,21 @@ from nlp_transfer.models.runtimes import RUNTIME_FILES, import_runtime, no_telem
 __all__ = ["CONVERTERS", "write_onnx", "write_openvino"]
 
 OPSET = 18
-"""Version of ONNX's operators: every release of onnxruntime since 1.14 has them."""
+"""Version of ONNX's operator set: every release of onnxruntime since 1.14 supports it."""
 
 LARGEST_FILE = 1_900_000_000
-"""Bytes of weights up to which they stand in the graph's own file; protobuf ends at 2 GiB."""
+"""Most bytes of weights that are stored in the graph's own file; protobuf's limit is 2 GiB."""
 
 
 BLOCK = 128
-"""Neighbors among a layer's inputs that share a scale; onnxruntime's own choice."""
+"""Adjacent inputs of a layer that share a scale; onnxruntime's default."""
 
 EIGHT_BITS = 4
-"""onnxruntime's number for products computed in eight bits."""
+"""onnxruntime's accuracy level for products computed in eight bits."""
 
 
 class _Bare(nn.Module):
-    """A classifier that gives bare logits; exporters read the arguments that its forms take."""
+    """A classifier that returns a logits tensor; exporters read the signature of ``forward`` in its subclasses."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class _Bare(nn.Module):
 
 
 class _Logits(_Bare):
-    """Of families that read one kind of token."""
+    """For families without token type ids."""
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits, float32, shape (B, C)."""
@@ -51,7 +51,7 @@ class _Logits(_Bare):
 
 
 class _TypedLogits(_Bare):
-    """Of families that are told which text of a pair a token is of."""
+    """For families with token type ids, which tell the texts of a pair apart."""
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """Logits, float32, shape (B, C)."""
@@ -59,22 +59,22 @@ class _TypedLogits(_Bare):
 
 
 def _wrap(model: nn.Module, inputs: dict[str, Tensor]) -> nn.Module:
-    """A module whose arguments are the inputs and nothing else."""
+    """Wrap the model in a module whose arguments are exactly the inputs."""
     return _TypedLogits(model) if "token_type_ids" in inputs else _Logits(model)
 
 
 def write_onnx(model: nn.Module, inputs: dict[str, Tensor], folder: Path, *, int8: bool, num_labels: int) -> None:
-    """Write ``model.onnx``, by torch's own exporter; batch and length stay free.
+    """Write ``model.onnx`` with PyTorch's exporter; batch size and length are dynamic.
 
-    Eight bits: weights of the linear layers, and what enters them, by blocks of 128 with a scale each. Embeddings,
-    attention between tokens, norms and the last layer stay in float32.
+    In eight bits are the weights and the inputs of the linear layers, in blocks of 128 with one scale each. Embeddings,
+    attention scores, norms and the last layer stay in float32.
 
     Args:
-        model: In evaluation mode, on the CPU, float32.
-        inputs: A ragged batch, each tensor of shape (B, L), B and L at least 2 and not the same.
-        folder: Where the file goes.
+        model: In eval mode, on the CPU, float32.
+        inputs: A ragged batch, each tensor of shape (B, L), B and L at least 2 and different.
+        folder: Folder for the file.
         int8: Whether weights are rounded to eight bits.
-        num_labels: C; tells the last layer.
+        num_labels: C; identifies the last layer.
 
     Raises:
         MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
@@ -104,9 +104,10 @@ def write_onnx(model: nn.Module, inputs: dict[str, Tensor], folder: Path, *, int
 def _round_onnx(path: Path, num_labels: int, *, external: bool) -> None:
     """Round the weights of an ONNX graph to eight bits, in place.
 
-    What enters a layer is rounded by blocks of each token, in the engine. onnxruntime's usual way has one scale for a
-    whole batch, which the few large values of a transformer spoil: with a fine-tuned MiniLM, that way kept 98.2 % of
-    the labels of 400 texts of SST-2, and this one 99.5 %. Nor does a text's answer depend on the texts beside it.
+    The engine rounds the inputs of a layer in blocks within each token. onnxruntime's default is one scale for a whole
+    batch, which the few large activations of a transformer make too coarse: with a fine-tuned MiniLM, one scale kept
+    98.2 % of the labels of 400 texts of SST-2, and blocks kept 99.5 %. With blocks, a prediction also does not depend
+    on the other texts of the batch.
     """
     import onnx
     from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
@@ -124,17 +125,17 @@ def _round_onnx(path: Path, num_labels: int, *, external: bool) -> None:
 
 
 def write_openvino(model: nn.Module, inputs: dict[str, Tensor], folder: Path, *, int8: bool, num_labels: int) -> None:
-    """Write ``openvino_model.xml`` and ``.bin``; batch and length stay free.
+    """Write ``openvino_model.xml`` and ``.bin``; batch size and length are dynamic.
 
-    Eight bits: weights of the linear layers and of the embeddings, one scale a row, and none of the last layer. Whether
-    what enters a layer is rounded too is up to OpenVINO, which does what is fastest on the CPU at hand.
+    In eight bits are the weights of the linear layers and of the embeddings, with one scale per row, except the last
+    layer. OpenVINO decides whether the inputs of a layer are rounded too, by what is fastest on the CPU.
 
     Args:
-        model: In evaluation mode, on the CPU, float32.
-        inputs: A ragged batch, each tensor of shape (B, L), B and L at least 2 and not the same.
-        folder: Where the files go.
+        model: In eval mode, on the CPU, float32.
+        inputs: A ragged batch, each tensor of shape (B, L), B and L at least 2 and different.
+        folder: Folder for the files.
         int8: Whether weights are rounded to eight bits.
-        num_labels: C; tells the last layer.
+        num_labels: C; identifies the last layer.
 
     Raises:
         MissingExtraError: openvino is not installed.
@@ -145,7 +146,7 @@ def write_openvino(model: nn.Module, inputs: dict[str, Tensor], folder: Path, *,
         shapes: dict[str, Any] = dict.fromkeys(inputs, free)
         program = torch.export.export(_wrap(model, inputs), (), kwargs=inputs, dynamic_shapes=shapes, strict=False)
         graph = openvino.convert_model(program)
-        # An input that is converted at once loses its name; those that a model does not read are left out.
+        # The graph lacks inputs that the model does not read, and conversion can drop the names of the others.
         if len(graph.inputs) == len(inputs):
             for port, name in zip(graph.inputs, inputs, strict=True):
                 port.get_tensor().set_names({name})
@@ -156,9 +157,9 @@ def write_openvino(model: nn.Module, inputs: dict[str, Tensor], folder: Path, *,
 
 
 def _round_openvino(graph: Any, num_labels: int) -> int:
-    """Round the weights of an OpenVINO graph to eight bits, in place; gives their count.
+    """Round the weights of an OpenVINO graph to eight bits, in place; return the number of rounded constants.
 
-    A constant in eight bits, a conversion and a scale a row are what its CPU plugin knows as compressed weights.
+    The CPU plugin recognizes compressed weights as a constant in eight bits, a conversion and one scale per row.
     """
     from openvino import opset13
 
@@ -174,7 +175,7 @@ def _round_openvino(graph: Any, num_labels: int) -> int:
         weights = constant.data
         if weights.dtype != np.float32:
             continue
-        # A row of outputs, or of the table of embeddings, has a scale of its own.
+        # Each row of outputs, or of the embedding table, has its own scale.
         axis = 1 if not is_product or node.get_attributes()["transpose_b"] else 0
         scales = np.maximum(np.abs(weights).max(axis=axis, keepdims=True) / 127.0, np.finfo(np.float32).tiny)
         rounded = np.rint(weights / scales).astype(np.int8)
@@ -186,7 +187,7 @@ def _round_openvino(graph: Any, num_labels: int) -> int:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep exporters' own advice away; the check of the logits says what matters."""
+    """Silence the exporters' log messages and warnings; the check of the logits finds actual problems."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -198,4 +199,4 @@ def _quiet() -> Iterator[None]:
 
 
 CONVERTERS = {"onnx": write_onnx, "openvino": write_openvino}
-"""What writes each kind of graph."""
+"""Runtime to the function that writes its graph."""

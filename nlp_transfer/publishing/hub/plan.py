@@ -1,4 +1,4 @@
-"""What of an artefact goes to the Hub: exactly which files, what is rewritten in them, and what is refused."""
+"""The plan of a push to the Hub: which files of an artefact are sent, how they are rewritten, and what is refused."""
 
 import hashlib
 import json
@@ -30,19 +30,19 @@ TOKENIZER_FILES = (
 )
 MODEL_FILES = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json")
 ROOT_FILES = (CARD, ARTIFACT_FILE, ADAPTER_FILE, *MODEL_FILES, *TOKENIZER_FILES)
-"""What may go: nothing else of a folder does, however it came there."""
+"""Name patterns of files that may be sent; all other files of a folder are left out."""
 
 SETTINGS = ("config.json", "generation_config.json", ADAPTER_FILE, ARTIFACT_FILE, "tokenizer_config.json", CARD)
-"""Files that people or programs wrote by hand, where a secret could stand."""
+"""Text files that people or programs write, and that could contain a secret."""
 
 UNSAFE_ENDINGS = (
     *(".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".h5", ".keras", ".msgpack"),
     *(".py", ".pyc", ".so", ".dll", ".dylib", ".exe", ".sh", ".bat", ".ps1", ".zip", ".tar", ".gz", ".7z"),
 )
-"""Files that can run code when they are loaded or opened, or hide others that can."""
+"""Files that can run code when they are loaded or opened, or archives that can contain such files."""
 
 CODE_KEYS = ("auto_map", "custom_pipelines", "trust_remote_code")
-"""Settings that ask whoever loads the folder to run code from it."""
+"""Settings that make the user who loads the folder run code from it."""
 
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{30,}\b")
 SECRET_NAME = re.compile(r"(TOKEN|SECRET|PASSWORD|API_KEY|ACCESS_KEY)$")
@@ -51,12 +51,12 @@ SHORTEST_SECRET = 12  # chosen: a shorter value of a variable may be an ordinary
 
 @dataclass(frozen=True)
 class Base:
-    """The encoder that an artefact does not hold and is loaded beside it.
+    """The encoder of an artefact that does not contain it; it is loaded from the Hub.
 
     Attributes:
-        hub_id: Its Hub id.
-        revision: Branch, tag or commit; None where nothing says.
-        weights: The very file that was trained on, where it is here and in one piece.
+        hub_id: Hub id of the encoder.
+        revision: Branch, tag or commit; None if unknown.
+        weights: The local file of weights that training started from, if it exists as a single file.
     """
 
     hub_id: str
@@ -66,12 +66,12 @@ class Base:
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """One file that goes.
+    """One file to send.
 
     Attributes:
         path: Its name in the repository.
-        content: Where it lies, or its bytes where it was rewritten.
-        size: Bytes, counted once: what was merged for a push is gone after it.
+        content: Its local path, or its bytes if it was rewritten.
+        size: Size in bytes, stored here because a merged file is deleted after the push.
     """
 
     path: str
@@ -81,14 +81,14 @@ class PlannedFile:
 
 @dataclass(frozen=True)
 class UploadPlan:
-    """Everything that goes, and what does not.
+    """The files to send, and the files that are left out.
 
     Attributes:
         repo_id: OWNER/NAME.
-        loader: ``transformers``, ``peft`` or ``nlp_transfer``: what loads the repository.
-        files: In order of their names.
-        left: Files and folders of the artefact that stay here.
-        base: The encoder beside it, or None where the artefact is whole.
+        loader: The library that loads the repository: ``transformers``, ``peft`` or ``nlp_transfer``.
+        files: Files to send, sorted by name.
+        left: Files and folders of the artefact that are not sent.
+        base: The encoder on the Hub, or None if the artefact contains its encoder.
     """
 
     repo_id: str
@@ -99,7 +99,7 @@ class UploadPlan:
 
 
 def is_ours(path: str) -> bool:
-    """Whether a file of that name in a repository is part of a model, as far as a push is concerned.
+    """Whether a file of this name in a repository belongs to a model that a push replaces.
 
     Example:
         >>> is_ours("encoder/config.json"), is_ours("docs/config.json"), is_ours("model.safetensors")
@@ -111,13 +111,13 @@ def is_ours(path: str) -> bool:
 
 
 def find_base(folder: Path) -> Base | None:
-    """Find the encoder that an artefact names and does not hold.
+    """Find the encoder that an artefact names but does not contain.
 
     Args:
         folder: The ``model/`` folder.
 
     Returns:
-        The encoder's place on the Hub, or None where the folder holds everything.
+        The encoder on the Hub, or None if the folder contains its encoder.
 
     Raises:
         ArtifactError: The encoder is on this machine only, so nobody else could load the artefact.
@@ -150,7 +150,7 @@ def find_base(folder: Path) -> Base | None:
 def plan_upload(
     folder: Path, repo_id: str, *, base: Base | None, report: Mapping[str, Any] | None = None
 ) -> UploadPlan:
-    """List exactly what goes to the Hub, checked file by file; nothing is sent.
+    """List exactly the files to send to the Hub, each checked; nothing is sent.
 
     Args:
         folder: The ``model/`` folder.
@@ -169,13 +169,13 @@ def plan_upload(
     for path, name in _list_entries(folder):
         if path.name.lower().endswith(UNSAFE_ENDINGS):
             raise ArtifactError(
-                f"{path}: can run code when it is loaded, or hides what can. A push takes safetensors and JSON only; "
-                "move it out of the folder."
+                f"{path}: can run code when it is loaded, or can contain such a file. A push takes safetensors and "
+                "JSON only; move this file out of the folder."
             )
         (goes if is_ours(name) and path.is_file() else left).append((path, name))
     metadata = _read_record(folder / ARTIFACT_FILE)
     if not any(name.endswith(".safetensors") for _, name in goes):
-        _check_digests(folder, metadata)  # which names what is missing
+        _check_digests(folder, metadata)  # its error names the missing file
         raise ArtifactError(f"{folder}: holds no safetensors, so there is nothing to push. Name the model/ folder.")
     if (folder / ADAPTER_FILE).is_file():
         loader = "peft"
@@ -204,13 +204,13 @@ def plan_upload(
 
 
 def _plan_file(name: str, content: Path | bytes) -> PlannedFile:
-    """A file with its size."""
+    """Make a planned file with its size."""
     return PlannedFile(name, content, len(content) if isinstance(content, bytes) else content.stat().st_size)
 
 
 def _list_entries(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Files of the folder and of its encoder, and whatever other folders it has, each with its name; links checked."""
-    # In the Hub's own cache files are links into a folder beside the snapshots.
+    """List the entries of the folder and of its encoder's folder, each with its name, and check links."""
+    # In the Hub's cache, files are links into a folder beside the snapshots.
     roots = [folder.resolve()]
     if folder.parent.name == "snapshots":
         roots.append((folder.parent.parent / "blobs").resolve())
@@ -218,12 +218,12 @@ def _list_entries(folder: Path) -> Iterator[tuple[Path, str]]:
         inner = sorted(path.iterdir()) if path.name == ENCODER_FOLDER and path.is_dir() else [path]
         for each in inner:
             if not any(each.resolve().is_relative_to(root) for root in roots):
-                raise ArtifactError(f"{each}: is a link that leads out of the folder. Put the file itself there.")
+                raise ArtifactError(f"{each}: is a link to a file outside the folder. Replace the link by the file.")
             yield each, each.relative_to(folder).as_posix()
 
 
 def _check_weights(files: list[tuple[Path, str]]) -> None:
-    """Open every file of weights as safetensors, and hold what an index names against what is there."""
+    """Open every file of weights as safetensors, and check that the files named in an index exist."""
     names = {name for _, name in files}
     for path, name in files:
         if name.endswith(".safetensors"):
@@ -232,7 +232,7 @@ def _check_weights(files: list[tuple[Path, str]]) -> None:
                     list(tensors.keys())
             except (SafetensorError, OSError) as error:
                 raise ArtifactError(
-                    f"{path}: is no safetensors file: {name_cause(error)}. Copy the artefact again."
+                    f"{path}: is not a safetensors file: {name_cause(error)}. Copy the artefact again."
                 ) from error
         elif name.endswith(".index.json"):
             place = name.rpartition("/")[0]
@@ -243,7 +243,7 @@ def _check_weights(files: list[tuple[Path, str]]) -> None:
 
 
 def _check_digests(folder: Path, metadata: Mapping[str, Any]) -> None:
-    """Refuse to publish what is not what was saved."""
+    """Refuse to publish files that were changed after they were saved."""
     _, digests = open_record(metadata, folder / ARTIFACT_FILE)
     for group in ("files", "added"):
         expected = digests.get(group, {})
@@ -251,7 +251,7 @@ def _check_digests(folder: Path, metadata: Mapping[str, Any]) -> None:
 
 
 def _renew_digests(record: PlannedFile, files: Sequence[PlannedFile], base: Base | None) -> PlannedFile:
-    """Give the record that goes the digests of what goes with it: some of it was rewritten, some stays here."""
+    """Update the digests in the record to the files that are sent: some were rewritten, some are left out."""
     content = _read_json(record.content) if isinstance(record.content, Path) else json.loads(record.content)
     if DIGESTS not in content:
         return record
@@ -261,7 +261,7 @@ def _renew_digests(record: PlannedFile, files: Sequence[PlannedFile], base: Base
         {path: _hash_planned(going[path], entry) for path, entry in held.get(name, {}).items() if path in going}
         for name in ("files", "added")
     )
-    # What is written around the weights may differ on the Hub; the weights were held against those there.
+    # Other files of the encoder may differ on the Hub; its weights were compared with the Hub's.
     encoder = {path: entry for path, entry in held.get("encoder", {}).items() if base is None or path.endswith(WEIGHTS)}
     sealed = seal_record(
         content,
@@ -276,26 +276,26 @@ def _renew_digests(record: PlannedFile, files: Sequence[PlannedFile], base: Base
 
 
 def _hash_planned(file: PlannedFile, entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The digest of a file that goes: the one it has, or that of its new bytes."""
+    """Give the digest of a file to send: its recorded digest, or the digest of its rewritten bytes."""
     if isinstance(file.content, Path):
         return entry
     return {"size": file.size, "sha256": hashlib.sha256(file.content).hexdigest()}
 
 
 def _read_card(path: Path) -> str | None:
-    """The card, where there is one."""
+    """Read the card, if there is one."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise ArtifactError(
-            f"{path}: cannot be read: {name_cause(error)}. Mend it, or remove it: a new one is made."
+            f"{path}: cannot be read: {name_cause(error)}. Repair the card, or remove it: a push makes a new one."
         ) from error
 
 
 def _rewrite(path: Path, name: str, base: Base | None) -> Path | bytes:
-    """Take this machine's places out of a file of settings, and put the base's place on the Hub in."""
+    """Remove local paths from a settings file, and write the Hub id of the base."""
     short = path.name
     if short not in SETTINGS:
         return path
@@ -303,8 +303,8 @@ def _rewrite(path: Path, name: str, base: Base | None) -> Path | bytes:
     for key in CODE_KEYS:
         if content.get(key):
             raise ArtifactError(
-                f"{path}: {key}: asks whoever loads the model to run code from a repository. Take the key out, or "
-                "publish the code where you vouch for it."
+                f"{path}: {key}: makes the user who loads the model run code from a repository. Remove the key, or "
+                "publish the code yourself."
             )
     changed = dict(content)
     if name == ADAPTER_FILE and base is not None:
@@ -326,7 +326,7 @@ def _rewrite(path: Path, name: str, base: Base | None) -> Path | bytes:
 
 
 def _refuse_secrets(folder: Path, file: PlannedFile) -> None:
-    """Refuse a file of settings that holds a token, or the value of a variable that is named like a secret."""
+    """Refuse a settings file that contains a token, or the value of an environment variable named like a secret."""
     if file.path.rpartition("/")[2] not in SETTINGS:
         return
     content = file.content if isinstance(file.content, bytes) else file.content.read_bytes()
@@ -340,7 +340,7 @@ def _refuse_secrets(folder: Path, file: PlannedFile) -> None:
 
 
 def _read_contract(folder: Path, metadata: Mapping[str, Any]) -> tuple[Any, tuple[str, ...]]:
-    """Kind of task and label names, of the artefact or of a plain config."""
+    """Read the kind of task and the label names, from the artefact's record or a plain config."""
     labels = find_section(metadata, "labels")
     if labels:
         return labels.get("kind", "classification"), tuple(map(str, labels.get("names") or ()))
@@ -349,7 +349,7 @@ def _read_contract(folder: Path, metadata: Mapping[str, Any]) -> tuple[Any, tupl
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    """Read ``nlp_transfer.json``; empty for what another tool saved."""
+    """Read ``nlp_transfer.json``; empty for a folder that another tool saved."""
     require_record(path)
     if not path.exists():
         return {}
@@ -359,7 +359,7 @@ def _read_record(path: Path) -> dict[str, Any]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """Read an object."""
+    """Read a JSON object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

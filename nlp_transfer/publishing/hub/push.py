@@ -1,4 +1,4 @@
-"""Push an artefact to the Hub: checked first, sent as one commit, tried again where the way there fails."""
+"""Push an artefact to the Hub: check it first, send it as one commit, and retry after network and server errors."""
 
 import hashlib
 import json
@@ -36,24 +36,24 @@ from nlp_transfer.publishing.summary import find_section
 __all__ = ["Pushed", "push_artifact"]
 
 WAITS_SECONDS = (2.0, 10.0, 30.0)
-"""Pauses before each further try; chosen. The Hub's own client also tries some of its requests again."""
+"""Pauses before each retry; chosen. The Hub's client also retries some of its requests."""
 
 LONGEST_WAIT_SECONDS = 300.0
-"""Most that is waited where the Hub names a time; chosen."""
+"""Longest wait if the Hub's answer asks for a wait; chosen."""
 
 TOO_MANY = 429
 SERVER_ERROR = 500
 LONGEST_NAME = 96
 REPO_PART = re.compile(r"[A-Za-z0-9_]([\w.-]*[A-Za-z0-9_])?", re.ASCII)
-"""What the Hub takes for the name of an owner or of a repository; the length and what follows are its rules too."""
+"""Valid name of an owner or a repository on the Hub; LONGEST_NAME and the checks in _check_names are its rules too."""
 
 REVISION = re.compile(r"[A-Za-z0-9][\w./-]{0,199}")
 
-# The client's own name for what its transport raises: httpx's, or that of the library that follows it.
+# The client's alias for the error class of its HTTP library, httpx at present.
 TRANSPORT_ERROR: type[Exception] = hub_errors.HTTPError  # type: ignore[attr-defined]
 
 TROUBLES = (TRANSPORT_ERROR, OSError, RuntimeError, ValueError)
-"""What the client raises: its own errors, those of the transport, and what it wraps or cannot read."""
+"""Errors that the client raises: its own, those of the HTTP library, and errors that it wraps or fails to parse."""
 
 
 Result = TypeVar("Result")
@@ -61,13 +61,13 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push did.
+    """The outcome of a push.
 
     Attributes:
-        plan: What went, file by file.
-        url: Of the repository.
-        commit: The commit that holds it; None after a dry run.
-        is_changed: Whether anything was sent; False where all of it was there already.
+        plan: The plan with every file.
+        url: Address of the repository.
+        commit: The commit with the files; None after a dry run.
+        is_changed: Whether anything was sent; False if the repository had all files already.
     """
 
     plan: UploadPlan
@@ -87,29 +87,29 @@ def push_artifact(
     revision: str | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Pushed:
-    """Push an artefact to the Hub as one commit: afterwards the repository is complete, or it is as it was.
+    """Push an artefact to the Hub as one commit: afterwards the repository is complete, or unchanged.
 
-    Files of an earlier push that this one does not hold go in the same commit. What is there already is not sent
-    again, so a push that broke off goes on when it is started again.
+    The same commit deletes files of an earlier push that are not in this one. Files that the repository has already
+    are not sent again, so an interrupted push continues when it is started again.
 
     Args:
         path: The ``model/`` folder of a run, or the run's folder.
-        repo_id: OWNER/NAME; made where it is not there.
-        private: Whether a repository that is made now can be seen by its owner alone.
-        adapter_only: Insist on an adapter, which is pushed as one in any case.
-        merged: Fold an adapter into its encoder and push the plain model.
+        repo_id: OWNER/NAME; created if it does not exist.
+        private: Whether a new repository is private.
+        adapter_only: Refuse an artefact that is not an adapter; an adapter is pushed as an adapter by default too.
+        merged: Merge an adapter into its encoder and push the plain model.
         dry_run: Only check and plan.
-        revision: Branch to push to; made where it is not there; the default one where absent.
-        say: Told what is waited for.
+        revision: Branch to push to, created if it does not exist; the default branch where absent.
+        say: Called with a message before each wait.
 
     Returns:
-        What was done.
+        The outcome.
 
     Raises:
         ArtifactError: The artefact is unsafe, damaged, or needs an encoder that is not on the Hub.
-        HubError: The Hub refuses it.
-        HubTroubleError: The Hub could not be reached, however often it was tried.
-        StorageError: A file could not be read, or there was no room to merge.
+        HubError: The Hub refuses the push.
+        HubTroubleError: The Hub could not be reached, after all retries.
+        StorageError: A file could not be read, or there was no space to merge.
     """
     _check_names(repo_id, revision)
     if not dry_run:
@@ -143,19 +143,19 @@ def _check_names(repo_id: str, revision: str | None) -> None:
     is_valid = len(parts) == 2 and all(REPO_PART.fullmatch(part) for part in parts)
     is_valid = is_valid and len(repo_id) <= LONGEST_NAME and not re.search(r"\.\.|--|\.git$", repo_id)
     if not is_valid:
-        raise HubError(f"{repo_id!r}: expected OWNER/NAME of letters, digits, '-', '_' and '.'. Name a repository so.")
+        raise HubError(f"{repo_id!r}: expected OWNER/NAME of letters, digits, '-', '_' and '.'. Use such a name.")
     if revision is not None and (not REVISION.fullmatch(revision) or ".." in revision):
         raise HubError(f"--revision: expected a branch such as main or v2, got {revision!r}. Name another.")
 
 
 def _refuse_offline() -> None:
-    """Say at once that nothing can be pushed without a network."""
+    """Refuse at once to push in offline mode."""
     if hub_constants.HF_HUB_OFFLINE:
-        raise HubError("HF_HUB_OFFLINE is set, so nothing can be pushed. Unset it, or look first: --dry-run.")
+        raise HubError("HF_HUB_OFFLINE is set, so nothing can be pushed. Unset it, or only list the files: --dry-run.")
 
 
 def _find_report(folder: Path) -> Mapping[str, Any] | None:
-    """The report of the run that an artefact belongs to, where it lies beside it."""
+    """Read the report of the artefact's run, if it is in the folder above."""
     try:
         report = json.loads((folder.parent / "report.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -166,13 +166,13 @@ def _find_report(folder: Path) -> Mapping[str, Any] | None:
 
 @contextmanager
 def _keep(folder: Path) -> Iterator[Path]:
-    """The folder as it is."""
+    """Yield the folder unchanged, in the place of `_merge`."""
     yield folder
 
 
 @contextmanager
 def _merge(folder: Path) -> Iterator[Path]:
-    """A copy of an adapter's folder with the update folded into the encoder; gone afterwards."""
+    """Yield a temporary copy of an adapter's folder with the update merged into the encoder."""
     artifact = load_artifact(folder)
     encoder = find_section(artifact.metadata, "encoder")
     source = EncoderSource(
@@ -197,27 +197,29 @@ def _merge(folder: Path) -> Iterator[Path]:
                 metadata=rest,
             )
         except EncoderError as error:
-            raise ArtifactError(f"{folder}: --merged: cannot be folded into its encoder. Push it as it is.") from error
+            raise ArtifactError(
+                f"{folder}: --merged: this adapter cannot be merged into its encoder. Push it without --merged."
+            ) from error
         yield stage / "model"
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 
 
 def _pin_base(api: HfApi, base: Base) -> Base:
-    """Find the commit of an adapter's base, and hold the weights there against those that were trained on."""
+    """Find the commit of an adapter's base, and compare its weights on the Hub with those used in training."""
     info = api.model_info(base.hub_id, revision=base.revision, files_metadata=True)
     if base.weights is not None:
         there = {each.rfilename: each.lfs for each in info.siblings or []}.get("model.safetensors")
         if there is not None and there.sha256 != _hash_file(base.weights):
             raise ArtifactError(
-                f"encoder: {base.hub_id} holds other weights on the Hub than those that were trained on, so the "
-                "adapter would not fit. Name the revision in encoder.revision, or push the merged model: --merged."
+                f"encoder: the weights of {base.hub_id} on the Hub differ from those used in training, so the adapter "
+                "would not fit. Name the revision in encoder.revision, or push the merged model: --merged."
             )
     return replace(base, revision=info.sha)
 
 
 def _send(api: HfApi, plan: UploadPlan, *, private: bool, revision: str | None) -> tuple[str, bool]:
-    """Send what the repository lacks as one commit; give the commit and whether there was anything to send."""
+    """Send the files that the repository lacks as one commit; return the commit and whether anything was sent."""
     api.create_repo(plan.repo_id, private=private or None, exist_ok=True)
     if revision is not None and revision != hub_constants.DEFAULT_REVISION:
         api.create_branch(plan.repo_id, branch=revision, exist_ok=True)
@@ -242,32 +244,32 @@ def _send(api: HfApi, plan: UploadPlan, *, private: bool, revision: str | None) 
         operations,
         commit_message=f"Push a text classifier ({plan.loader})",
         revision=revision,
-        # Whoever else wrote in the meantime is not overwritten: the Hub refuses.
+        # The Hub refuses the commit if somebody else has committed in the meantime.
         parent_commit=head,
     ).oid
     found = _list_remote(api, plan.repo_id, commit)
     wrong = sorted(path for path, file in wanted.items() if not _is_same(file, found.get(path)))
     if wrong:
         raise HubError(
-            f"{plan.repo_id}: {wrong[0]} is not there as it was sent, after commit {commit}. Look whether the "
-            "repository's .gitignore leaves it out, and push again."
+            f"{plan.repo_id}: after commit {commit}, {wrong[0]} is missing or differs from the file that was sent. "
+            "Check whether the repository's .gitignore excludes this file, and push again."
         )
     return commit, True
 
 
 def _give(file: PlannedFile) -> str | bytes:
-    """A file's content in a form that the client takes."""
+    """Give a file's content in a form that the client accepts."""
     return file.content if isinstance(file.content, bytes) else str(file.content.resolve())
 
 
 def _list_remote(api: HfApi, repo_id: str, commit: str | None) -> dict[str, RepoFile]:
-    """Files of a commit by their name."""
+    """List the files of a commit by name."""
     tree = api.list_repo_tree(repo_id, recursive=True, revision=commit)
     return {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
 
 
 def _is_same(file: PlannedFile, there: RepoFile | None) -> bool:
-    """Whether the repository holds a file's very bytes, by their hash."""
+    """Whether the file in the repository has the same bytes, by their hash."""
     if there is None or there.size != file.size:
         return False
     if there.lfs is not None:
@@ -285,7 +287,7 @@ def _hash_file(path: Path) -> str:
 
 
 def _persist(work: Callable[[], Result], repo_id: str, say: Callable[[str], None]) -> Result:
-    """Do something with the Hub, again after a pause where the Hub or the way there failed."""
+    """Run work that uses the Hub; retry after a pause if the Hub or the network failed."""
     for pause in (*WAITS_SECONDS, None):
         try:
             return work()
@@ -300,20 +302,20 @@ def _persist(work: Callable[[], Result], repo_id: str, say: Callable[[str], None
 
 
 def _explain(error: Exception, repo_id: str) -> tuple[TransferError, float | None]:
-    """Turn what the client raised into words, and into the least seconds to wait; None where waiting does not help."""
-    # The client wraps what goes wrong in one of its threads.
+    """Turn a client's error into a message and the least seconds to wait; None if a retry would not help."""
+    # The client wraps errors of its worker threads.
     while isinstance(error, RuntimeError) and isinstance(error.__cause__, TROUBLES):
         error = error.__cause__
-    # It reads some answers before it looks whether they are errors.
+    # The client parses some answers before it checks whether they are errors.
     if isinstance(error, json.JSONDecodeError):
-        return HubTroubleError(f"{repo_id}: the Hub's answer is no JSON. Run the same command again later."), 0.0
+        return HubTroubleError(f"{repo_id}: the Hub's answer is not JSON. Run the same command again later."), 0.0
     if isinstance(error, HfHubHTTPError):
         return _explain_status(error, repo_id)
     if isinstance(error, TRANSPORT_ERROR | ConnectionError | TimeoutError):
         reason = " ".join(str(error).split()) or type(error).__name__
         return HubTroubleError(
             f"{repo_id}: the connection to the Hub failed ({reason}). Check the network and run the same command "
-            "again: what is there already is not sent twice."
+            "again: files that the Hub has already are not sent twice."
         ), 0.0
     if isinstance(error, OSError):
         return StorageError(f"{repo_id}: a file could not be read: {name_cause(error)}. Nothing was published."), None
@@ -321,20 +323,20 @@ def _explain(error: Exception, repo_id: str) -> tuple[TransferError, float | Non
 
 
 def _explain_status(error: HfHubHTTPError, repo_id: str) -> tuple[TransferError, float | None]:
-    """Say what an answer of the Hub means for whoever pushes."""
+    """Explain an error status of the Hub to the user who pushes."""
     status = error.response.status_code
     reason = " ".join((getattr(error, "server_message", None) or str(error)).split())[:300]
     owner = repo_id.partition("/")[0]
     if status == TOO_MANY or status >= SERVER_ERROR:
         after = error.response.headers.get("Retry-After", "")
         trouble = "too many requests" if status == TOO_MANY else "the Hub has trouble"
-        told = f"{repo_id}: {trouble} (status {status}). Run the same command again later: it goes on."
+        told = f"{repo_id}: {trouble} (status {status}). Run the same command again later: the push continues."
         return HubTroubleError(told), float(after) if after.isdecimal() else 0.0
     advice = {
-        401: "the Hub does not know who asks. Log in with `hf auth login`, or set HF_TOKEN to a token that may write.",
-        403: f"this token may not write to {owner}. Use one that may, or push under your own name.",
+        401: "the Hub needs a login. Log in with `hf auth login`, or set HF_TOKEN to a token with write access.",
+        403: f"this token has no write access to {owner}. Use a token that has, or push under your own name.",
         404: f"the Hub has no such repository or branch for this token: {reason}",
-        409: "somebody else changed the repository meanwhile. Look at it, and run the same command again.",
-        412: "somebody else changed the repository meanwhile. Look at it, and run the same command again.",
+        409: "somebody else changed the repository meanwhile. Check the repository, and run the same command again.",
+        412: "somebody else changed the repository meanwhile. Check the repository, and run the same command again.",
     }.get(status, f"the Hub refuses: {reason}")
     return HubError(f"{repo_id}: {advice} Nothing was changed (status {status})."), None

@@ -189,7 +189,7 @@ def test_every_strategy_and_task_has_a_card_that_the_hub_takes(make, kind, strat
         assert strategy in metadata["tags"]
         assert len(metadata["model-index"][0]["results"][0]["metrics"]) == len(record["scores"]["test"])
         assert ("widget" in metadata) == (library == "transformers")
-        assert "sentence-transformers/all-MiniLM-L6-v2 says what those texts were" in card
+        assert "sentence-transformers/all-MiniLM-L6-v2 describes these texts" in card
         assert ("### Calibration" in card) == (kind != "regression")
         assert "no-transfer control" in card
         assert "torch: 2.13.0" in card
@@ -223,8 +223,8 @@ def test_card_counts_labels_and_says_what_was_cut_dropped_and_how_it_was_made(ma
     assert "| Label | validation | test |" in card
     for name in ("negative", "positive"):
         assert f"| {name} | {counts['validation'][name]} | {counts['test'][name]} |" in card
-    assert "Texts that were cut: train 3, test 1." in card
-    assert "Rows that were dropped: empty text 2." in card
+    assert "Truncated texts: train 3, test 1." in card
+    assert "Dropped rows: empty text 2." in card
     assert "Expected calibration error on test: 0.792 \\[0.755, 0.825\\] on 330 examples." in card
     assert "precision: bf16" in card
     assert "from random weights" in card
@@ -234,9 +234,9 @@ def test_card_says_what_the_encoder_did_not_see(make):
     record, _ = make()
     record["data"] |= {"unseen": {"train": 7, "test": 0}, "unknown_share": {"train": 0.25, "test": 0.001}, "alike": 12}
     card = render_card(record, format="transformers", kind="classification", labels=("negative", "positive"))
-    assert "Texts of which the encoder knows no token: train 7." in card
-    assert "Tokens that the encoder does not know: train 25.0%." in card
-    assert "Train rows that become the same tokens as a different text with another label: 12." in card
+    assert "Texts without a token in the encoder's vocabulary: train 7." in card
+    assert "Share of unknown tokens: train 25.0%." in card
+    assert "Train rows with the same tokens as a different text that has another label: 12." in card
 
 
 def test_card_of_the_hub_names_the_repository_with_a_report_with_a_card_and_with_neither(make):

@@ -108,7 +108,7 @@ def test_advice_on_other_data_is_left_alone(tmp_path, tiny_encoder):
     for _ in range(2):
         nt.advise(tmp_path / "one.csv", **settings)
     held = (tmp_path / "told" / "advice.json").read_bytes()
-    with pytest.raises(OutputError, match=r"holds what was made of .*one\.csv and is left alone"):
+    with pytest.raises(OutputError, match=r"holds a result on .*one\.csv, not on .*two\.csv, and is left alone"):
         nt.advise(tmp_path / "two.csv", **settings)
     assert (tmp_path / "told" / "advice.json").read_bytes() == held
 

@@ -159,7 +159,7 @@ def test_an_audit_on_other_data_is_left_alone(classifier, folder, tmp_path):
     for name in ("one", "two"):
         shutil.copytree(folder, tmp_path / name)
     nt.audit(classifier, tmp_path / "one", group="who", max_swaps=0, output_dir=tmp_path / "out")
-    with pytest.raises(OutputError, match=r"holds what was made of .*one"):
+    with pytest.raises(OutputError, match=r"holds a result on .*one"):
         nt.audit(classifier, tmp_path / "two", group="who", max_swaps=0, output_dir=tmp_path / "out")
 
 

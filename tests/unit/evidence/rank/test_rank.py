@@ -203,7 +203,7 @@ def test_the_best_are_verified_once_and_held_against_the_estimators(tiny_encoder
     assert "there is nothing to compare it with" in " ".join(str(again).split())
     other = tmp_path / "other"
     shutil.copytree(data, other)
-    with pytest.raises(OutputError, match="holds what was made of"):
+    with pytest.raises(OutputError, match="holds a result on"):
         nt.rank(other, encoders, QUICK, output_dir=out, progress=False)
     assert [run.stat().st_mtime_ns for run in runs] == times
 

@@ -29,11 +29,11 @@ __all__ = ["Interrupted", "app"]
 
 
 class Interrupted(Exception):  # noqa: N818 - nothing went wrong
-    """A signal stopped the named command; typer alone would end the program without a message."""
+    """A signal during the command that is named; typer would end the program without a word."""
 
 
 class _Commands(TyperGroup):
-    """The group of commands: passes interrupts and broken pipes, which typer turns into an exit status, to `main`."""
+    """The commands; interrupts and broken pipes, which typer would answer with a bare exit status, reach `main`."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
@@ -42,9 +42,7 @@ class _Commands(TyperGroup):
         except KeyboardInterrupt as error:
             raise Interrupted(ctx.invoked_subcommand) from error
         except BrokenPipeError as error:
-            message = (
-                f"{error}: the program at the other end of the pipe has ended. Run again with -v for the traceback."
-            )
+            message = f"{error}: what this command was talking to has ended. Run it again with -v for the traceback."
             raise StorageError(message) from error
 
 
@@ -84,6 +82,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
 """Every command by its name, in the order of the help."""
 
 for _name, _command in COMMANDS.items():
-    # Join the lines of a paragraph: the terminal breaks them at its own width.
+    # A terminal breaks lines where it ends, not where the source does.
     _paragraphs = (inspect.getdoc(_command) or "").split("\n\n")
     app.command(name=_name, help="\n\n".join(" ".join(each.split()) for each in _paragraphs))(_command)

@@ -54,8 +54,8 @@ def audit(
     """Audit how a classifier treats groups: rates with intervals, gaps, and the effect of identity terms.
 
     Groups are the values of a column, or the identity terms in the texts. Gaps are fairlearn's (extra `audit`), with
-    bootstrap intervals and beside the gap that chance alone would give. Terms of the shipped list are swapped for
-    others of their kind, and the change of the score is measured.
+    bootstrap intervals and with what chance alone would give. Terms of the shipped list are swapped for others of
+    their kind, and the change of the score is measured.
     """
     quiet_libraries()
     from nlp_transfer.evidence.audit.command import audit as audit_classifier
@@ -88,7 +88,7 @@ def audit(
 
 
 def _show(found: Any, out: Path | None, *, as_json: bool) -> None:
-    """Show tables and the path of the page, or print JSON."""
+    """Tables, and where the page is; or JSON."""
     if as_json:
         say_json(found.to_json())
     else:
@@ -96,7 +96,7 @@ def _show(found: Any, out: Path | None, *, as_json: bool) -> None:
 
 
 def _read_renames(pairs: list[str]) -> dict[str, str]:
-    """Map the labels of the data to the classifier's labels."""
+    """Labels of the data to the classifier's."""
     found = {}
     for pair in pairs:
         own, is_pair, name = pair.partition("=")

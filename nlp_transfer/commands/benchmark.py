@@ -34,15 +34,15 @@ def benchmark(
     ] = sys.executable,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Run contenders in turn on the same rows: accuracy, seconds, ratios. Results that are in OUT are not run again.
+    """Run contenders in turn on the same rows: accuracy, seconds, ratios. What is in OUT is not run again.
 
-    Columns: pad, share of this package's tokens that was padding; peak, largest resident size of the whole process;
-    limit, operations on real tokens per second, as a share of the rate of matrix products on this machine. OUT also
-    gets comparison.json and comparison.svg.
+    Columns: pad, share of our tokens that was padding; peak, largest resident size of the whole process; limit, the
+    work on real tokens a second, as a share of what matrix products reach here. OUT also gets comparison.json and
+    comparison.svg.
     """
     from nlp_transfer.benchmarks.suite import load_suite, narrow_suite
 
-    # Report a mistake in the suite at once, before the libraries are loaded.
+    # A suite with a mistake is told at once, before the libraries are loaded.
     whole = load_suite(suite)
     chosen = narrow_suite(whole, jobs=job, contenders=contender)
     quiet_libraries()

@@ -46,7 +46,7 @@ def compare(
     quiet_libraries()
     from nlp_transfer.evidence.clock import parse_budget
 
-    # Report a mistake in the budget before the heavier libraries are loaded.
+    # A budget with a mistake is told before the heavier libraries are loaded.
     parse_budget(budget)
     from nlp_transfer.evidence.compare.command import compare as compare_table
 
@@ -65,7 +65,7 @@ def compare(
         label=label[0] if label and len(label) == 1 else label or None,
         task=task,
         output_dir=out,
-        # Half a second (chosen) for the start of the interpreter and of this program.
+        # Half a second for the start of the interpreter and of this program.
         spent_seconds=time.monotonic() - started + 0.5,
     )
     show_record(comparison, comparison.record, as_json=as_json)

@@ -1,4 +1,4 @@
-"""Facts about this machine: versions, device, bundled encoder, caches, space."""
+"""What this machine has: versions, device, bundled encoder, caches, space."""
 
 import os
 import platform
@@ -26,7 +26,7 @@ def examine() -> dict[str, str]:
     """Collect facts of this machine.
 
     Returns:
-        Name of each examined part to the finding, in the order of display.
+        What was looked at to what was found, in the order to show it.
 
     Example:
         >>> "python" in examine()
@@ -58,7 +58,7 @@ def _find_version(package: str) -> str:
 
 
 def _examine_embedded() -> str:
-    """Say whether the bundled encoder is installed and undamaged."""
+    """Whether the bundled encoder is here and whole."""
     try:
         source = resolve_encoder(EncoderConfig.model_validate({"name": "minilm-l6"}))
     except EncoderError as error:
@@ -71,7 +71,7 @@ def _examine_embedded() -> str:
 
 
 def _examine_cache(home: Path) -> str:
-    """Say where downloads and tokens are stored, and how much space is left."""
+    """Where downloads and tokens go, and how much room is left."""
     existing = next(path for path in (home, *home.parents) if path.exists())
     try:
         check_new_folder(home, where=str(home))

@@ -1,4 +1,4 @@
-"""Commands that read one table: their options in messages and as overrides, and the notes from reading that table."""
+"""Commands that read one table: their options in messages and as overrides, and what reading the table found."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -22,21 +22,21 @@ NAMES = {
     "data.delimiter": "--delimiter",
     "data.sheet": "--sheet",
 }
-"""Recipe key to the option of the same meaning, as in every command that reads one table."""
+"""Option by key, as every command that reads one table has them."""
 
 
 @contextmanager
 def name_options(*, drops_invalid: bool = False) -> Iterator["Findings"]:
-    """Let messages name options in place of recipe keys, and write the notes from reading tables to stderr.
+    """Let messages name options, and tell what reading tables found.
 
     Args:
         drops_invalid: Whether the command can leave out rows without a text or a label.
 
     Yields:
-        Findings to pass to the functions that read tables; they are written to stderr at the end, also after an error.
+        Is given to what reads tables; told on stderr at the end, also where that fails.
 
     Raises:
-        DataError: An error from inside the block, with options in place of recipe keys.
+        DataError: As it was raised inside, in other words.
     """
     from nlp_transfer.data.findings import Findings
 
@@ -53,18 +53,18 @@ def name_options(*, drops_invalid: bool = False) -> Iterator["Findings"]:
 
 
 def tell_notes(notes: Sequence[str]) -> None:
-    """Write notes to stderr, with the command's options in place of recipe keys."""
+    """Write notes to stderr, with a command's own options in them."""
     for line in notes:
         note(_name(line))
 
 
 def _name(message: str) -> str:
-    """Replace recipe keys by options."""
+    """Put options in place of keys."""
     return re.sub(r"\bdata\.\w+", lambda key: NAMES.get(key[0], key[0]), message)
 
 
 def add_delimiter(overrides: Sequence[str] | None, delimiter: str | None) -> list[str]:
-    """Append ``--delimiter`` to the overrides of the recipe.
+    """Write ``--delimiter`` as an override of the recipe, behind the others.
 
     Example:
         >>> add_delimiter(["data.limit=9"], ";")

@@ -38,10 +38,9 @@ def out_of_scope(
 ) -> None:
     """Detect texts that a classifier was not trained for; `predict --ood` then adds the score to a table.
 
-    mahalanobis is fitted to DATA and saved in the artefact's folder; a saved fit is used again. energy needs no
-    fitting. With --ood-data the chosen method is measured: the probability that a text out of scope scores higher
-    than a text within (AUROC), and the share of the texts out of scope that score above the 95th percentile of the
-    texts within.
+    mahalanobis is fitted to DATA and kept in the artefact's folder; energy needs no fitting. With --ood-data both
+    are measured: the chance that a text out of scope scores higher than one within (AUROC), and the share caught by
+    the score that 95 in 100 texts within scope stay below. What is fitted already is used as it is.
     """
     quiet_libraries()
     from nlp_transfer.classifier import Classifier
@@ -70,13 +69,13 @@ def out_of_scope(
             )
             record |= measure_scope(inside, outside, method=method).to_json()
         elif not is_fitting:
-            # Report data that cannot be read, although energy does not need the data yet.
+            # What cannot be read is told, though energy asks nothing of it yet.
             read_split(data, split, **reading)
     _say_found(record, as_json=as_json)
 
 
 def _say_found(found: Mapping[str, Any], *, as_json: bool) -> None:
-    """Write what was fitted and measured, in sentences or as JSON."""
+    """What was fitted and measured, in sentences or as JSON."""
     if as_json:
         say_json(found)
         return
@@ -87,6 +86,6 @@ def _say_found(found: Mapping[str, Any], *, as_json: bool) -> None:
     if "auroc" not in found:
         return
     say(f"AUROC {found['auroc']:.3f} [{found['low']:.3f}, {found['high']:.3f}]")
-    say(f"on {found['num_inside']:,} rows within scope and {found['num_outside']:,} out of scope")
-    say(f"a score above {found['threshold']:.4g} catches {found['caught']:.1%} of the rows out of scope,")
-    say("and 5 in 100 of the rows within scope")
+    say(f"on {found['num_inside']:,} rows within scope and {found['num_outside']:,} out of it")
+    say(f"a score above {found['threshold']:.4g} catches {found['caught']:.1%} of those out of it,")
+    say("and 5 in 100 within scope")

@@ -1,4 +1,4 @@
-"""`nlp-transfer push`: an artefact to the Hugging Face Hub."""
+"""The command `push`: an artefact goes to the Hugging Face Hub."""
 
 from typing import Annotated
 
@@ -16,7 +16,7 @@ def push(
     ],
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     adapter_only: Annotated[
-        bool, typer.Option("--adapter-only", help="Push an adapter, and refuse any other artefact.")
+        bool, typer.Option("--adapter-only", help="Push the adapter, and refuse anything else.")
     ] = False,
     merged: Annotated[bool, typer.Option("--merged", help="Merge the adapter and push the plain model.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files, and send nothing.")] = False,
@@ -50,10 +50,10 @@ def push(
         at = f" at {plan.base.revision}" if plan.base.revision else ", at its newest revision"
         say(f"its encoder: {plan.base.hub_id}{at}")
     if plan.left:
-        say(f"not sent: {', '.join(plan.left)}")
+        say(f"stays here: {', '.join(plan.left)}")
     if dry_run:
-        say(f"nothing was sent; without --dry-run the files go to {done.url}")
+        say(f"nothing was sent; without --dry-run it goes to {done.url}")
     elif done.is_changed:
         say(f"pushed to {done.url}, commit {done.commit}")
     else:
-        say(f"{done.url} holds all files already (commit {done.commit}); nothing was sent")
+        say(f"{done.url} holds all of it already (commit {done.commit}); nothing was sent")

@@ -23,7 +23,7 @@ __all__ = ["rank"]
 
 
 _ESTIMATORS = (
-    f"{', '.join([*ESTIMATOR_NAMES, ALL])}; may be given several times: the first one sorts the ranking. "
+    f"{', '.join([*ESTIMATOR_NAMES, ALL])}; may be given several times, the first decides the order. "
     f"{DEFAULT_ESTIMATOR} where absent."
 )
 _OVERRIDES = "Dotted recipe keys: data.text=body, and for --verify training.epochs=1, data.limit=500."

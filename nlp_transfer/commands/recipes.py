@@ -1,4 +1,4 @@
-"""Commands about recipes: `list`, `copy`, `validate` and `schema`. They load no model and train nothing."""
+"""Commands about recipes: `list`, `copy`, `validate` and `schema`. Nothing is loaded and nothing trained."""
 
 from pathlib import Path
 from typing import Annotated

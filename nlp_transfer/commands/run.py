@@ -26,7 +26,7 @@ def run(
 
     overrides = [*(overrides or []), *(["evaluation.guard=true"] if guard else [])]
 
-    # Report a mistake in the recipe at once, before the libraries are loaded.
+    # A recipe with a mistake is told at once, before the libraries are loaded.
     loaded = load_recipe(recipe, overrides)
     is_first = os.environ.get("LOCAL_RANK", "0") == "0"
     for dropped in list_dropped(recipe, overrides) if is_first else ():
@@ -38,6 +38,6 @@ def run(
 
     report = run_recipe(loaded, console=Console(stderr=True))
     if is_first:
-        # The run is finished: after a signal, no message may say that the same command continues the run.
+        # The run is finished: a signal must not have it look as if the same command went on with it.
         with hold_signals(is_last=True):
             show(report)

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 __all__ = ["suspects"]
 
 SHOWN = 15
-"""Most rows that the terminal shows; the file holds all listed rows."""
+"""Rows that the terminal shows; all of them are in the file."""
 
 TEXT_LETTERS = 70
 
 UNSURE = 0.8
-"""Share of labels equal to their out-of-fold prediction; below it the count of wrong labels is unreliable; chosen."""
+"""Share of the labels that held-out estimates find again, below which the count of wrong ones is not to be trusted;
+chosen."""
 
 
 def suspects(
@@ -41,15 +42,15 @@ def suspects(
     drop_invalid: Annotated[
         bool, typer.Option("--drop-invalid", help="Leave out rows without a text or a label.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the folds.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the folds.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
 ) -> None:
     """List the rows whose labels look wrong, most suspect first. Nothing in the data is changed.
 
-    The encoder runs once; a logistic regression and the nearest neighbors predict the label of each row from the other
-    rows, and confident learning (cleanlab, extra `noise`) ranks the labels. Cells of csv and tsv that a spreadsheet
-    would run as a formula get an apostrophe in front.
+    The encoder runs once; a logistic regression and the nearest neighbors say of each row what the others make of it,
+    and confident learning (cleanlab, extra `noise`) ranks the labels. Cells of csv and tsv that a spreadsheet would
+    run as a formula get an apostrophe in front.
     """
     from nlp_transfer.data.exchange import check_output
 
@@ -87,7 +88,7 @@ def suspects(
 
 
 def _show(found: "Suspects", truth: str | None) -> None:
-    """Show the first rows of the list and a summary."""
+    """The list, and what it says."""
     show(_make_table(found.rows))
     say(
         f"{len(found.rows):,} of {found.num_rows:,} rows listed; confident learning counts {found.num_flagged:,} "
@@ -95,26 +96,26 @@ def _show(found: "Suspects", truth: str | None) -> None:
     )
     if found.agreement < UNSURE:
         say(
-            f"Predictions from the other rows agree with {found.agreement:.1%} of the labels. Where classes are hard "
-            "to tell apart, the count of wrong labels is too high: trust the order, not the count."
+            f"The other rows find {found.agreement:.1%} of the labels again. Where classes are hard to tell apart, "
+            "more is counted than is wrong: trust the order, not the count."
         )
     if found.precision is not None and found.noise is not None:
-        say(f"By {truth}, {found.precision:.3f} of the listed labels are wrong, and {found.noise:.3f} of all labels.")
+        say(f"Against {truth}: {found.precision:.3f} of those listed are wrong, {found.noise:.3f} of all.")
 
 
 def _make_table(rows: list[dict[str, Any]]) -> Any:
-    """Build a table of the first rows of the list."""
+    """The first of the list."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("Score", "Label", "Suggested", "Split", "Id"):
         table.add_column(name, no_wrap=True)
-    # Only the text column may break lines, so that a narrow terminal shows the labels.
+    # Only this one may break, so that a narrow terminal shows the labels.
     table.add_column("Text")
     for row in rows[:SHOWN]:
         shown = " ".join(str(row["text"])[: TEXT_LETTERS * 2].split())[:TEXT_LETTERS]
         cells = (f"{row['score']:.3f}", row["label"], row["suggested"], row["split"], row["id"], shown)
-        # Text, not markup: brackets in the data must not be read as styles.
+        # Text, not markup: brackets in data are no styles.
         table.add_row(*(Text(str(cell)) for cell in cells))
     return table

@@ -1,4 +1,4 @@
-"""`nlp-transfer tune`: a search over the settings of a recipe."""
+"""The command that searches the settings of a recipe."""
 
 import time
 from pathlib import Path
@@ -15,32 +15,31 @@ def tune(
     recipe: Annotated[str, typer.Argument(help="Shipped name, such as sentiment/lora, or a file.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Dotted keys: training.epochs=2 data.path=DIR")] = None,
     trials: Annotated[
-        int | None,
-        typer.Option(min=1, help="Number of trials; where absent 20, or with --budget as many as fit."),
+        int | None, typer.Option(min=1, help="Trials in all; 20 without --budget, else as many as fit.")
     ] = None,
     budget: Annotated[
-        str | None, typer.Option(help="Time for the whole search, trials of earlier starts included: 90s, 15m, 2h.")
+        str | None, typer.Option(help="Time for everything, an earlier start's trials included: 90s, 15m, 2h.")
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that run trials at once.")] = 1,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder; the recipe's output folder with -tuned where absent.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the search; the recipe sets the training seed.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the search; the training seed is the recipe's.")] = 0,
     confirm: Annotated[
-        int, typer.Option(min=0, help="Number of further training seeds for comparing the recipe with the best trial.")
+        int, typer.Option(min=0, help="Further training seeds that the recipe and the best are compared with.")
     ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
 ) -> None:
     """Search rates, lengths, regularization and the strategy's own settings; validation chooses.
 
-    The first trial is the unchanged recipe. OUT gets best.yaml, tuning.json and report.html. The same command continues
-    an interrupted search.
+    The first trial is the recipe as it stands. OUT gets best.yaml, tuning.json and report.html. The same command goes
+    on with a search that was broken off.
     """
     started = time.monotonic()
     from nlp_transfer.evidence.clock import parse_seconds
     from nlp_transfer.recipe.load import load_recipe
 
-    # Report a mistake in recipe or budget at once, before the libraries are loaded.
+    # A mistake in recipe or budget is told at once, before the libraries are loaded.
     load_recipe(recipe, overrides or [])
     seconds = None if budget is None else parse_seconds(budget)
     quiet_libraries()
@@ -48,7 +47,7 @@ def tune(
 
     from nlp_transfer.evidence.tune.command import tune as tune_recipe
 
-    # The time to import the libraries counts against the user's budget.
+    # Importing the libraries is time of the user's too.
     left = None if seconds is None else max(1.0, seconds - (time.monotonic() - started))
     found = tune_recipe(
         recipe,

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats
 from scipy.special import ndtri
 
 from nlp_transfer.contracts import Score
@@ -124,6 +123,9 @@ def compare_mcnemar(
         >>> round(compare_mcnemar(first, second, method="exact").p_value, 4)
         0.0703
     """
+    # It takes a while to import, and who judges a gain or loads a classifier does not need it.
+    from scipy import stats
+
     first, second = _pair("McNemar's test", right_first, right_second)
     if not (np.isin(first, (0, 1)).all() and np.isin(second, (0, 1)).all()):
         raise ShapeError("McNemar's test: expected 0 or 1 for every example; give whether each prediction is right.")
@@ -279,6 +281,9 @@ def compare_aso(
         >>> compare_aso([0.8, 0.9, 0.7], [0.5, 0.6, 0.4]).bound
         0.0
     """
+    # It takes a while to import, and who judges a gain or loads a classifier does not need it.
+    from scipy import stats
+
     first, second = (np.sort(np.asarray(scores, dtype=np.float64)) for scores in (scores_first, scores_second))
     if first.ndim != 1 or second.ndim != 1 or min(len(first), len(second)) < 2:
         raise ShapeError(
@@ -347,6 +352,9 @@ def summarize_seeds(values: Sequence[float] | FloatArray, *, confidence: float =
         >>> round(found.mean, 3), round(found.spread, 3), round(found.low, 3), round(found.high, 3)
         (0.82, 0.02, 0.77, 0.87)
     """
+    # It takes a while to import, and who judges a gain or loads a classifier does not need it.
+    from scipy import stats
+
     scores = np.asarray(values, dtype=np.float64)
     if scores.ndim != 1 or len(scores) < 2:
         raise ShapeError(f"seeds: expected scores of at least 2 seeds, got {scores.size}; set training.seeds.")

@@ -263,7 +263,8 @@ def _check_methods(recipe: Recipe) -> Iterator[str]:
                 f"Choose one of {join_choices(fitting)}."
             )
         elif facts.phase != "around" and strategy.learning_rate is None:
-            yield f"{where} changes a training by gradients, which strategy.kind {strategy.kind} has not. Leave it out."
+            kind = strategy.kind
+            yield f"{where} changes a training by gradients, which strategy.kind {kind} does not do. Leave it out."
         if isinstance(method, SelfTrainingConfig) and (method.targets == "soft" or method.weight != 1):
             yield from _check_soft(where, recipe)
         if recipe.task.kind not in facts.tasks:

@@ -188,7 +188,7 @@ def _place(path: tuple[str, ...], value: Any) -> tuple[list[Change], list[str]]:
             return [((section, str(key)), item) for key, item in value.items()], []
         key = "kind" if isinstance(value, str) and value in list_kinds(section) else list_keys(section)[0]
         example = f"{section}.{key}={value if key == 'kind' and isinstance(value, str) else 'VALUE'}"
-        return [], [f"{name}: this is a section and holds no value. Name one of its keys, such as {example}."]
+        return [], [f"{name}: expected a key, got a section. Name one of its keys, such as {example}."]
     if len(path) > 1 and section == "methods":
         return _place_in_method(path, value)
     if len(path) > 1 and section in list_keys("") and section not in list_sections():
@@ -209,7 +209,7 @@ def _place_in_method(path: tuple[str, ...], value: Any) -> tuple[list[Change], l
     if isinstance(value, Mapping):
         return [(("methods", kind, str(key)), item) for key, item in value.items()], []
     keys = [key for key in METHODS[kind].section.model_fields if key != "kind"]
-    return [], [f"{name}: a method holds no value. Name one of its keys, such as {name}.{keys[0]}=VALUE."]
+    return [], [f"{name}: expected a key, got a method. Name one of its keys, such as {name}.{keys[0]}=VALUE."]
 
 
 def copy_plain(value: Any) -> Any:

@@ -242,7 +242,7 @@ def test_what_answers_otherwise_is_refused_and_nothing_stays(bert, exported, tmp
             shutil.copy(path, folder)
 
     monkeypatch.setitem(export.CONVERTERS, "onnx", give_old_graph)
-    with pytest.raises(ArtifactError, match=r"within 0.0001 of torch's on 13 texts, came a difference of 0.01"):
+    with pytest.raises(ArtifactError, match=r"within 0.0001 of PyTorch's on 13 texts, came a difference of 0.01"):
         export_artifact(moved, to="onnx", output_dir=tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["moved"]
 
@@ -352,7 +352,7 @@ def test_a_regression_in_a_large_unit_is_held_to_deviations_of_its_target(tiny_e
     unseal(folder)
     record = json.loads((folder / "nlp_transfer.json").read_text())
     # Of an artefact that does not say its unit, nobody can tell how much a difference is.
-    with pytest.raises(ArtifactError, match=r"expected logits within 0\.0001 of torch's"):
+    with pytest.raises(ArtifactError, match=r"expected logits within 0\.0001 of PyTorch's"):
         export_artifact(folder, to="onnx", output_dir=tmp_path / "plain")
     target = {"mean": 3e5, "deviation": 1e6}
     (folder / "nlp_transfer.json").write_text(json.dumps(record | {"target": target}))

@@ -340,7 +340,7 @@ def test_no_label_of_the_target_is_ever_seen(name: str, tiny_encoder: Any, tmp_p
             {"methods": ["self_training"], "task": {"kind": "regression"}, "data": {"unlabelled": "x.txt"}},
             "does not go with task.kind regression",
         ),
-        ({"data": {"target": "kitchen"}}, "data.domain names none"),
+        ({"data": {"target": "kitchen"}}, "data.domain names no column of domains"),
         ({"data": {"domain": "shop"}}, "data.target: missing"),
         ({"data": {"domain": "shop", "source": "a", "target": "a"}}, '"a" is also in data.target'),
     ],

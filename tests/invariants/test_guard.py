@@ -226,4 +226,4 @@ def test_a_link_whose_own_encoder_is_gone_is_told(tiny_encoder, tmp_path):
     report = train(link.folder, tmp_path / "run", {"evaluation.control": True})
     transfer = report.record["transfer"]
     assert [found["kind"] for found in transfer["comparisons"]] == ["control"]
-    assert "runs/gone, is not here" in transfer["notes"][0]
+    assert "runs/gone, cannot be found" in transfer["notes"][0]

@@ -125,7 +125,7 @@ def test_each_seed_is_held_against_baselines_on_its_own_rows(tiny_encoder, tmp_p
     assert [len(texts) for texts in drawn] == [8, 8]
     assert set(drawn[0]) != set(drawn[1])
     assert len(record["baselines"]["tfidf"]["test"]["accuracy"]["per_seed"]) == 2
-    assert any("own rows" in note for note in record["data"]["notes"])
+    assert any("own train rows" in note for note in record["data"]["notes"])
     drawn.clear()
     train(tiny_encoder("bert"), tmp_path / "all", make_tables(), {**changes, "data.shots": None})
     assert len(drawn) == 1

@@ -54,7 +54,7 @@ REFUSED = [
     ("methods.rdrop.alpha=1", "methods.rdrop.alpha: there is no method 'rdrop'. Did you mean \"r_drop\"?"),
     (
         "methods.r_drop=1",
-        "methods.r_drop: a method holds no value. Name one of its keys, such as methods.r_drop.alpha=VALUE.",
+        "methods.r_drop: expected a key, got a method. Name one of its keys, such as methods.r_drop.alpha=VALUE.",
     ),
     ("training.seeds=[0,1", "training.seeds: line 1, column 5: expected ',' or ']', but got '<stream end>'."),
 ]

@@ -51,7 +51,7 @@ def test_a_chain_that_cannot_be_followed_is_told_and_nothing_is_fetched(tmp_path
     gone = make_folder(tmp_path / "gone", "runs/earlier")
     links, notes = trace(gone)
     assert links == []
-    assert "runs/earlier, is not here" in notes[0]
+    assert "runs/earlier, cannot be found" in notes[0]
     silent = make_folder(tmp_path / "silent", "x")
     (Path(silent) / "nlp_transfer.json").write_text('{"format": 1}')
     assert "does not say which encoder" in trace(silent)[1][0]

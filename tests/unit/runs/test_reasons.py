@@ -72,4 +72,4 @@ def test_a_transfer_whose_rate_was_not_tuned_is_told() -> None:
     splits.facts.rows = {"train": 300}
     space: Any = SimpleNamespace(splits=splits, tokenizer=build_tokenizer("bert"))
     results: Any = [SimpleNamespace(seed=0, log=RunLog(losses=[1.0] * 10 + [0.2] * 90))]
-    assert "try others" in find_reasons(Recipe(), space, results, [], beside_control=True)[0]
+    assert "try other rates" in find_reasons(Recipe(), space, results, [], beside_control=True)[0]
